@@ -1,0 +1,1 @@
+"""Semi-supervised person re-identification with sparse label smoothing."""

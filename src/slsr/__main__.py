@@ -1,0 +1,5 @@
+"""`python -m slsr` is `slsr`."""
+
+from slsr.cli import main
+
+main()

@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 

@@ -1,0 +1,286 @@
+"""The schema of params.yaml: the one place where parameters are validated.
+
+Every knob is required, so that params.yaml alone says what a run was; presets/defaults.yaml explains each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from slsr.errors import InputError
+
+Backbone = Literal["resnet18", "resnet50", "densenet121"]
+HeadName = Literal["plain", "linear", "bottleneck"]
+Normalization = Literal["imagenet", "symmetric", "unit"]
+Interpolation = Literal["bilinear", "bicubic"]
+Precision = Literal["fp32", "tf32", "bf16"]
+Regularizer = Literal["none", "lsro", "slsr"]
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Block(BaseModel):
+    """A block of params.yaml: no unknown key, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Dataset(Block):
+    """Which archive, and how it is split."""
+
+    name: Literal["market1501"]
+    archive: Annotated[str, Field(min_length=1)]
+    identities: Annotated[int, Field(ge=2)] | None
+    validation: Literal["one-per-identity", "none"]
+    unreadable_images: Literal["fail", "skip"]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def archive_stays_in_data(self) -> Self:
+        path = Path(self.archive)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"archive {self.archive!r} must be a path below data/, without `..`")
+        return self
+
+
+class Image(Block):
+    """The input of the networks, in pixels."""
+
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    resize_height: Annotated[int, Field(ge=32)]
+    resize_width: Annotated[int, Field(ge=32)]
+    interpolation: Interpolation
+    normalization: Normalization
+
+    @model_validator(mode="after")
+    def crop_fits(self) -> Self:
+        if self.height > self.resize_height or self.width > self.resize_width:
+            raise ValueError(
+                f"the crop height x width = {self.height}x{self.width} is larger than the resized image "
+                f"resize_height x resize_width = {self.resize_height}x{self.resize_width}; make it at most that"
+            )
+        return self
+
+
+class Optimizer(Block):
+    """How weights are updated."""
+
+    name: Literal["sgd", "sgd-nesterov", "adamw"]
+    learning_rate: Positive
+    head_learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def nesterov_has_momentum(self) -> Self:
+        if self.name == "sgd-nesterov" and self.momentum == 0:
+            raise ValueError("momentum 0 contradicts name: sgd-nesterov; raise it, or use name: sgd")
+        return self
+
+
+class Schedule(Block):
+    """How the learning rate moves."""
+
+    name: Literal["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle"]
+    step_epochs: Count
+    step_factor: Annotated[float, Field(gt=0, lt=1)]
+    inverse_gamma: Positive
+    inverse_power: Positive
+    one_cycle_warmup: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Recipe(Block):
+    """What training a classifier of identities takes, for the encoder and the re-ID network alike."""
+
+    backbone: Backbone
+    weights: Annotated[str, Field(min_length=1)]
+    head: HeadName
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    random_crop: bool
+    horizontal_flip: bool
+    random_erasing: Share
+    precision: Precision
+    deterministic: bool
+    seed: Seed
+    optimizer: Optimizer
+    schedule: Schedule
+
+
+class Train(Recipe):
+    """The re-ID network: one recipe for the baseline and every regulariser."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Cluster(Block):
+    """K-means over the features, and which identities a cluster holds."""
+
+    k: Annotated[int, Field(ge=1)] | Literal["auto"]
+    sweep: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    initialization: Literal["k-means++", "random"]
+    restarts: Count
+    max_iterations: Count
+    minimum_images: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def sweep_has_k(self) -> Self:
+        if len(set(self.sweep)) != len(self.sweep):
+            raise ValueError(f"sweep {self.sweep} names a k twice; name each once")
+        if self.k == "auto" and max(self.sweep) < 2:
+            raise ValueError(f"k: auto needs a k of at least 2 in sweep, which is {self.sweep}")
+        if self.k != "auto" and self.k not in self.sweep:
+            raise ValueError(f"sweep {self.sweep} lacks the chosen k {self.k}; add it to sweep, or choose another k")
+        return self
+
+
+class Gan(Block):
+    """The DCGANs, one a cluster."""
+
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    latent: Count
+    channels: Annotated[int, Field(ge=4)]
+    epochs: Count
+    minimum_steps: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    generator_steps: Count
+    discriminator_activation: Literal["leaky-relu", "relu"]
+    discriminator_batch_norm: Literal["all-but-first", "all"]
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    precision: Precision
+    deterministic: bool
+    seed: Seed
+
+    @model_validator(mode="after")
+    def sizes_divide(self) -> Self:
+        if self.height % 16 or self.width % 16:
+            raise ValueError(
+                f"height x width = {self.height}x{self.width}: both must be multiples of 16 (four stride-2 layers)"
+            )
+        return self
+
+
+class Generate(Block):
+    """How many images come out of the generators, and how they are stored."""
+
+    images: Count
+    allocation: Literal["equal", "proportional"]
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)]
+    seed: Seed
+
+
+class Generated(Block):
+    """What generated images weigh in training."""
+
+    weight: Annotated[float, Field(ge=0)]
+
+
+class Rerank(Block):
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""
+
+    k1: Count
+    k2: Count
+    lambda_value: Share
+    junk: Literal["keep", "drop"]
+
+
+class Bootstrap(Block):
+    """Confidence intervals over queries."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class RankedList(Block):
+    """The picture of ranked lists."""
+
+    queries: Count
+    depth: Count
+
+
+class Evaluate(Block):
+    """Features of query and gallery, ranking, re-ranking, intervals."""
+
+    flip: bool
+    batch_size: Count
+    multi_query: Literal["mean", "max"]
+    rerank: Rerank
+    bootstrap: Bootstrap
+    ranked_list: RankedList
+
+
+class Params(Block):
+    """All of params.yaml."""
+
+    dataset: Dataset
+    image: Image
+    encoder: Recipe
+    cluster: Cluster
+    gan: Gan
+    generate: Generate
+    generated: Generated
+    train: Train
+    evaluate: Evaluate
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a params.yaml.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not YAML, or a key is unknown, missing, of the wrong type or in contradiction
+        with another; the message names every such key, its value and what is allowed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run `slsr preset sample` to write one, or work in the project's root")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({error}); mend it, or write it anew with `slsr preset`") from error
+    return validate_params(values, str(path))
+
+
+def validate_params(values: Any, source: str) -> Params:
+    """Validate parsed parameters; `source` names their file in the message."""
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{source}: holds {type(values).__name__}, not blocks of parameters; see presets/defaults.yaml"
+        )
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise InputError(f"{source}: not valid\n{problems}") from error
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
+    value = problem["input"]
+    match problem["type"]:
+        case "missing":
+            return f"{key}: missing; presets/defaults.yaml has it with its default"
+        case "extra_forbidden":
+            return f"{key}: unknown key (value {value!r}); remove it or mend its spelling"
+        case "value_error":
+            return f"{key}: {problem['ctx']['error']}"
+        case _:
+            return f"{key}: {value!r} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of the location is pydantic's name of one branch of a union, not a key."""
+    return isinstance(part, str) and (part in {"int", "float", "str", "none"} or "[" in part or "constrained" in part)

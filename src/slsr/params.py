@@ -258,7 +258,7 @@ def validate_params(values: Any, source: str) -> Params:
     """Validate parsed parameters; `source` names their file in the message."""
     if not isinstance(values, dict):
         raise InputError(
-            f"{source}: holds {type(values).__name__}, not blocks of parameters; see presets/defaults.yaml"
+            f"{source}: holds {type(values).__name__}, not blocks; see presets/defaults.yaml"
         )
     try:
         return Params.model_validate(values)

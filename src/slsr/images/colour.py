@@ -48,4 +48,5 @@ def _hsv_cells(image: Pixels, bins: tuple[int, int, int]) -> NDArray[np.int64]:
     hue_bin, saturation_bin, value_bin = (
         np.minimum((channel * size).astype(np.int64), size - 1) for channel, size in zip(channels, bins, strict=True)
     )
-    return (hue_bin * bins[1] + saturation_bin) * bins[2] + value_bin
+    cells: NDArray[np.int64] = (hue_bin * bins[1] + saturation_bin) * bins[2] + value_bin
+    return cells

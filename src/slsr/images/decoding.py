@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,26 +18,37 @@ Pixels = NDArray[np.uint8]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAXIMUM_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 
 
-def open_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decode one image completely and convert it to RGB.
+def open_image(encoded: bytes, name: str) -> Image.Image:
+    """Decode one image completely, in the mode it was stored in.
 
     Raises
     ------
     InputError
         The bytes are no image, are cut off, or decode to more than `MAXIMUM_PIXELS` pixels; the message names `name`.
     """
+    if not encoded:
+        raise InputError(f"{name}: an empty file (0 bytes); replace or remove it")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if image.width * image.height > MAXIMUM_PIXELS:
-                raise InputError(
-                    f"{name}: {image.width}x{image.height} pixels, more than {MAXIMUM_PIXELS:,}; "
-                    "crop it to the person or make it smaller"
-                )
-            return to_rgb(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        if image.width * image.height > MAXIMUM_PIXELS:
+            raise InputError(
+                f"{name}: {image.width}x{image.height} pixels, more than {MAXIMUM_PIXELS:,}; "
+                "crop it to the person or make it smaller"
+            )
+        image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image ({', '.join(FORMATS)} can be read); replace or remove it") from error
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"{name}: does not decode as an image ({error}); replace or remove it") from error
+    return image
+
+
+def open_rgb(encoded: bytes, name: str) -> Image.Image:
+    """Decode one image completely and convert it to RGB; errors as `open_image`."""
+    return to_rgb(open_image(encoded, name))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

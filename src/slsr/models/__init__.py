@@ -1,0 +1,1 @@
+"""The networks: the encoder of persons, the generators, and the files they live in."""

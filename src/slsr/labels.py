@@ -1,0 +1,114 @@
+"""Label distributions: what a network is told about an image.
+
+A distribution over the C training identities is stored sparse, as the labels it is spread over and their weights.
+A real image's is one-hot, perhaps smoothed; a generated image's is what the regulariser says. The regularisers
+differ in nothing else: `losses.soft_cross_entropy` is the one loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slsr.errors import InputError
+
+Sparse = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+def one_hot(label: int) -> Sparse:
+    """All weight on one label: the target of a real image (Eq. 7, Dirac delta).
+
+    >>> one_hot(3)
+    (array([3], dtype=int32), array([1.], dtype=float32))
+    """
+    return np.array([label], np.int32), np.ones(1, np.float32)
+
+
+def lsr(label: int, classes: int, epsilon: float) -> Sparse:
+    """Label smoothing regularization: 1 - epsilon + epsilon/C on the truth, epsilon/C elsewhere (Szegedy et al. 2016).
+
+    >>> lsr(1, 4, 0.5)[1]
+    array([0.125, 0.625, 0.125, 0.125], dtype=float32)
+    """
+    if epsilon == 0:
+        return one_hot(label)
+    weight = np.full(classes, epsilon / classes)
+    weight[label] += 1 - epsilon
+    return np.arange(classes, dtype=np.int32), weight.astype(np.float32)
+
+
+def lsro(classes: int) -> Sparse:
+    """Uniform over all identities, 1/C: label smoothing for outliers (Zheng et al., ICCV 2017)."""
+    return slsr(range(classes))
+
+
+def slsr(identities: Sequence[int]) -> Sparse:
+    """Sparse label smoothing: 1/k over the k identities of the image's cluster, 0 elsewhere (Eq. 9 and 10).
+
+    Parameters
+    ----------
+    identities : training labels (0..C-1) of the cluster, each once, at least one
+
+    >>> slsr([0, 2])
+    (array([0, 2], dtype=int32), array([0.5, 0.5], dtype=float32))
+    """
+    index = np.unique(np.asarray(identities, np.int32))
+    if len(index) == 0 or len(index) != len(identities):
+        raise ValueError(f"a sparse label needs distinct identities, at least one; got {list(identities)}")
+    return index, np.full(len(index), 1 / len(index), np.float32)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The target of every image of a training set, as rows of a table of the distinct distributions.
+
+    Attributes
+    ----------
+    table : float32 [R, C], each row sums to 1; R is the number of distinct distributions, far below that of images
+    row : int64 [N], the row of `table` that is the target of each image
+    """
+
+    table: Tensor
+    row: Tensor
+
+    def batch(self, images: Tensor) -> Tensor:
+        """Dense targets, float32 [B, C], of the images with these indices, int64 [B]."""
+        return self.table[self.row[images]]
+
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on a device."""
+        return Targets(self.table.to(device), self.row.to(device))
+
+
+def make_targets(distributions: Sequence[Sparse], classes: int) -> Targets:
+    """Gather the sparse distributions of images into `Targets`, equal ones once.
+
+    Raises
+    ------
+    InputError
+        A distribution names a label outside 0..C-1, has a negative weight, or does not sum to 1 (within 1e-4).
+    """
+    rows: dict[tuple[bytes, bytes], int] = {}
+    row = [rows.setdefault((index.tobytes(), weight.tobytes()), len(rows)) for index, weight in distributions]
+    table = torch.zeros(len(rows), classes)
+    for (index_bytes, weight_bytes), number in rows.items():
+        index, weight = np.frombuffer(index_bytes, np.int32), np.frombuffer(weight_bytes, np.float32)
+        _check(index, weight, classes)
+        table[number, torch.from_numpy(index.astype(np.int64))] = torch.from_numpy(weight.copy())
+    return Targets(table, torch.tensor(row, dtype=torch.int64))
+
+
+def _check(index: NDArray[np.int32], weight: NDArray[np.float32], classes: int) -> None:
+    if len(index) == 0 or index.min() < 0 or index.max() >= classes:
+        raise InputError(
+            f"a label distribution names labels {index.tolist()} of 0..{classes - 1}; the generated images come from "
+            "another training set: run `dvc repro` to make them anew"
+        )
+    total = float(weight.sum(dtype=np.float64))
+    if weight.min() < 0 or abs(total - 1) > 1e-4:
+        raise InputError(f"a label distribution has the weights {weight.tolist()}, sum {total}; they must sum to 1")

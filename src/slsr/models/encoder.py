@@ -1,0 +1,114 @@
+"""The encoder of persons: a torchvision backbone, global average pooling, and a head over the identities."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from slsr.errors import InputError
+from slsr.models.checkpoint import load_checkpoint, save_checkpoint
+from slsr.params import Backbone, HeadName, Image
+
+FEATURE_WIDTH: dict[str, int] = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024}
+BOTTLENECK_WIDTH = 512
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What is needed to rebuild an encoder and to feed it as in training."""
+
+    backbone: Backbone
+    head: HeadName
+    classes: int
+    image: Image
+
+
+class Encoder(nn.Module):
+    """Images to features to identity logits.
+
+    Parameters
+    ----------
+    description : which backbone and head, and for how many identities
+    """
+
+    def __init__(self, description: EncoderDescription) -> None:
+        super().__init__()
+        self.description = description
+        self.backbone = build_backbone(description.backbone)
+        self.head = build_head(description.head, FEATURE_WIDTH[description.backbone], description.classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Globally averaged maps of the last convolutional layer: float [B, 3, H, W] to [B, D]."""
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(self.backbone(images), 1), 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Identity logits, [B, C]."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def build_backbone(name: Backbone) -> nn.Module:
+    """The convolutional part of a torchvision network, randomly initialised: [B, 3, H, W] to [B, D, h, w]."""
+    network = torchvision.models.get_model(name, weights=None)
+    return convolutional_part(network, name)
+
+
+def convolutional_part(network: nn.Module, name: Backbone) -> nn.Module:
+    """A torchvision network without pooling and classifier; DenseNet's last ReLU, a function there, stays."""
+    if name == "densenet121":
+        return nn.Sequential(network.get_submodule("features"), nn.ReLU(inplace=True))
+    return nn.Sequential(*[part for key, part in network.named_children() if key not in {"avgpool", "fc"}])
+
+
+def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
+    """The layers between the pooled feature and the logits.
+
+    - `plain`: one linear layer.
+    - `linear`: a linear layer of the feature's width, then the classifier, as the paper prints it.
+    - `bottleneck`: 512-d linear, batch norm, LeakyReLU(0.1), dropout 0.5, classifier: what the released numbers used
+      (the classifier block of Zheng et al.'s baseline, with its initialisation).
+    """
+    if name == "bottleneck":
+        reduce, norm = nn.Linear(width, BOTTLENECK_WIDTH), nn.BatchNorm1d(BOTTLENECK_WIDTH)
+        nn.init.kaiming_normal_(reduce.weight, mode="fan_out")
+        nn.init.zeros_(reduce.bias)
+        nn.init.normal_(norm.weight, 1.0, 0.02)
+        return nn.Sequential(
+            reduce, norm, nn.LeakyReLU(0.1), nn.Dropout(0.5), build_classifier(BOTTLENECK_WIDTH, classes)
+        )
+    classifier = build_classifier(width, classes)
+    return nn.Sequential(nn.Linear(width, width), classifier) if name == "linear" else nn.Sequential(classifier)
+
+
+def build_classifier(width: int, classes: int) -> nn.Linear:
+    """The last layer: small normal weights, no bias at the start."""
+    classifier = nn.Linear(width, classes)
+    nn.init.normal_(classifier.weight, std=0.001)
+    nn.init.zeros_(classifier.bias)
+    return classifier
+
+
+def save_encoder(path: Path, encoder: Encoder) -> None:
+    """Write an encoder with its description as safetensors."""
+    description = asdict(encoder.description) | {"image": encoder.description.image.model_dump(), "kind": "encoder"}
+    save_checkpoint(path, encoder.state_dict(), description)
+
+
+def load_encoder(path: Path) -> Encoder:
+    """Read an encoder, on the CPU and in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        The file is missing, unreadable, or no encoder.
+    """
+    tensors, description = load_checkpoint(path)
+    if description.pop("kind", None) != "encoder":
+        raise InputError(f"{path}: a model, but no encoder; give the model.safetensors of a trained encoder")
+    encoder = Encoder(EncoderDescription(**(description | {"image": Image(**description["image"])})))
+    encoder.load_state_dict(tensors)
+    return encoder.eval()

@@ -1,0 +1,98 @@
+"""The weights a backbone starts from: ImageNet's, a file's, or random ones."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from slsr.errors import InputError
+from slsr.models.encoder import convolutional_part
+from slsr.params import Backbone
+
+IMAGENET_WEIGHTS = "IMAGENET1K_V1"
+
+
+def initialise_backbone(backbone: nn.Module, name: Backbone, weights: str) -> None:
+    """Give a backbone its initial weights, in place.
+
+    Parameters
+    ----------
+    weights : `none` leaves the random ones; `imagenet` loads torchvision's (the V1 weights, those of the paper's time,
+        checked against the hash in their name and kept in torch's cache); anything else is the path of a safetensors
+        file or of a torchvision state dict, which is read with `weights_only`.
+
+    Raises
+    ------
+    InputError
+        The weights cannot be downloaded, the file is missing or unreadable, or does not fit the backbone.
+    """
+    if weights == "none":
+        return
+    state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    _load(backbone, name, state, weights)
+
+
+def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
+    choice = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS]
+    try:
+        state: dict[str, Tensor] = choice.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"weights: imagenet: {choice.url} could not be downloaded, or its hash is wrong ({error}). Put the file "
+            f"into {Path(torch.hub.get_dir()) / 'checkpoints'} yourself, or set weights to a file's path, or to none "
+            "(from scratch; see the presets sample and market1501-scratch for a recipe that learns without)"
+        ) from error
+    return state
+
+
+def _file_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(
+            f"weights: {path}: no such file; the choices are imagenet, none, or the path of a weights file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"weights: {path}: not a readable weights file ({error}); use safetensors") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"weights: {path}: holds no state dict of tensors; save `network.state_dict()`")
+    return state
+
+
+def _load(backbone: nn.Module, name: Backbone, state: dict[str, Tensor], source: str) -> None:
+    """Load a torchvision state dict, or one of our encoders' `backbone.*` tensors."""
+    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    try:
+        if own:
+            backbone.load_state_dict(own)
+            return
+        network = torchvision.models.get_model(name, weights=None)
+        unused = {"fc.weight", "fc.bias", "classifier.weight", "classifier.bias"}
+        problems = network.load_state_dict(_modern_names(state, unused), strict=False)
+        missing = set(problems.missing_keys) - unused
+        if missing or problems.unexpected_keys:
+            raise RuntimeError(f"missing {sorted(missing)[:3]}, unexpected {problems.unexpected_keys[:3]}")
+        backbone.load_state_dict(convolutional_part(network, name).state_dict())
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"weights: {source}: does not fit the backbone {name} ({first}); choose another") from error
+
+
+def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tensor]:
+    """DenseNet files of before 2018 say `norm.1` where today's say `norm1`."""
+    return {
+        key.replace("norm.", "norm").replace("relu.", "relu").replace("conv.", "conv")
+        if "denselayer" in key
+        else key: (value)
+        for key, value in state.items()
+        if key not in unused
+    }

@@ -1,0 +1,224 @@
+"""Training a classifier of identities on real and generated images alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from slsr.errors import CheckFailed
+from slsr.images.augmentation import augment, draw_augmentation, to_input
+from slsr.labels import Targets
+from slsr.losses import soft_cross_entropy
+from slsr.models.encoder import Encoder
+from slsr.params import Image, Optimizer, Recipe
+from slsr.training.launch import autocast
+from slsr.training.schedule import learning_rate_factor
+
+log = logging.getLogger(__name__)
+
+STEPS_BETWEEN_CHECKS = 25
+VALIDATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images resident on the host or the device, with their targets.
+
+    Attributes
+    ----------
+    pixels : uint8 [N, H, W, 3], resized, not cropped
+    targets : one distribution an image
+    weights : float32 [N], factor on the loss of each image
+    """
+
+    pixels: Tensor
+    targets: Targets
+    weights: Tensor
+
+    def to(self, device: torch.device) -> TrainingSet:
+        """The same set on a device."""
+        return TrainingSet(self.pixels.to(device), self.targets.to(device), self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Held-out images of the training identities: uint8 [M, H, W, 3] and int64 [M]."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to; validation figures are None where nothing is held out."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+def train_classifier(
+    encoder: Encoder,
+    training: TrainingSet,
+    validation: ValidationSet | None,
+    recipe: Recipe,
+    image: Image,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> None:
+    """Train an encoder in place; its state after the last epoch is the result.
+
+    A batch is drawn from one shuffled union of all images. An epoch sees each image once.
+
+    Parameters
+    ----------
+    encoder : with its initial weights
+    recipe : epochs, batch size, augmentation, optimiser, schedule, seed
+    on_epoch : called after each epoch
+
+    Raises
+    ------
+    CheckFailed
+        The loss became infinite or not a number; the message names epoch and step.
+    """
+    encoder.to(device).to(memory_format=torch.channels_last)
+    training = training.to(device)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    optimizer = build_optimizer(encoder, recipe.optimizer)
+    steps = len(batches(torch.arange(len(training.pixels)), recipe.batch_size))
+    with tqdm(total=recipe.epochs * len(training.pixels), desc="train", unit="image", leave=False, disable=None) as bar:
+        for number in range(1, recipe.epochs + 1):
+            order = torch.randperm(len(training.pixels), generator=generator)
+            losses: list[Tensor] = []
+            encoder.train()
+            for step, images in enumerate(batches(order, recipe.batch_size)):
+                factor = learning_rate_factor(
+                    recipe.schedule, (number - 1) * steps + step, steps_an_epoch=steps, epochs=recipe.epochs
+                )
+                set_learning_rate(optimizer, factor)
+                losses.append(_step(encoder, optimizer, training, images, recipe, image, generator))
+                if (step + 1) % STEPS_BETWEEN_CHECKS == 0:
+                    _stop_unless_finite(losses, number)
+                bar.update(len(images))
+            _stop_unless_finite(losses, number)
+            epoch = _finish(encoder, losses, optimizer, validation, number, image, device)
+            log.info("%s", describe(epoch, recipe.epochs))
+            on_epoch(epoch)
+
+
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """Split indices into batches; a last batch of one joins the one before, since batch norm needs two."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def build_optimizer(encoder: Encoder, choice: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser over two groups: backbone and head, each with its base learning rate."""
+    groups = [
+        {"params": list(encoder.backbone.parameters()), "lr": choice.learning_rate},
+        {"params": list(encoder.head.parameters()), "lr": choice.head_learning_rate},
+    ]
+    for group in groups:
+        group["base_learning_rate"] = group["lr"]
+    if choice.name == "adamw":
+        return torch.optim.AdamW(groups, betas=(choice.momentum, 0.999), weight_decay=choice.weight_decay, fused=True)
+    return torch.optim.SGD(
+        groups,
+        momentum=choice.momentum,
+        weight_decay=choice.weight_decay,
+        nesterov=choice.name == "sgd-nesterov",
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply each group's base learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_learning_rate"] * factor
+
+
+def _step(
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    training: TrainingSet,
+    images: Tensor,
+    recipe: Recipe,
+    image: Image,
+    generator: torch.Generator,
+) -> Tensor:
+    """One update; the loss stays on the device."""
+    pixels = training.pixels
+    crop = (image.height, image.width)
+    draw = draw_augmentation(
+        len(images),
+        (pixels.shape[1], pixels.shape[2]),
+        crop,
+        generator,
+        random_crop=recipe.random_crop,
+        horizontal_flip=recipe.horizontal_flip,
+        random_erasing=recipe.random_erasing,
+    )
+    images = images.to(pixels.device, non_blocking=True)
+    inputs = augment(pixels, images, draw.to(pixels.device), crop, image.normalization)
+    with autocast(pixels.device, recipe.precision):
+        logits = encoder(inputs)
+    loss = soft_cross_entropy(logits, training.targets.batch(images), training.weights[images])
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _stop_unless_finite(losses: list[Tensor], epoch: int) -> None:
+    finite = torch.isfinite(torch.stack(losses))
+    if not finite.all():
+        step = int((~finite).nonzero()[0]) + 1
+        raise CheckFailed(
+            f"the loss is {float(losses[step - 1])} in epoch {epoch}, step {step}: training diverged; lower "
+            "optimizer.learning_rate, or use precision: fp32"
+        )
+
+
+def _finish(
+    encoder: Encoder,
+    losses: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    validation: ValidationSet | None,
+    number: int,
+    image: Image,
+    device: torch.device,
+) -> Epoch:
+    loss, accuracy = validate(encoder, validation, image, device) if validation is not None else (None, None)
+    return Epoch(number, float(torch.stack(losses).mean()), optimizer.param_groups[0]["lr"], loss, accuracy)
+
+
+@torch.inference_mode()
+def validate(encoder: Encoder, validation: ValidationSet, image: Image, device: torch.device) -> tuple[float, float]:
+    """Cross-entropy and accuracy on held-out images, resized whole."""
+    encoder.eval()
+    loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+    for start in range(0, len(validation.labels), VALIDATION_BATCH):
+        rows = slice(start, start + VALIDATION_BATCH)
+        labels = validation.labels[rows].to(device)
+        logits = encoder(to_input(validation.pixels[rows].to(device), image.normalization))
+        loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
+        right += (logits.argmax(dim=1) == labels).sum()
+    return float(loss) / len(validation.labels), float(right) / len(validation.labels)
+
+
+def describe(epoch: Epoch, epochs: int) -> str:
+    """One log line on an epoch."""
+    line = f"epoch {epoch.number}/{epochs}: loss {epoch.loss:.4f}"
+    if epoch.validation_accuracy is not None:
+        line += f", validation accuracy {epoch.validation_accuracy:.3f}, loss {epoch.validation_loss:.4f}"
+    return line

@@ -1,0 +1,129 @@
+"""A zip file or a folder of files, read one file at a time without unpacking."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from slsr.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+MAXIMUM_FILE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The files of a zip or a folder.
+
+    Attributes
+    ----------
+    path
+        The zip file or the folder.
+    sizes
+        Bytes of each file by its name, ascending by name; names are relative, with `/`. Files that operating
+        systems leave behind (`.DS_Store`, `__MACOSX/`) are not among them.
+    read
+        The bytes of one file; may be called from several threads.
+    """
+
+    path: Path
+    sizes: Mapping[str, int]
+    read: Callable[[str], bytes]
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open a zip file or a folder.
+
+    Raises
+    ------
+    InputError
+        It is missing, no zip, cut off, protected by a password, packed by an unknown method, or holds a name that
+        leaves the folder.
+    """
+    if path.is_dir():
+        yield Archive(path, _folder_sizes(path), lambda name: _read_file(path, name))
+        return
+    with _open_zip(path) as packed:
+        yield Archive(path, _zip_sizes(path, packed), lambda name: _read_packed(path, packed, name))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's does."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a name in an archive or table is absolute or climbs out with `..`, on any operating system."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or name[1:2] == ":"
+
+
+def count_ignored(archive: Archive, used: set[str]) -> dict[str, int]:
+    """Number of files that no reader used, by base name (`Thumbs.db`) or, for others, by `*` and suffix."""
+    unused = (PurePosixPath(name) for name in archive.sizes if name not in used)
+    counts = Counter("Thumbs.db" if name.name == "Thumbs.db" else f"*{name.suffix or name.name}" for name in unused)
+    return dict(sorted(counts.items()))
+
+
+def _is_litter(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+
+
+def _folder_sizes(folder: Path) -> dict[str, int]:
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: files[name].stat().st_size for name in sorted(files) if not _is_litter(name)}
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    return (folder / name).read_bytes()
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; put the archive there with `slsr data add`, or mend the path")
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start == b"PK\x03\x04":
+            raise InputError(f"{path}: the zip is cut off (no directory at its end); download it again") from error
+        raise InputError(f"{path}: not a zip file; expected the archive as its authors published it") from error
+
+
+def _zip_sizes(path: Path, packed: zipfile.ZipFile) -> dict[str, int]:
+    sizes = {}
+    for info in packed.infolist():
+        if leaves_folder(info.filename):
+            raise InputError(f"{path}: the entry {info.filename!r} leaves the archive's folder; do not use this file")
+        if info.is_dir() or _is_litter(info.filename):
+            continue
+        if info.flag_bits & 0x1:
+            raise InputError(f"{path}: protected by a password; unpack it with the password and pack it again without")
+        if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}:
+            raise InputError(
+                f"{path}: {info.filename} is packed by method {info.compress_type}, which cannot be read; "
+                "unpack it and pack it again with an ordinary zip"
+            )
+        if info.filename in sizes:
+            raise InputError(f"{path}: holds {info.filename} twice; unpack it and pack it again")
+        sizes[info.filename] = info.file_size
+    return dict(sorted(sizes.items()))
+
+
+def _read_packed(path: Path, packed: zipfile.ZipFile, name: str) -> bytes:
+    size = packed.getinfo(name).file_size
+    if size > MAXIMUM_FILE_BYTES:
+        raise InputError(f"{path}: {name} unpacks to {size:,} bytes, too many for an image; replace or remove it")
+    try:
+        return packed.read(name)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise InputError(f"{path}: {name} is damaged in the zip ({error}); download the archive again") from error

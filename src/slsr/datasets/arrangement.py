@@ -1,0 +1,181 @@
+"""Which image goes into which table: limits, validation images, labels, and the checks that names alone allow."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry
+from slsr.errors import InputError
+
+Table = Literal["train", "validation", "query", "gallery", "multi_query"]
+TABLES: tuple[Table, ...] = ("train", "validation", "query", "gallery", "multi_query")
+
+LARGEST_IDENTITY = 2**31 - 1
+LARGEST_CAMERA = 2**15 - 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The rows of each table, ascending by name, and what was decided on the way.
+
+    Attributes
+    ----------
+    labels
+        Training identity to label, 0..C-1 by ascending identity.
+    single_image
+        Training identities with one image (or one group), which stay in training and have no validation image.
+    left_out
+        Number of images that no table holds, by reason.
+    """
+
+    tables: Mapping[Table, Sequence[Entry]]
+    labels: Mapping[int, int]
+    single_image: Sequence[int]
+    left_out: Mapping[str, int]
+
+
+def arrange(
+    collection: Collection, identities: int | None, validation: Literal["one-per-identity", "none"], seed: int
+) -> Arrangement:
+    """Sort the images of a collection into tables.
+
+    Parameters
+    ----------
+    identities
+        Keep the first so many training and test identities, ascending, and then no junk and no distractors.
+    validation
+        `one-per-identity`: hold out one image (with its group) of each training identity that has several.
+    seed
+        Draws the validation images, of each identity independently of every other.
+
+    Raises
+    ------
+    InputError
+        Two images of a table have one name, an identity is both in training and test, a number does not fit, or
+        training, query or gallery would be empty.
+    """
+    _check_entries(collection)
+    kept, left_out = _limit(collection.entries, identities)
+    by_split: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
+    for entry in sorted(kept, key=lambda entry: entry.name):
+        by_split[entry.split].append(entry)
+    _check_splits(by_split, collection.origin, collection.own)
+    held_out, single_image = (
+        draw_validation(by_split["train"], seed) if validation == "one-per-identity" else (set(), [])
+    )
+    asked = {(entry.identity, entry.camera) for entry in by_split["query"]}
+    multi_query = [entry for entry in by_split["multi_query"] if (entry.identity, entry.camera) in asked]
+    if unasked := len(by_split["multi_query"]) - len(multi_query):
+        left_out["multi_query images of no query's identity and camera"] = unasked
+    tables: dict[Table, Sequence[Entry]] = {
+        "train": [entry for entry in by_split["train"] if entry.name not in held_out],
+        "validation": [entry for entry in by_split["train"] if entry.name in held_out],
+        "query": by_split["query"],
+        "gallery": by_split["gallery"],
+        "multi_query": multi_query,
+    }
+    ordered = sorted({entry.identity for entry in by_split["train"]})
+    return Arrangement(tables, {identity: label for label, identity in enumerate(ordered)}, single_image, left_out)
+
+
+def draw_validation(train: Iterable[Entry], seed: int) -> tuple[set[str], list[int]]:
+    """The names of the images to hold out, and the identities that have but one image (or group) to give.
+
+    The draw of an identity depends on the seed, its number and its own images alone, so that other identities may
+    come and go without changing it.
+    """
+    groups: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for entry in sorted(train, key=lambda entry: entry.name):
+        unit = f"image {entry.name}" if entry.group is None else f"group {entry.group}"
+        groups[entry.identity][unit].append(entry.name)
+    held_out: set[str] = set()
+    single = []
+    for identity, units in sorted(groups.items()):
+        if len(units) == 1:
+            single.append(identity)
+        else:
+            held_out.update(list(units.values())[_draw(len(units), "validation", seed, identity)])
+    return held_out, single
+
+
+def queries_without_match(tables: Mapping[Table, Sequence[Entry]]) -> list[str]:
+    """Names of the queries whose identity no other camera of the gallery saw."""
+    cameras = defaultdict(set)
+    for entry in tables["gallery"]:
+        cameras[entry.identity].add(entry.camera)
+    return [entry.name for entry in tables["query"] if not cameras[entry.identity] - {entry.camera}]
+
+
+def _draw(count: int, *key: object) -> int:
+    """A number below `count` from the key alone, the same with every version of every library."""
+    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % count
+
+
+def _limit(entries: Sequence[Entry], identities: int | None) -> tuple[list[Entry], dict[str, int]]:
+    if identities is None:
+        return list(entries), {}
+    train = _first({entry.identity for entry in entries if entry.split == "train"}, identities, "training")
+    tested = {entry.identity for entry in entries if entry.split in {"query", "gallery"}} - {JUNK, DISTRACTOR}
+    test = _first(tested, identities, "test")
+    kept = [entry for entry in entries if entry.identity in (train if entry.split == "train" else test)]
+    return kept, {f"identities beyond the first {identities}, junk and distractors": len(entries) - len(kept)}
+
+
+def _first(found: set[int], limit: int, what: str) -> set[int]:
+    if len(found) < limit:
+        log.warning("dataset.identities is %d, but there are %d %s identities: all are taken", limit, len(found), what)
+    return set(sorted(found)[:limit])
+
+
+def _check_entries(collection: Collection) -> None:
+    where = collection.origin
+    for entry in collection.entries:
+        if not JUNK <= entry.identity <= LARGEST_IDENTITY:
+            raise InputError(
+                f"{where}: {entry.source} has identity {entry.identity}, not within -1..{LARGEST_IDENTITY}"
+            )
+        if not 0 <= entry.camera <= LARGEST_CAMERA:
+            raise InputError(f"{where}: {entry.source} has camera {entry.camera}, not within 0..{LARGEST_CAMERA}")
+        if entry.split in {"train", "query"} and entry.identity in {JUNK, DISTRACTOR}:
+            raise InputError(
+                f"{where}: {entry.source} ({entry.split}) has identity {entry.identity}, which only gallery images "
+                "may have (-1 junk, 0 distractor); number people from 1"
+            )
+    twice = [
+        key for key, count in Counter((entry.split, entry.name) for entry in collection.entries).items() if count > 1
+    ]
+    if twice:
+        split, name = min(twice)
+        raise InputError(f"{where}: {len(twice)} names more than once in {split}, as {name}; rename or remove them")
+
+
+def _check_splits(by_split: Mapping[str, Sequence[Entry]], where: str, own: bool) -> None:
+    for split in ("train", "query", "gallery"):
+        if not by_split[split]:
+            raise InputError(f"{where}: no {split} images; all of train, query and gallery are needed")
+    train, query, gallery = ({entry.identity for entry in by_split[name]} for name in ("train", "query", "gallery"))
+    if len(train) < 2:
+        raise InputError(f"{where}: 1 training identity; at least 2 are needed")
+    if both := sorted(train & (query | gallery)):
+        raise InputError(
+            f"{where}: {_listed(both)} both in training and test, so that results would mean nothing; "
+            "give each identity to one side"
+        )
+    if own and (absent := sorted(query - gallery)):
+        raise InputError(
+            f"{where}: {_listed(absent)} in query but not in gallery; add gallery images, or remove the queries"
+        )
+
+
+def _listed(identities: Sequence[int], limit: int = 5) -> str:
+    shown = ", ".join(map(str, identities[:limit])) + (", ..." if len(identities) > limit else "")
+    one = len(identities) == 1
+    return f"identity {shown} is" if one else f"{len(identities)} identities ({shown}) are"

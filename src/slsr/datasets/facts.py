@@ -1,0 +1,100 @@
+"""The facts of a prepared data set: counts, sizes, duplicates, and how it is to be evaluated."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from slsr.datasets.arrangement import TABLES, Arrangement, Table, queries_without_match
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry
+from slsr.datasets.inspection import Inspection
+
+Inspections = Mapping[Table, Sequence[Inspection]]
+
+EXAMPLES = 10
+
+
+def describe(
+    collection: Collection, arrangement: Arrangement, inspections: Inspections, skipped: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of facts.json.
+
+    Parameters
+    ----------
+    inspections
+        Of each table, one an image, in row order.
+    skipped
+        Unreadable images that were left out, with the reason.
+    """
+    tables = arrangement.tables
+    unmatched = queries_without_match(tables)
+    modes = Counter(inspection.mode for table in TABLES for inspection in inspections[table])
+    return {
+        "splits": {name: describe_table(tables[name], inspections[name]) for name in TABLES},
+        "training_identities": len(arrangement.labels),
+        "identities_with_one_training_image": list(arrangement.single_image),
+        "queries_without_match": {"count": len(unmatched), "examples": unmatched[:EXAMPLES]},
+        "duplicates": find_duplicates(tables, inspections, collection.evaluation.protocol == "cross-camera"),
+        "skipped_unreadable": dict(sorted(skipped.items())),
+        "converted_to_rgb": {mode: count for mode, count in sorted(modes.items()) if mode != "RGB"},
+        "left_out": dict(arrangement.left_out),
+        "ignored_files": dict(collection.ignored),
+        "notes": list(collection.notes),
+        "evaluation": {**asdict(collection.evaluation), "multi_query": bool(tables["multi_query"])},
+    }
+
+
+def describe_table(entries: Sequence[Entry], inspections: Sequence[Inspection]) -> dict[str, Any]:
+    """Counts and sizes of one table."""
+    people = Counter(entry.identity for entry in entries if entry.identity not in {JUNK, DISTRACTOR})
+    cameras = Counter(entry.camera for entry in entries)
+    return {
+        "images": len(entries),
+        "identities": len(people),
+        "cameras": len(cameras),
+        "images_per_camera": {str(camera): count for camera, count in sorted(cameras.items())},
+        "junk": sum(entry.identity == JUNK for entry in entries),
+        "distractors": sum(entry.identity == DISTRACTOR for entry in entries),
+        "images_per_identity": _range(list(people.values())),
+        "height": _range([inspection.height for inspection in inspections]),
+        "width": _range([inspection.width for inspection in inspections]),
+    }
+
+
+def find_duplicates(
+    tables: Mapping[Table, Sequence[Entry]], inspections: Inspections, compare_query_and_gallery: bool
+) -> dict[str, Any]:
+    """Images with the same bytes: in two tables, or in one table under two identities.
+
+    Multi-query images are left out, since a query is by design among them, and so are pairs of query and gallery
+    where one image serves as both (`compare_query_and_gallery` false).
+    """
+    places: dict[bytes, list[tuple[Table, Entry]]] = defaultdict(list)
+    for name in TABLES[:4]:
+        for entry, inspection in zip(tables[name], inspections[name], strict=True):
+            places[inspection.digest].append((name, entry))
+    across: dict[str, list[str]] = defaultdict(list)
+    disagreeing = []
+    for found in (found for found in places.values() if len(found) > 1):
+        for (first, one), (second, other) in combinations(found, 2):
+            if first != second and (compare_query_and_gallery or {first, second} != {"query", "gallery"}):
+                across[f"{first} and {second}"].append(f"{one.name} = {other.name}")
+            elif first == second and one.identity != other.identity:
+                disagreeing.append(f"{one.name} = {other.name} ({first})")
+    return {
+        "across_splits": {
+            pair: {"count": len(names), "examples": sorted(names)[:EXAMPLES]} for pair, names in sorted(across.items())
+        },
+        "of_two_identities": {"count": len(disagreeing), "examples": sorted(disagreeing)[:EXAMPLES]},
+    }
+
+
+def _range(values: Sequence[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"min": min(values), "max": max(values), "mean": round(float(np.mean(values)), 2)}

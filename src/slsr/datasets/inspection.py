@@ -1,0 +1,85 @@
+"""Decoding every image once, and what is found on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from slsr.datasets.collection import Entry
+from slsr.errors import InputError
+from slsr.images.decoding import open_image
+
+CHUNK = 32
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What decoding one image told.
+
+    Attributes
+    ----------
+    mode
+        Pillow's name of its pixel format; anything but RGB is converted when the image is used.
+    digest
+        SHA-256 of the encoded bytes, shortened to 16 bytes.
+    """
+
+    width: int
+    height: int
+    mode: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why an image cannot be used."""
+
+    reason: str
+
+
+def inspect_images(
+    entries: Sequence[Entry], read: Callable[[str], bytes], workers: int | None = None
+) -> Iterator[tuple[Entry, bytes, Inspection | Unreadable]]:
+    """Read and decode each image on several threads, in order, a bounded number ahead of the consumer."""
+
+    def inspect_chunk(chunk: Sequence[Entry]) -> list[tuple[Entry, bytes, Inspection | Unreadable]]:
+        return [(entry, *inspect_image(entry, read)) for entry in chunk]
+
+    chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
+    for results in map_in_order(inspect_chunk, chunks, workers or min(8, os.cpu_count() or 1)):
+        yield from results
+
+
+def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, Inspection | Unreadable]:
+    """Read and decode one image."""
+    try:
+        encoded = read(entry.source)
+        image = open_image(encoded, entry.source)
+    except InputError as error:
+        return b"", Unreadable(str(error))
+    digest = hashlib.sha256(encoded).digest()[:16]
+    return encoded, Inspection(image.width, image.height, image.mode, digest)
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, ahead: int = 4
+) -> Iterator[Result]:
+    """`map` on threads that runs at most `ahead` items a worker before the consumer."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = iter(items)
+        running = deque(pool.submit(function, item) for item in islice(waiting, workers * ahead))
+        try:
+            while running:
+                yield running.popleft().result()
+                running.extend(pool.submit(function, item) for item in islice(waiting, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)

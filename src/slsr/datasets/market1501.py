@@ -1,0 +1,96 @@
+"""Market-1501 (Zheng et al., "Scalable person re-identification: a benchmark", ICCV 2015) and its folder layout.
+
+`bounding_box_train`, `bounding_box_test` (the gallery), `query` and, where present, `gt_bbox` (the images of
+multi-query evaluation) hold names as `0002_c1s1_000451_03.jpg`: identity 2, camera 1, sequence 1. DukeMTMC-reID and
+CUHK03-NP use the same folders with other names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from slsr.datasets.archive import Archive, count_ignored, is_image
+from slsr.datasets.collection import Collection, Entry, Split
+from slsr.errors import InputError
+
+FOLDERS: dict[str, Split] = {
+    "bounding_box_train": "train",
+    "query": "query",
+    "bounding_box_test": "gallery",
+    "gt_bbox": "multi_query",
+}
+NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+(\.jpg)+", re.IGNORECASE)
+NAME_EXAMPLE = "0002_c1s1_000451_03.jpg"
+
+
+def read_market1501(archive: Archive) -> Collection:
+    """The images of Market-1501, or of any archive packed as it is.
+
+    Raises
+    ------
+    InputError
+        A folder is missing, or an image's name does not say its identity and camera.
+    """
+    return read_folders(archive, market_root(archive), NAME, NAME_EXAMPLE)
+
+
+def market_root(archive: Archive) -> str:
+    """The folder, as a prefix of names, that holds `bounding_box_train` and its siblings; empty at the top.
+
+    Raises
+    ------
+    InputError
+        There is none, there are several, or a sibling is missing.
+    """
+    roots = market_roots(archive)
+    if len(roots) == 1:
+        return roots[0]
+    found = ", ".join(folder + "/" for folder in _top_folders(archive)) or "no folders"
+    wanted = "bounding_box_train/, bounding_box_test/ and query/"
+    if not roots:
+        raise InputError(f"{archive.path}: not packed as Market-1501: expected {wanted}, found {found}")
+    raise InputError(f"{archive.path}: {wanted} in several places ({', '.join(roots)}); pack one data set alone")
+
+
+def market_roots(archive: Archive) -> list[str]:
+    """Every folder, as a prefix of names, with the three folders that Market-1501 cannot do without."""
+    needed = {"bounding_box_train", "bounding_box_test", "query"}
+    holders: dict[str, set[str]] = {}
+    for name in archive.sizes:
+        folder = PurePosixPath(name).parent
+        if folder.name in needed:
+            holders.setdefault(_prefix(folder.parent), set()).add(folder.name)
+    return sorted(root for root, folders in holders.items() if folders == needed)
+
+
+def read_folders(archive: Archive, root: str, pattern: re.Pattern[str], example: str) -> Collection:
+    """The images in the four folders below `root`, named as `pattern` with its groups `identity` and `camera`."""
+    entries = list(_entries(archive, root, pattern, example))
+    ignored = count_ignored(archive, {entry.source for entry in entries})
+    return Collection(str(archive.path), entries, archive.read, ignored=ignored)
+
+
+def _entries(archive: Archive, root: str, pattern: re.Pattern[str], example: str) -> Iterator[Entry]:
+    splits = {root + folder: split for folder, split in FOLDERS.items()}
+    for source, size in archive.sizes.items():
+        folder, _, name = source.rpartition("/")
+        if folder not in splits or not is_image(name):
+            continue
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise InputError(
+                f"{archive.path}: the name {source} does not say identity and camera as {example} does; "
+                "rename the image or remove it"
+            )
+        yield Entry(splits[folder], name, int(match["identity"]), int(match["camera"]), source, size)
+
+
+def _prefix(folder: PurePosixPath) -> str:
+    return "" if folder == PurePosixPath(".") else f"{folder}/"
+
+
+def _top_folders(archive: Archive, limit: int = 8) -> list[str]:
+    folders = sorted({str(PurePosixPath(name).parent) for name in archive.sizes})
+    return folders[:limit] + (["..."] if len(folders) > limit else [])

@@ -1,0 +1,177 @@
+"""Stage `prepare`: one archive in `data/` to the image tables that every later stage reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
+from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.facts import describe
+from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
+from slsr.datasets.readers import open_collection
+from slsr.errors import InputError
+from slsr.params import Cluster, Dataset, Params
+from slsr.records import LABELLED, TRAINING, table_writer
+
+OUTPUT = Path("artifacts/prepared")
+PARTIAL = Path("artifacts/.prepared.partial")
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params) -> None:
+    """Read `data/<dataset.archive>`; write the five tables and facts.json below `artifacts/prepared/`.
+
+    Raises
+    ------
+    InputError
+        The archive or the parameters are not usable; the outputs of an earlier run are then as they were.
+    """
+    path = find_archive(params.dataset.archive)
+    with open_collection(path, params.dataset.name) as collection, _partial_folder() as folder:
+        log.info("read %s: %d images of %s", path, len(collection.entries), params.dataset.name)
+        facts = {"dataset": params.dataset.name, **_write_all(collection, params, folder)}
+        (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        _move_into_place(folder)
+    _report(facts)
+
+
+def find_archive(archive: str) -> Path:
+    """The path of an archive below `data/`, which must exist."""
+    path = Path("data") / archive
+    if path.exists():
+        return path
+    present = sorted(item.name for item in Path("data").glob("*")) if Path("data").is_dir() else []
+    there = f"data/ holds {', '.join(present)}" if present else "data/ is empty; `dvc pull data.dvc` fetches the sample"
+    raise InputError(
+        f"{path}: no such archive ({there}); add yours with `slsr data add ARCHIVE`, or change dataset.archive"
+    )
+
+
+def check_cluster_counts(cluster: Cluster, images: int) -> None:
+    """Raise InputError where a k that is to be tried is larger than the number of training images."""
+    if cluster.k != "auto" and cluster.k > images:
+        raise InputError(f"cluster.k: {cluster.k} is more than the {images} training images; lower it")
+    if max(cluster.sweep) > images:
+        raise InputError(f"cluster.sweep: {max(cluster.sweep)} is more than the {images} training images; lower it")
+
+
+def _write_all(collection: Collection, params: Params, folder: Path) -> dict[str, Any]:
+    """Write the tables; where unreadable images are skipped, arrange anew without them and write again."""
+    skipped: dict[str, str] = {}
+    while True:
+        arrangement = _arrange(collection, params.dataset, skipped)
+        check_cluster_counts(params.cluster, len(arrangement.tables["train"]))
+        _check_disk(arrangement, folder)
+        inspections, unreadable = _write_tables(collection, arrangement, params.dataset.unreadable_images, folder)
+        if not unreadable:
+            return describe(collection, arrangement, inspections, skipped)
+        skipped |= unreadable
+
+
+def _arrange(collection: Collection, dataset: Dataset, skipped: Mapping[str, str]) -> Arrangement:
+    kept = [entry for entry in collection.entries if entry.source not in skipped]
+    return arrange(replace(collection, entries=kept), dataset.identities, dataset.validation, dataset.seed)
+
+
+def _check_disk(arrangement: Arrangement, folder: Path) -> None:
+    needed = sum(entry.size + 100 for table in TABLES for entry in arrangement.tables[table])
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder.parent}: {needed / 1e6:,.0f} MB are needed there and {free / 1e6:,.0f} MB are free; free some "
+            "(`dvc gc -w` drops unused cache), or set dataset.identities to try a part"
+        )
+
+
+def _write_tables(
+    collection: Collection, arrangement: Arrangement, unreadable_images: str, folder: Path
+) -> tuple[dict[Table, list[Inspection]], dict[str, str]]:
+    """Write the five tables; returns what each image is, and why an image (by its source) cannot be read."""
+    inspections: dict[Table, list[Inspection]] = {}
+    unreadable: dict[str, str] = {}
+    total = sum(len(entries) for entries in arrangement.tables.values())
+    with tqdm(total=total, desc="prepare", unit="image", disable=None) as progress:
+        for table, entries in arrangement.tables.items():
+            inspections[table] = []
+            schema = TRAINING if table in {"train", "validation"} else LABELLED
+            with table_writer(folder / f"{table}.parquet", schema) as writer:
+                for entry, encoded, found in inspect_images(entries, collection.read):
+                    progress.update()
+                    if isinstance(found, Unreadable):
+                        unreadable[entry.source] = _note_unreadable(found, collection.origin, unreadable_images)
+                        continue
+                    inspections[table].append(found)
+                    writer.append(_row(entry, encoded, arrangement.labels.get(entry.identity)))
+    return inspections, unreadable
+
+
+def _note_unreadable(found: Unreadable, origin: str, unreadable_images: str) -> str:
+    if unreadable_images == "fail":
+        raise InputError(f"{origin}: {found.reason}, or set dataset.unreadable_images: skip to go on without it")
+    log.warning("skipped: %s", found.reason)
+    return found.reason
+
+
+def _row(entry: Entry, encoded: bytes, label: int | None) -> dict[str, Any]:
+    row = {"image": encoded, "name": entry.name, "identity": entry.identity, "camera": entry.camera}
+    return row if label is None else {**row, "label": label}
+
+
+@contextmanager
+def _partial_folder() -> Iterator[Path]:
+    """An empty folder beside the outputs, gone at the end."""
+    shutil.rmtree(PARTIAL, ignore_errors=True)
+    PARTIAL.mkdir(parents=True)
+    try:
+        yield PARTIAL
+    finally:
+        shutil.rmtree(PARTIAL, ignore_errors=True)
+
+
+def _move_into_place(folder: Path) -> None:
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        path.replace(OUTPUT / path.name)
+
+
+def _report(facts: Mapping[str, Any]) -> None:
+    for table, counts in facts["splits"].items():
+        log.info(
+            "wrote %s: %d images, %d identities, %d cameras, %d junk, %d distractors",
+            OUTPUT / f"{table}.parquet",
+            *(counts[key] for key in ("images", "identities", "cameras", "junk", "distractors")),
+        )
+    for line in _warnings(facts):
+        log.warning("warning: %s", line)
+
+
+def _warnings(facts: Mapping[str, Any]) -> Sequence[str]:
+    """What a user should look at, a line each."""
+    lines = list(facts["notes"])
+    if single := facts["identities_with_one_training_image"]:
+        lines.append(
+            f"{len(single)} training identities have one image, kept in training and not held out: {single[:10]}"
+        )
+    if count := facts["queries_without_match"]["count"]:
+        lines.append(f"{count} queries have no right match in another camera; evaluation leaves them out")
+    for pair, found in facts["duplicates"]["across_splits"].items():
+        lines.append(f"{found['count']} images are in both {pair}, as {found['examples'][0]}")
+    if count := facts["duplicates"]["of_two_identities"]["count"]:
+        lines.append(f"{count} pairs of identical images have two identities")
+    if skipped := facts["skipped_unreadable"]:
+        lines.append(f"{len(skipped)} unreadable images were skipped")
+    for mode, count in facts["converted_to_rgb"].items():
+        lines.append(f"{count} images of mode {mode} are converted to RGB when used")
+    for reason, count in facts["left_out"].items():
+        lines.append(f"{count} images left out: {reason}")
+    return lines

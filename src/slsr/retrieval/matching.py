@@ -1,0 +1,126 @@
+"""Who is a right match for whom: identities, cameras, junk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slsr.errors import InputError
+
+JUNK = -1
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of gallery indices, one a query: those of query `i` are `indices[offsets[i]:offsets[i + 1]]`, ascending."""
+
+    offsets: Integers
+    indices: Integers
+
+    @classmethod
+    def of(cls, owners: Integers, indices: Integers, count: int) -> Ragged:
+        """Gather pairs (owner, index), sorted by owner, into the lists of `count` owners."""
+        return cls(offsets_of(np.bincount(owners, minlength=count)), indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Identity and camera of every query and gallery image.
+
+    The protocol that follows from them, that of Market-1501 and of every data set laid out like it: gallery images of
+    identity -1 (junk) are taken out, and for each query those with its identity *and* its camera. A gallery image with
+    the query's identity from another camera is a right match; every other one, distractors (identity 0 on Market-1501)
+    included, a wrong one.
+
+    Parameters
+    ----------
+    query_identities, gallery_identities, query_cameras, gallery_cameras
+        Whole numbers, [Q], [G], [Q] and [G].
+
+    Raises
+    ------
+    InputError
+        An array is not one-dimensional or not of integers, the two of a side differ in length, or a side is empty.
+    """
+
+    query_identities: Integers
+    gallery_identities: Integers
+    query_cameras: Integers
+    gallery_cameras: Integers
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _integers(field.name, getattr(self, field.name)))
+        for side in ("query", "gallery"):
+            identities, cameras = getattr(self, f"{side}_identities"), getattr(self, f"{side}_cameras")
+            if len(identities) != len(cameras):
+                raise InputError(
+                    f"{side}_identities holds {len(identities)} images and {side}_cameras {len(cameras)}; "
+                    "both need one number an image"
+                )
+            if not len(identities):
+                raise InputError(f"{side}_identities is empty; an evaluation needs at least one {side} image")
+
+    @property
+    def queries(self) -> int:
+        """Q, the number of queries."""
+        return len(self.query_identities)
+
+    @property
+    def gallery(self) -> int:
+        """G, the number of gallery images, junk included."""
+        return len(self.gallery_identities)
+
+    @cached_property
+    def kept(self) -> NDArray[np.bool_]:
+        """[G]: whether a gallery image is anything but junk."""
+        return np.asarray(self.gallery_identities != JUNK)
+
+    def with_gallery(self, rows: NDArray[Any]) -> Labels:
+        """The same queries over the gallery images `rows` (indices or a mask)."""
+        return Labels(
+            self.query_identities, self.gallery_identities[rows], self.query_cameras, self.gallery_cameras[rows]
+        )
+
+    @cached_property
+    def _by_identity(self) -> tuple[Integers, Integers]:
+        order = np.argsort(self.gallery_identities, kind="stable")
+        order = order[self.kept[order]]
+        return order, self.gallery_identities[order]
+
+    def matches(self, queries: NDArray[np.int64]) -> tuple[Ragged, Ragged]:
+        """For these queries, the right matches and the gallery images that are taken out, junk apart."""
+        order, identities = self._by_identity
+        wanted = self.query_identities[queries]
+        first = np.searchsorted(identities, wanted, side="left")
+        count = np.searchsorted(identities, wanted, side="right") - first
+        owner = np.repeat(np.arange(len(queries)), count)
+        within = np.arange(len(owner)) - np.repeat(offsets_of(count)[:-1], count)
+        image = order[np.repeat(first, count) + within]
+        right = self.gallery_cameras[image] != self.query_cameras[queries][owner]
+        return (
+            Ragged.of(owner[right], image[right], len(queries)),
+            Ragged.of(owner[~right], image[~right], len(queries)),
+        )
+
+
+def offsets_of(counts: NDArray[Any]) -> Integers:
+    """Where consecutive lists of these lengths start, and where the last ends: [len(counts) + 1]."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _integers(name: str, values: ArrayLike) -> Integers:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {list(array.shape)}; it must be one-dimensional, one number an image")
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} is of type {array.dtype}; it must hold integers")
+    if array.dtype == np.uint64 and len(array) and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{name} holds {array.max()}, too large for a 64-bit signed integer; number them smaller")
+    return np.ascontiguousarray(array, dtype=np.int64)

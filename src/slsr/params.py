@@ -19,6 +19,8 @@ Normalization = Literal["imagenet", "symmetric", "unit"]
 Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Regularizer = Literal["none", "lsro", "slsr"]
+DiscriminatorActivation = Literal["leaky-relu", "relu"]
+DiscriminatorBatchNorm = Literal["all-but-first", "all"]
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -35,8 +37,11 @@ class Block(BaseModel):
 class Dataset(Block):
     """Which archive, and how it is split."""
 
-    name: Literal["market1501"]
+    name: Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]
     archive: Annotated[str, Field(min_length=1)]
+    protocol: Literal["classic", "np"] | None
+    boxes: Literal["detected", "labeled"] | None
+    split: Count | None
     identities: Annotated[int, Field(ge=2)] | None
     validation: Literal["one-per-identity", "none"]
     unreadable_images: Literal["fail", "skip"]
@@ -47,6 +52,23 @@ class Dataset(Block):
         path = Path(self.archive)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"archive {self.archive!r} must be a path below data/, without `..`")
+        return self
+
+    @model_validator(mode="after")
+    def split_is_one_of_the_data_set(self) -> Self:
+        cuhk03 = self.name == "cuhk03"
+        for key, value in (("protocol", self.protocol), ("boxes", self.boxes)):
+            if cuhk03 and value is None:
+                raise ValueError(
+                    f"{key} null, but name: cuhk03 needs one (protocol: classic | np, boxes: detected | labeled)"
+                )
+            if not cuhk03 and value is not None:
+                raise ValueError(f"{key} {value!r} means nothing for name: {self.name}; make it null")
+        splits = {"viper": 10, "cuhk03": 20 if self.protocol == "classic" else 0}.get(self.name, 0)
+        if splits and (self.split is None or self.split > splits):
+            raise ValueError(f"split {self.split}, but name: {self.name} has the splits 1 to {splits}; choose one")
+        if not splits and self.split is not None:
+            raise ValueError(f"split {self.split} means nothing for this data set and protocol; make it null")
         return self
 
 
@@ -156,8 +178,8 @@ class Gan(Block):
     learning_rate: Positive
     beta1: Annotated[float, Field(ge=0, lt=1)]
     generator_steps: Count
-    discriminator_activation: Literal["leaky-relu", "relu"]
-    discriminator_batch_norm: Literal["all-but-first", "all"]
+    discriminator_activation: DiscriminatorActivation
+    discriminator_batch_norm: DiscriminatorBatchNorm
     ema: Annotated[float, Field(ge=0, lt=1)]
     precision: Precision
     deterministic: bool
@@ -257,9 +279,7 @@ def load_params(path: Path) -> Params:
 def validate_params(values: Any, source: str) -> Params:
     """Validate parsed parameters; `source` names their file in the message."""
     if not isinstance(values, dict):
-        raise InputError(
-            f"{source}: holds {type(values).__name__}, not blocks; see presets/defaults.yaml"
-        )
+        raise InputError(f"{source}: holds {type(values).__name__}, not blocks; see presets/defaults.yaml")
     try:
         return Params.model_validate(values)
     except ValidationError as error:

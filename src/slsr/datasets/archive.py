@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
 
 from slsr.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 MAXIMUM_FILE_BYTES = 256 * 2**20
+PIECE = 2**20
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,14 @@ class Archive:
         systems leave behind (`.DS_Store`, `__MACOSX/`) are not among them.
     read
         The bytes of one file; may be called from several threads.
+    open
+        One file as a stream, for those too large to be read at once.
     """
 
     path: Path
     sizes: Mapping[str, int]
     read: Callable[[str], bytes]
+    open: Callable[[str], IO[bytes]]
 
 
 @contextmanager
@@ -48,10 +56,26 @@ def open_archive(path: Path) -> Iterator[Archive]:
         leaves the folder.
     """
     if path.is_dir():
-        yield Archive(path, _folder_sizes(path), lambda name: _read_file(path, name))
+        sizes = _folder_sizes(path)
+        yield Archive(path, sizes, lambda name: (path / name).read_bytes(), lambda name: (path / name).open("rb"))
         return
     with _open_zip(path) as packed:
-        yield Archive(path, _zip_sizes(path, packed), lambda name: _read_packed(path, packed, name))
+        sizes = _zip_sizes(path, packed)
+        yield Archive(path, sizes, lambda name: _read_packed(path, packed, name), packed.open)
+
+
+def copy_out(archive: Archive, name: str, target: Path) -> None:
+    """Copy one file of the archive to `target`, a piece at a time."""
+    bar = tqdm(
+        total=archive.sizes[name], desc=f"unpack {PurePosixPath(name).name}", unit="B", unit_scale=True, disable=None
+    )
+    try:
+        with archive.open(name) as source, target.open("wb") as file, bar:
+            while piece := source.read(PIECE):
+                file.write(piece)
+                bar.update(len(piece))
+    except DAMAGE as error:
+        raise InputError(f"{archive.path}: {name} is damaged in the zip ({error}); download it again") from error
 
 
 def is_image(name: str) -> bool:
@@ -80,10 +104,6 @@ def _is_litter(name: str) -> bool:
 def _folder_sizes(folder: Path) -> dict[str, int]:
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {name: files[name].stat().st_size for name in sorted(files) if not _is_litter(name)}
-
-
-def _read_file(folder: Path, name: str) -> bytes:
-    return (folder / name).read_bytes()
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -122,8 +142,8 @@ def _zip_sizes(path: Path, packed: zipfile.ZipFile) -> dict[str, int]:
 def _read_packed(path: Path, packed: zipfile.ZipFile, name: str) -> bytes:
     size = packed.getinfo(name).file_size
     if size > MAXIMUM_FILE_BYTES:
-        raise InputError(f"{path}: {name} unpacks to {size:,} bytes, too many for an image; replace or remove it")
+        raise InputError(f"{name}: unpacks to {size:,} bytes, too many for an image; replace or remove it")
     try:
         return packed.read(name)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise InputError(f"{path}: {name} is damaged in the zip ({error}); download the archive again") from error
+    except DAMAGE as error:
+        raise InputError(f"{name}: damaged in the zip ({error}); download the archive again") from error

@@ -49,7 +49,8 @@ def arrange(
     Parameters
     ----------
     identities
-        Keep the first so many training and test identities, ascending, and then no junk and no distractors.
+        Keep the first so many training identities and the first so many of those that have queries, ascending, and
+        then no junk and no distractors.
     validation
         `one-per-identity`: hold out one image (with its group) of each training identity that has several.
     seed
@@ -62,11 +63,11 @@ def arrange(
         training, query or gallery would be empty.
     """
     _check_entries(collection)
+    _check_identities(collection)
     kept, left_out = _limit(collection.entries, identities)
     by_split: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
     for entry in sorted(kept, key=lambda entry: entry.name):
         by_split[entry.split].append(entry)
-    _check_splits(by_split, collection.origin, collection.own)
     held_out, single_image = (
         draw_validation(by_split["train"], seed) if validation == "one-per-identity" else (set(), [])
     )
@@ -123,8 +124,7 @@ def _limit(entries: Sequence[Entry], identities: int | None) -> tuple[list[Entry
     if identities is None:
         return list(entries), {}
     train = _first({entry.identity for entry in entries if entry.split == "train"}, identities, "training")
-    tested = {entry.identity for entry in entries if entry.split in {"query", "gallery"}} - {JUNK, DISTRACTOR}
-    test = _first(tested, identities, "test")
+    test = _first({entry.identity for entry in entries if entry.split == "query"}, identities, "test")
     kept = [entry for entry in entries if entry.identity in (train if entry.split == "train" else test)]
     return kept, {f"identities beyond the first {identities}, junk and distractors": len(entries) - len(kept)}
 
@@ -157,11 +157,15 @@ def _check_entries(collection: Collection) -> None:
         raise InputError(f"{where}: {len(twice)} names more than once in {split}, as {name}; rename or remove them")
 
 
-def _check_splits(by_split: Mapping[str, Sequence[Entry]], where: str, own: bool) -> None:
-    for split in ("train", "query", "gallery"):
-        if not by_split[split]:
+def _check_identities(collection: Collection) -> None:
+    where = collection.origin
+    train, query, gallery = (
+        {entry.identity for entry in collection.entries if entry.split == split}
+        for split in ("train", "query", "gallery")
+    )
+    for split, identities in (("train", train), ("query", query), ("gallery", gallery)):
+        if not identities:
             raise InputError(f"{where}: no {split} images; all of train, query and gallery are needed")
-    train, query, gallery = ({entry.identity for entry in by_split[name]} for name in ("train", "query", "gallery"))
     if len(train) < 2:
         raise InputError(f"{where}: 1 training identity; at least 2 are needed")
     if both := sorted(train & (query | gallery)):
@@ -169,7 +173,7 @@ def _check_splits(by_split: Mapping[str, Sequence[Entry]], where: str, own: bool
             f"{where}: {_listed(both)} both in training and test, so that results would mean nothing; "
             "give each identity to one side"
         )
-    if own and (absent := sorted(query - gallery)):
+    if collection.own and (absent := sorted(query - gallery)):
         raise InputError(
             f"{where}: {_listed(absent)} in query but not in gallery; add gallery images, or remove the queries"
         )

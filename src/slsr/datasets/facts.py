@@ -37,6 +37,7 @@ def describe(
     return {
         "splits": {name: describe_table(tables[name], inspections[name]) for name in TABLES},
         "training_identities": len(arrangement.labels),
+        "gallery_identities_without_query": len(_people(tables["gallery"]) - _people(tables["query"])),
         "identities_with_one_training_image": list(arrangement.single_image),
         "queries_without_match": {"count": len(unmatched), "examples": unmatched[:EXAMPLES]},
         "duplicates": find_duplicates(tables, inspections, collection.evaluation.protocol == "cross-camera"),
@@ -64,6 +65,10 @@ def describe_table(entries: Sequence[Entry], inspections: Sequence[Inspection]) 
         "height": _range([inspection.height for inspection in inspections]),
         "width": _range([inspection.width for inspection in inspections]),
     }
+
+
+def _people(entries: Sequence[Entry]) -> set[int]:
+    return {entry.identity for entry in entries} - {JUNK, DISTRACTOR}
 
 
 def find_duplicates(

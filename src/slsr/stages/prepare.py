@@ -17,7 +17,7 @@ from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
 from slsr.datasets.collection import Collection, Entry
 from slsr.datasets.facts import describe
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
-from slsr.datasets.readers import open_collection
+from slsr.datasets.readers import Choice, open_collection
 from slsr.errors import InputError
 from slsr.params import Cluster, Dataset, Params
 from slsr.records import LABELLED, TRAINING, table_writer
@@ -37,7 +37,7 @@ def run(params: Params) -> None:
         The archive or the parameters are not usable; the outputs of an earlier run are then as they were.
     """
     path = find_archive(params.dataset.archive)
-    with open_collection(path, params.dataset.name) as collection, _partial_folder() as folder:
+    with _partial_folder() as folder, open_collection(path, _choice(params.dataset), folder) as collection:
         log.info("read %s: %d images of %s", path, len(collection.entries), params.dataset.name)
         facts = {"dataset": params.dataset.name, **_write_all(collection, params, folder)}
         (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -55,6 +55,10 @@ def find_archive(archive: str) -> Path:
     raise InputError(
         f"{path}: no such archive ({there}); add yours with `slsr data add ARCHIVE`, or change dataset.archive"
     )
+
+
+def _choice(dataset: Dataset) -> Choice:
+    return Choice(dataset.name, dataset.protocol, dataset.boxes, dataset.split)
 
 
 def check_cluster_counts(cluster: Cluster, images: int) -> None:

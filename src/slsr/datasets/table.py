@@ -1,0 +1,174 @@
+"""One's own images with a table of them: `table.csv` or `table.parquet` beside the images.
+
+Columns `path` (relative to the table), `identity`, `camera`, `split` (train, query, gallery or multi_query) and,
+optionally, `group`: images taken together, as a tracklet is, which are held out for validation together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slsr.datasets.archive import Archive, count_ignored, is_image, leaves_folder
+from slsr.datasets.collection import SPLITS, Collection, Entry, Split
+from slsr.errors import InputError
+
+NEEDED = ("path", "identity", "camera", "split")
+KNOWN = (*NEEDED, "group")
+SUFFIXES = (".csv", ".parquet")
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def read_table_of_images(archive: Archive) -> Collection:
+    """The images that the archive's one table names.
+
+    Raises
+    ------
+    InputError
+        There is no table or more than one, a column is missing, or a row's path, identity, camera or split is not
+        usable; the message names the row.
+    """
+    table = table_name(archive)
+    folder = table.rpartition("/")[0]
+    origin = f"{archive.path}: {table}"
+    entries = list(_entries(archive, folder, origin, read_rows(archive.read(table), table, origin)))
+    _check_groups(entries, origin)
+    used = {entry.source for entry in entries} | {table}
+    unnamed = sum(is_image(name) for name in archive.sizes if name not in used)
+    return Collection(
+        str(archive.path),
+        entries,
+        archive.read,
+        ignored=count_ignored(archive, used),
+        own=True,
+        notes=[f"{unnamed} images are not in {table} and are left out"] if unnamed else [],
+    )
+
+
+def table_name(archive: Archive) -> str:
+    """The archive's one table; it may lie below one folder.
+
+    Raises
+    ------
+    InputError
+        There is none, or there are several.
+    """
+    names = table_names(archive)
+    if len(names) == 1:
+        return names[0]
+    found = f"{len(names)} ({', '.join(names)})" if names else "none"
+    raise InputError(f"{archive.path}: expected one table (*.csv or *.parquet) beside the images, found {found}")
+
+
+def table_names(archive: Archive) -> list[str]:
+    """The tables at the top of the archive, or in its only folder."""
+    tops = {PurePosixPath(name).parts[0] for name in archive.sizes}
+    depth = 2 if len(tops) == 1 else 1
+    return [
+        name for name in archive.sizes if name.lower().endswith(SUFFIXES) and len(PurePosixPath(name).parts) <= depth
+    ]
+
+
+def read_rows(content: bytes, name: str, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each row of a CSV or Parquet table as the row's place (for messages) and its values by column."""
+    if name.lower().endswith(".parquet"):
+        yield from _parquet_rows(content, origin)
+    else:
+        yield from _csv_rows(content, origin)
+
+
+def _csv_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{origin}: not UTF-8 ({error}); save the table as CSV UTF-8") from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    _check_columns(reader.fieldnames or [], origin)
+    try:
+        for row in reader:
+            place = f"{origin}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{place}: another number of fields than the header; quote fields that hold commas")
+            yield place, row
+    except csv.Error as error:
+        raise InputError(f"{origin}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _parquet_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{origin}: not a readable Parquet table ({error}); write it again") from error
+    _check_columns(table.column_names, origin)
+    known = [name for name in KNOWN if name in table.column_names]
+    for number, row in enumerate(table.select(known).to_pylist(), start=1):
+        yield f"{origin}, row {number}", row
+
+
+def _check_columns(found: Iterable[str], origin: str) -> None:
+    if missing := [name for name in NEEDED if name not in set(found)]:
+        raise InputError(
+            f"{origin}: no column {', '.join(missing)}; needed are {', '.join(NEEDED)}, and group may be added; "
+            f"found: {', '.join(found) or 'nothing'}"
+        )
+
+
+def _entries(
+    archive: Archive, folder: str, origin: str, rows: Iterable[tuple[str, Mapping[str, Any]]]
+) -> Iterator[Entry]:
+    places: dict[tuple[str, str], str] = {}
+    for place, row in rows:
+        split = _split(row["split"], place)
+        path = _path(row["path"], place)
+        source = f"{folder}/{path}" if folder else path
+        if source not in archive.sizes:
+            raise InputError(f"{place}: no file {path} beside the table; mend the path or remove the row")
+        if (split, path) in places:
+            raise InputError(f"{place}: {path} is in {split} already ({places[split, path]}); remove one of the rows")
+        places[split, path] = place.removeprefix(f"{origin}, ")
+        identity = _integer(row["identity"], "identity", place)
+        camera = _integer(row["camera"], "camera", place)
+        group = row.get("group")
+        yield Entry(
+            split, path, identity, camera, source, archive.sizes[source], None if group in {None, ""} else str(group)
+        )
+
+
+def _check_groups(entries: Iterable[Entry], origin: str) -> None:
+    """A group on both sides of the split would let the network see in training what it is tested on."""
+    entries = [entry for entry in entries if entry.group is not None]
+    train = {entry.group for entry in entries if entry.split == "train"}
+    if both := sorted(train & {entry.group for entry in entries if entry.split != "train"}, key=str):
+        raise InputError(f"{origin}: the group {both[0]} is in train and in test; give each group to one side")
+
+
+def _split(value: object, place: str) -> Split:
+    for split in SPLITS:
+        if value == split:
+            return split
+    raise InputError(f"{place}: split {value!r} is not one of {', '.join(SPLITS)}")
+
+
+def _path(value: object, place: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{place}: no path; name the image, relative to the table")
+    if leaves_folder(value):
+        raise InputError(f"{place}: the path {value!r} leaves the table's folder; put the image below it")
+    return PurePosixPath(value.strip().replace("\\", "/")).as_posix()
+
+
+def _integer(value: object, column: str, place: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and INTEGER.fullmatch(value.strip()):
+        return int(value)
+    raise InputError(f"{place}: {column} {value!r} is not an integer; number them")

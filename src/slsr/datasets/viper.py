@@ -1,0 +1,101 @@
+"""VIPeR (Gray, Brennan and Tao, "Evaluating appearance models for recognition, reacquisition, and tracking", 2007).
+
+`cam_a` and `cam_b` hold one image of each of 632 people, named `NNN_ANGLE.bmp`. The protocol is ten random halves:
+316 people for training, 316 for testing, each camera's images searched among the other's. Nobody published the
+halves, so they are drawn here from the number of the split alone, the same everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from slsr.datasets.archive import Archive, count_ignored, is_image
+from slsr.datasets.collection import Collection, Entry, Evaluation, Split
+from slsr.errors import InputError
+
+NAME = re.compile(r"(?P<number>\d+)_\d+\.\w+")
+CAMERAS = {"cam_a": 1, "cam_b": 2}
+
+
+def read_viper(archive: Archive, split: int) -> Collection:
+    """The images of VIPeR under one of its splits (1 to 10).
+
+    An identity is the number before `_` plus one, since identity 0 means a distractor everywhere else. Every test
+    image is both query and gallery image: the protocol sets the cameras against each other.
+
+    Raises
+    ------
+    InputError
+        A camera's folder is missing, or an image's name does not say its number.
+    """
+    images = list(_images(archive, viper_root(archive)))
+    seen = {camera: {identity for _, identity, of in images if of == camera} for camera in CAMERAS.values()}
+    pairs = sorted(seen[1] & seen[2])
+    test = split_identities(pairs, split)
+    entries = [
+        Entry(part, source.removeprefix(viper_root(archive)), identity, camera, source, archive.sizes[source])
+        for source, identity, camera in images
+        if identity in seen[1] & seen[2]
+        for part in _parts(identity in test)
+    ]
+    unpaired = len(seen[1] ^ seen[2])
+    return Collection(
+        str(archive.path),
+        entries,
+        archive.read,
+        evaluation=Evaluation("single-gallery-shot", "both"),
+        ignored=count_ignored(archive, {entry.source for entry in entries}),
+        notes=[f"{unpaired} people seen by one camera only are left out"] if unpaired else [],
+    )
+
+
+def split_identities(identities: Sequence[int], split: int) -> set[int]:
+    """The test half of the identities: those that come last when ordered by a hash of split and identity."""
+
+    def rank(identity: int) -> bytes:
+        return hashlib.sha256(f"viper:{split}:{identity}".encode()).digest()
+
+    return set(sorted(identities, key=rank)[(len(identities) + 1) // 2 :])
+
+
+def viper_root(archive: Archive) -> str:
+    """The folder, as a prefix of names, that holds `cam_a` and `cam_b`."""
+    roots = viper_roots(archive)
+    if len(roots) == 1:
+        return roots[0]
+    raise InputError(
+        f"{archive.path}: not packed as VIPeR: expected one folder with cam_a/ and cam_b/, found {len(roots)}"
+    )
+
+
+def viper_roots(archive: Archive) -> list[str]:
+    """Every folder, as a prefix of names, with images in both `cam_a` and `cam_b`."""
+    folders = {name.rpartition("/")[0] for name in archive.sizes if is_image(name)}
+    return sorted(folder.removesuffix("cam_a") for folder in folders if _is_pair(folder, folders))
+
+
+def _is_pair(folder: str, folders: set[str]) -> bool:
+    return PurePosixPath(folder).name == "cam_a" and folder.removesuffix("cam_a") + "cam_b" in folders
+
+
+def _images(archive: Archive, root: str) -> Iterator[tuple[str, int, int]]:
+    """Source, identity and camera of each image."""
+    cameras = {root + folder: camera for folder, camera in CAMERAS.items()}
+    for source in archive.sizes:
+        folder, _, name = source.rpartition("/")
+        if folder not in cameras or not is_image(name):
+            continue
+        match = NAME.fullmatch(name)
+        if match is None:
+            raise InputError(
+                f"{archive.path}: the name {source} does not say person and angle as 000_45.bmp does; "
+                "rename the image or remove it"
+            )
+        yield source, int(match["number"]) + 1, cameras[folder]
+
+
+def _parts(in_test: bool) -> tuple[Split, ...]:
+    return ("query", "gallery") if in_test else ("train",)

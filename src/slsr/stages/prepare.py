@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from slsr.datasets.facts import describe
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
 from slsr.datasets.readers import Choice, open_collection
 from slsr.errors import InputError
+from slsr.files import replaced_folder, write_json
 from slsr.params import Cluster, Dataset, Params
 from slsr.records import LABELLED, TRAINING, table_writer
-
-OUTPUT = Path("artifacts/prepared")
-PARTIAL = Path("artifacts/.prepared.partial")
+from slsr.stages.paths import DATA, PREPARED
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +34,19 @@ def run(params: Params) -> None:
         The archive or the parameters are not usable; the outputs of an earlier run are then as they were.
     """
     path = find_archive(params.dataset.archive)
-    with _partial_folder() as folder, open_collection(path, _choice(params.dataset), folder) as collection:
+    with replaced_folder(PREPARED) as folder, open_collection(path, _choice(params.dataset), folder) as collection:
         log.info("read %s: %d images of %s", path, len(collection.entries), params.dataset.name)
         facts = {"dataset": params.dataset.name, **_write_all(collection, params, folder)}
-        (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        _move_into_place(folder)
+        write_json(folder / "facts.json", facts)
     _report(facts)
 
 
 def find_archive(archive: str) -> Path:
     """The path of an archive below `data/`, which must exist."""
-    path = Path("data") / archive
+    path = DATA / archive
     if path.exists():
         return path
-    present = sorted(item.name for item in Path("data").glob("*")) if Path("data").is_dir() else []
+    present = sorted(item.name for item in DATA.glob("*")) if DATA.is_dir() else []
     there = f"data/ holds {', '.join(present)}" if present else "data/ is empty; `dvc pull data.dvc` fetches the sample"
     raise InputError(
         f"{path}: no such archive ({there}); add yours with `slsr data add ARCHIVE`, or change dataset.archive"
@@ -131,28 +127,11 @@ def _row(entry: Entry, encoded: bytes, label: int | None) -> dict[str, Any]:
     return row if label is None else {**row, "label": label}
 
 
-@contextmanager
-def _partial_folder() -> Iterator[Path]:
-    """An empty folder beside the outputs, gone at the end."""
-    shutil.rmtree(PARTIAL, ignore_errors=True)
-    PARTIAL.mkdir(parents=True)
-    try:
-        yield PARTIAL
-    finally:
-        shutil.rmtree(PARTIAL, ignore_errors=True)
-
-
-def _move_into_place(folder: Path) -> None:
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.iterdir()):
-        path.replace(OUTPUT / path.name)
-
-
 def _report(facts: Mapping[str, Any]) -> None:
     for table, counts in facts["splits"].items():
         log.info(
             "wrote %s: %d images, %d identities, %d cameras, %d junk, %d distractors",
-            OUTPUT / f"{table}.parquet",
+            PREPARED / f"{table}.parquet",
             *(counts[key] for key in ("images", "identities", "cameras", "junk", "distractors")),
         )
     for line in _warnings(facts):

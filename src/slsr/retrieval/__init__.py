@@ -1,7 +1,27 @@
 """Retrieval evaluation and re-ranking on plain arrays."""
 
+from slsr.retrieval.bootstrap import PairedDifference, compare, headline, intervals, paired_differences
 from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
+from slsr.retrieval.protocols import both_directions, over_splits, pool_queries, random_splits, single_gallery_shot
 from slsr.retrieval.ranking import Evaluation, TopMatches, evaluate, evaluate_distances, top_matches
 
-__all__ = ["Evaluation", "Labels", "TopMatches", "euclidean_distances", "evaluate", "evaluate_distances", "top_matches"]
+__all__ = [
+    "Evaluation",
+    "Labels",
+    "PairedDifference",
+    "TopMatches",
+    "both_directions",
+    "compare",
+    "euclidean_distances",
+    "evaluate",
+    "evaluate_distances",
+    "headline",
+    "intervals",
+    "over_splits",
+    "paired_differences",
+    "pool_queries",
+    "random_splits",
+    "single_gallery_shot",
+    "top_matches",
+]

@@ -56,7 +56,7 @@ class Labels:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _integers(field.name, getattr(self, field.name)))
+            object.__setattr__(self, field.name, as_integers(field.name, getattr(self, field.name)))
         for side in ("query", "gallery"):
             identities, cameras = getattr(self, f"{side}_identities"), getattr(self, f"{side}_cameras")
             if len(identities) != len(cameras):
@@ -115,7 +115,7 @@ def offsets_of(counts: NDArray[Any]) -> Integers:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def _integers(name: str, values: ArrayLike) -> Integers:
+def as_integers(name: str, values: ArrayLike) -> Integers:
     array = np.asarray(values)
     if array.ndim != 1:
         raise InputError(f"{name} has shape {list(array.shape)}; it must be one-dimensional, one number an image")

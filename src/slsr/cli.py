@@ -6,12 +6,18 @@ Every command imports what it needs when it runs, so that `slsr --help` answers 
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from slsr.errors import CheckFailed, InputError
+
+PARAMS = Path("params.yaml")
+PRESETS = Path("presets")
 
 app = typer.Typer(
     help="Person re-identification with sparse label smoothing: the stages of the pipeline and the tools around it.",
@@ -21,11 +27,127 @@ app = typer.Typer(
 )
 
 
+STAGES = "Stages of the pipeline (run them with `dvc repro`)"
+TOOLS = "Tools"
+
+RegularizerArgument = Annotated[str, typer.Argument(metavar="REGULARIZER", help="none, lsro or slsr")]
+
+
+def _run_stage(name: str, *arguments: str) -> None:
+    """Validate params.yaml, then run a stage in the current folder."""
+    from slsr.params import load_params
+
+    params = load_params(PARAMS)
+    importlib.import_module(f"slsr.stages.{name}").run(params, *arguments)
+
+
+def _regularizer(name: str) -> str:
+    from typing import get_args
+
+    from slsr.params import Regularizer
+
+    if name not in get_args(Regularizer):
+        raise InputError(f"regularizer {name!r}: choose one of {', '.join(get_args(Regularizer))}")
+    return name
+
+
+@app.command(rich_help_panel=STAGES)
+def prepare() -> None:
+    """An archive in data/ to image tables, checked and counted."""
+    _run_stage("prepare")
+
+
+@app.command(rich_help_panel=STAGES)
+def train_encoder() -> None:
+    """The network whose features are clustered."""
+    _run_stage("train_encoder")
+
+
+@app.command(rich_help_panel=STAGES)
+def extract_features() -> None:
+    """Features of all training images."""
+    _run_stage("extract_features")
+
+
+@app.command(rich_help_panel=STAGES)
+def cluster() -> None:
+    """K-means over the features, and the identities of each cluster."""
+    _run_stage("cluster")
+
+
+@app.command(rich_help_panel=STAGES)
+def train_gan() -> None:
+    """One DCGAN a cluster."""
+    _run_stage("train_gan")
+
+
+@app.command(rich_help_panel=STAGES)
+def generate() -> None:
+    """Images with a sparse label from every cluster, and how good they are."""
+    _run_stage("generate")
+
+
+@app.command(rich_help_panel=STAGES)
+def floors() -> None:
+    """What an untrained network and a colour histogram reach."""
+    _run_stage("floors")
+
+
+@app.command(rich_help_panel=STAGES)
+def train(regularizer: RegularizerArgument) -> None:
+    """The re-ID network, on real and generated images."""
+    _run_stage("train", _regularizer(regularizer))
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(regularizer: RegularizerArgument) -> None:
+    """CMC, average precision and re-ranking of one trained network."""
+    _run_stage("evaluate", _regularizer(regularizer))
+
+
+@app.command(rich_help_panel=STAGES)
+def report() -> None:
+    """The metrics and the table that git keeps."""
+    _run_stage("report")
+
+
+@app.command(rich_help_panel=TOOLS)
+def preset(
+    name: Annotated[str | None, typer.Argument(help="name of a file in presets/; none lists them")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a params.yaml that you have edited")] = False,
+) -> None:
+    """Write params.yaml from presets/defaults.yaml and a preset, comments included."""
+    from slsr.presets import preset_names, write_preset
+
+    if name is None:
+        typer.echo("\n".join(preset_names(PRESETS)))
+        return
+    write_preset(PRESETS, name, PARAMS, force)
+    typer.echo(f"wrote {PARAMS} from the preset {name}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def sample(
+    target: Annotated[Path, typer.Argument(metavar="OUT.zip", help="the archive to write")],
+    seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 1501,
+    identities: Annotated[int, typer.Option(help="people in the training half, and as many in the test half")] = 32,
+) -> None:
+    """Draw the sample data set: pedestrians that show nobody, packed as Market-1501 is."""
+    from slsr.datasets.drawn import draw_archive
+
+    counts = draw_archive(target, seed, identities)
+    typer.echo(f"wrote {target}: {counts}")
+
+
 def main() -> None:
     """Run a command; end with 2 on bad input, 1 on a failed check, and a message instead of a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("slsr").setLevel(logging.INFO)
     try:
-        app()
+        with logging_redirect_tqdm():
+            app()
     except InputError as error:
         sys.exit(_say(error, 2))
     except CheckFailed as error:

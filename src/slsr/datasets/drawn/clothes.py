@@ -1,0 +1,161 @@
+"""Textures: the patterns of clothes, hair and face, as functions of place on the body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from slsr.datasets.drawn.identity import Identity
+from slsr.datasets.drawn.paint import Array, Colour, Texture, mix, plain
+
+Weight = Callable[[Array, Array], Array]
+
+
+def _wave(phase: Array, sharpness: float = 3.0) -> Array:
+    """A soft square wave between 0 and 1 with period 1."""
+    wave: Array = np.clip(0.5 + sharpness * np.sin(2 * np.pi * phase) / 2, 0.0, 1.0)
+    return wave
+
+
+def _step(value: Array, width: float = 0.04) -> Array:
+    """0 below zero, 1 above `width`, a ramp between."""
+    step: Array = np.clip(value / width + 0.5, 0.0, 1.0)
+    return step
+
+
+def _turned(azimuth: Array) -> Array:
+    """An azimuth brought into -pi..pi."""
+    return (azimuth + np.pi) % (2 * np.pi) - np.pi
+
+
+def _nowhere(along: Array, azimuth: Array) -> Array:
+    return np.zeros(np.broadcast_shapes(along.shape, azimuth.shape), dtype=np.float32)
+
+
+def _print(along: Array, azimuth: Array) -> Array:
+    front = (_turned(azimuth) / 0.62) ** 2 + ((along - 0.36) / 0.17) ** 2
+    back = (_turned(azimuth - np.pi) / 0.75) ** 2 + ((along - 0.34) / 0.12) ** 2
+    return _step(1.0 - np.minimum(front, back), 0.2)
+
+
+def _dots(along: Array, azimuth: Array) -> Array:
+    return _step(np.sin(azimuth * 7) * np.sin(along * 7 * np.pi * 1.5) - 0.35, 0.3)
+
+
+PATTERN: dict[str, Weight] = {
+    "plain": _nowhere,
+    "sleeves": _nowhere,
+    "stripes": lambda along, azimuth: _wave(along * 4.5) + 0 * azimuth,
+    "pinstripes": lambda along, azimuth: _wave(azimuth * 1.25, 2.0) + 0 * along,
+    "checks": lambda along, azimuth: 0.5 * _wave(along * 4.5) + 0.5 * _wave(azimuth * 1.1),
+    "block": lambda along, azimuth: _step(along - 0.52) + 0 * azimuth,
+    "band": lambda along, azimuth: _step(0.11 - np.abs(along - 0.36)) + 0 * azimuth,
+    "yoke": lambda along, azimuth: _step(0.27 - along) + 0 * azimuth,
+    "dots": _dots,
+    "panels": lambda along, azimuth: _step(np.abs(np.sin(azimuth)) - 0.72, 0.15) + 0 * along,
+    "print": _print,
+}
+
+
+def torso_texture(person: Identity) -> Texture:
+    """The upper garment around the body, with collar, opening, hood, straps and pattern."""
+    pattern = PATTERN[person.pattern]
+
+    def texture(along: Array, azimuth: Array) -> Array:
+        colour = mix(person.top_colour, person.accent, pattern(along, azimuth))
+        facing = _turned(azimuth)
+        if person.top in ("jacket", "coat"):
+            lining = np.asarray((0.86, 0.85, 0.82) if sum(person.top_colour) < 1.5 else (0.16, 0.16, 0.18))
+            colour = mix(colour, tuple(lining), _step(0.32 * (1.15 - along) - np.abs(facing), 0.06))
+        if person.top in ("shirt", "vest", "tee"):
+            colour = mix(colour, person.skin, _step(0.5 - np.abs(facing) - along * 7, 0.1))
+        if person.top == "shirt":
+            colour = mix(colour, (0.95, 0.95, 0.93), 0.5 * _step(0.045 - np.abs(facing), 0.03))
+        if person.bag == "backpack":
+            straps = np.abs(np.abs(np.sin(facing)) - 0.55)
+            colour = mix(
+                colour, person.bag_colour, _step(0.13 - straps, 0.05) * (np.cos(facing) > 0) * _step(0.6 - along)
+            )
+        if person.bag == "shoulder bag":
+            slant = np.sin(facing) * (1 if person.left_handed else -1)
+            colour = mix(colour, person.bag_colour, _step(0.11 - np.abs(slant - (along - 0.42) * 1.9), 0.05))
+        return colour
+
+    return texture
+
+
+def sleeve_texture(person: Identity, upper: bool) -> Texture:
+    """The upper or the lower half of an arm."""
+    cloth = person.accent if person.pattern == "sleeves" else person.top_colour
+    bare_from = (
+        {"vest": 0.0, "tee": 0.75}.get(person.top, 9.0) if upper else {"vest": 0.0, "tee": 0.0}.get(person.top, 0.93)
+    )
+    striped = person.pattern in ("stripes", "checks")
+    yoke = person.pattern == "yoke" and upper
+
+    def texture(along: Array, azimuth: Array) -> Array:
+        colour = mix(cloth, person.accent, (_wave(along * 2.2) if striped else _nowhere(along, azimuth)))
+        if yoke:
+            colour = mix(colour, person.accent, _step(0.35 - along))
+        return mix(colour, person.skin, _step(along - bare_from))
+
+    return texture
+
+
+def leg_texture(person: Identity, upper: bool, left: bool) -> Texture:
+    """Thigh or shin: cloth as far as it reaches, then skin."""
+    reach = {"trousers": 2.0, "slim": 1.93, "shorts": 0.85, "skirt": 0.0, "long skirt": 0.0}[person.bottom]
+    bare_from = reach if upper else reach - 1.0
+    outside = np.pi / 2 if left else -np.pi / 2
+
+    def texture(along: Array, azimuth: Array) -> Array:
+        colour = mix(person.bottom_colour, person.accent, _nowhere(along, azimuth))
+        if person.side_stripe:
+            colour = mix(colour, person.accent, _step(np.cos(azimuth - outside) - 0.72, 0.1))
+        return (
+            mix(colour, person.skin, _step(along - bare_from)) if bare_from > 0 else plain(person.skin)(along, azimuth)
+        )
+
+    return texture
+
+
+def head_texture(person: Identity) -> Texture:
+    """Face, hair line, beard and whatever covers the head; `along` runs from crown to chin."""
+
+    def texture(along: Array, azimuth: Array) -> Array:
+        facing = _turned(azimuth)
+        colour = mix(person.skin, (0.12, 0.09, 0.09), 0.85 * _face(along, facing))
+        if person.beard:
+            colour = mix(colour, person.hair_colour, 0.85 * _step(along - 0.72) * _step(1.5 - np.abs(facing), 0.2))
+        line = 0.24 + 0.5 * np.clip((np.abs(facing) - 0.75) / 0.9, 0.0, 1.0) ** 1.3
+        if person.hair != "bald":
+            colour = mix(colour, person.hair_colour, _step(line - along, 0.06))
+        return _covered(person, colour, along, facing)
+
+    return texture
+
+
+def _face(along: Array, facing: Array) -> Array:
+    eyes = ((np.abs(facing) - 0.42) / 0.16) ** 2 + ((along - 0.47) / 0.045) ** 2
+    mouth = (facing / 0.32) ** 2 + ((along - 0.77) / 0.022) ** 2
+    dark: Array = np.maximum(_step(1 - eyes, 0.6), 0.5 * _step(1 - mouth, 0.6))
+    return dark
+
+
+def _covered(person: Identity, colour: Array, along: Array, facing: Array) -> Array:
+    if person.hat == "beanie":
+        colour = mix(colour, person.hat_colour, _step(0.40 - along))
+        return mix(colour, darker(person.hat_colour, 0.75), _step(0.05 - np.abs(along - 0.37)))
+    if person.hat in ("cap", "brimmed"):
+        return mix(colour, person.hat_colour, _step(0.33 - along))
+    if person.hat == "scarf":
+        face = (facing / 0.85) ** 2 + ((along - 0.58) / 0.34) ** 2
+        return mix(colour, person.hat_colour, _step(face - 1, 0.1))
+    return colour
+
+
+def darker(colour: Colour, factor: float) -> Colour:
+    """A colour times a factor."""
+    red, green, blue = colour
+    return red * factor, green * factor, blue * factor

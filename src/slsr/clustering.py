@@ -52,10 +52,13 @@ def cluster_features(
     Raises
     ------
     InputError
-        k exceeds the number of features, or fewer than k of them are distinct, so that a cluster would be empty.
+        k exceeds the number of features, a feature is not finite, or a cluster would be empty.
     """
     _check(features, k)
     fitted = KMeans(k, init=initialization, n_init=restarts, max_iter=max_iterations, random_state=seed).fit(features)
+    found = len(np.unique(fitted.labels_))
+    if found < k:
+        raise InputError(f"cluster.k: only {found} of {k} clusters have members; choose a smaller k")
     order, assignments = number_by_size(fitted.labels_, k)
     meaningful = 1 < k < len(features)
     return Clustering(
@@ -72,11 +75,6 @@ def _check(features: Features, k: int) -> None:
     if not np.isfinite(features).all():
         rows = np.flatnonzero(~np.isfinite(features).all(axis=1))[:5].tolist()
         raise InputError(f"features: rows {rows} are not finite; train the encoder anew with a lower learning rate")
-    distinct = len(np.unique(features, axis=0)) if len(features) < 2000 or k > 100 else k
-    if distinct < k:
-        raise InputError(
-            f"cluster.k: {k} clusters of {distinct} distinct features would leave a cluster empty; choose a smaller k"
-        )
 
 
 def number_by_size(labels: NDArray[np.integer], k: int) -> tuple[NDArray[np.int64], Labels]:

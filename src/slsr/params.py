@@ -81,6 +81,7 @@ class Image(Block):
     resize_width: Annotated[int, Field(ge=32)]
     interpolation: Interpolation
     normalization: Normalization
+    test: Literal["whole", "centre-crop"]
 
     @model_validator(mode="after")
     def crop_fits(self) -> Self:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from slsr.params import Normalization
+from slsr.params import Image, Normalization
 
 # Mean and deviation of each channel, for images scaled to 0..1.
 NORMALIZATION: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -124,9 +124,12 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
     return (_normalize(batch, normalize) * kept[..., None]).permute(0, 3, 1, 2)
 
 
-def to_input(batch: Tensor, normalize: Normalization) -> Tensor:
-    """Images without augmentation: uint8 [B, H, W, 3] to normalised float32 [B, 3, H, W], channels last."""
-    return _normalize(batch, normalize).permute(0, 3, 1, 2)
+def to_input(batch: Tensor, image: Image) -> Tensor:
+    """Images without augmentation: resized uint8 [B, H, W, 3] to normalised float32 [B, 3, h, w], channels last."""
+    if image.test == "centre-crop":
+        top, left = (batch.shape[1] - image.height) // 2, (batch.shape[2] - image.width) // 2
+        batch = batch[:, top : top + image.height, left : left + image.width]
+    return _normalize(batch, image.normalization).permute(0, 3, 1, 2)
 
 
 def _normalize(batch: Tensor, normalize: Normalization) -> Tensor:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slsr.errors import InputError
-from slsr.models.encoder import convolutional_part
-from slsr.params import Backbone
+from slsr.models.encoder import Encoder, EncoderDescription, convolutional_part
+from slsr.params import Backbone, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 
@@ -96,3 +96,11 @@ def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tenso
         for key, value in state.items()
         if key not in unused
     }
+
+
+def initial_encoder(recipe: Recipe, classes: int, image: Image) -> Encoder:
+    """An encoder before training, on the CPU: seeded random weights, then the backbone's from `recipe.weights`."""
+    torch.manual_seed(recipe.seed)
+    encoder = Encoder(EncoderDescription(recipe.backbone, recipe.head, classes, image))
+    initialise_backbone(encoder.backbone, recipe.backbone, recipe.weights)
+    return encoder

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from slsr.errors import CheckFailed
 from slsr.images.augmentation import augment, draw_augmentation, to_input
+from slsr.images.loading import LabelledImages
 from slsr.labels import Targets
 from slsr.losses import soft_cross_entropy
 from slsr.models.encoder import Encoder
@@ -40,17 +41,16 @@ class TrainingSet:
     targets: Targets
     weights: Tensor
 
+    @classmethod
+    def of_labelled(cls, images: LabelledImages) -> TrainingSet:
+        """Labelled images, each with all weight on its label."""
+        classes = int(images.labels.max()) + 1
+        targets = Targets(torch.eye(classes), images.labels)
+        return cls(images.pixels, targets, torch.ones(len(images.labels)))
+
     def to(self, device: torch.device) -> TrainingSet:
         """The same set on a device."""
         return TrainingSet(self.pixels.to(device), self.targets.to(device), self.weights.to(device))
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """Held-out images of the training identities: uint8 [M, H, W, 3] and int64 [M]."""
-
-    pixels: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Epoch:
 def train_classifier(
     encoder: Encoder,
     training: TrainingSet,
-    validation: ValidationSet | None,
+    validation: LabelledImages | None,
     recipe: Recipe,
     image: Image,
     device: torch.device,
@@ -193,7 +193,7 @@ def _finish(
     encoder: Encoder,
     losses: list[Tensor],
     optimizer: torch.optim.Optimizer,
-    validation: ValidationSet | None,
+    validation: LabelledImages | None,
     number: int,
     image: Image,
     device: torch.device,
@@ -203,14 +203,14 @@ def _finish(
 
 
 @torch.inference_mode()
-def validate(encoder: Encoder, validation: ValidationSet, image: Image, device: torch.device) -> tuple[float, float]:
-    """Cross-entropy and accuracy on held-out images, resized whole."""
+def validate(encoder: Encoder, validation: LabelledImages, image: Image, device: torch.device) -> tuple[float, float]:
+    """Cross-entropy and accuracy on held-out images, without augmentation."""
     encoder.eval()
     loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
     for start in range(0, len(validation.labels), VALIDATION_BATCH):
         rows = slice(start, start + VALIDATION_BATCH)
         labels = validation.labels[rows].to(device)
-        logits = encoder(to_input(validation.pixels[rows].to(device), image.normalization))
+        logits = encoder(to_input(validation.pixels[rows].to(device), image))
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
         right += (logits.argmax(dim=1) == labels).sum()
     return float(loss) / len(validation.labels), float(right) / len(validation.labels)

@@ -32,7 +32,7 @@ def extract_features(
     precision: Precision = "fp32",
     title: str = "features",
 ) -> NDArray[np.float32]:
-    """Pooled features of encoded images, each resized whole to `image.resize_height` x `image.resize_width`.
+    """Pooled features of encoded images, each fed as `image.test` says, without augmentation.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def _decoded_blocks(encoded: Sequence[bytes], image: Image, names: Sequence[str]
 
 @torch.inference_mode()
 def _batch_features(encoder: Encoder, batch: Tensor, image: Image, flip: bool, precision: Precision) -> Tensor:
-    inputs = to_input(batch, image.normalization)
+    inputs = to_input(batch, image)
     if flip:
         inputs = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
     with autocast(batch.device, precision):

@@ -1,0 +1,89 @@
+"""Small files written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slsr.errors import InputError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write under a temporary name in the same folder, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with sorted keys and a final newline; not-a-number is refused."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    InputError
+        The file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run `dvc repro` to make it, or `dvc pull` to fetch it") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); make it again with `dvc repro`") from error
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """One array as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Read one array; pickled objects are refused.
+
+    Raises
+    ------
+    InputError
+        The file is missing or not a plain array.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run `dvc repro` to make it, or `dvc pull` to fetch it") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a plain .npy array ({error}); make it again with `dvc repro`") from error
+    return array
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A fresh folder to write into, which takes the place of `folder` only when the block ends well."""
+    building, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    for leftover in (building, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        if folder.exists():
+            folder.rename(old)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""Cluster the training features and say which identities each cluster holds."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from slsr.clustering import (
+    ClusterIdentities,
+    Clustering,
+    choose_k,
+    cluster_features,
+    identities_of_clusters,
+    make_up,
+    project,
+)
+from slsr.errors import InputError
+from slsr.figures import SheetRow, draw_clusters, draw_sheet
+from slsr.files import read_npy, replaced_folder, write_json
+from slsr.images.decoding import decode_resized
+from slsr.params import Cluster, Params
+from slsr.records import column_numpy, read_table, table_writer
+from slsr.stages.paths import CLUSTERS, TRAIN_FEATURES, TRAIN_TABLE
+
+log = logging.getLogger(__name__)
+
+ASSIGNMENT = pa.schema(
+    [("name", pa.string()), ("identity", pa.int32()), ("label", pa.int32()), ("cluster", pa.int32())]
+)
+MEMBERS_SHOWN = 14
+
+
+def run(params: Params) -> None:
+    """Read features and the train table, write `artifacts/clusters/`.
+
+    assignments.parquet (row i = row i of train.parquet), identities.json, silhouette.json (every k of the sweep, in
+    the full dimension and on the first two principal components), clusters.png, members.png.
+    """
+    features: NDArray[np.float32] = read_npy(TRAIN_FEATURES)
+    train = read_table(TRAIN_TABLE, ["image", "name", "identity", "label", "camera"])
+    if len(features) != len(train):
+        raise InputError(
+            f"{TRAIN_FEATURES}: {len(features)} features for the {len(train)} images of {TRAIN_TABLE}; run `dvc repro`"
+        )
+    choice = params.cluster
+    points = project(features, choice.seed)
+    full = {k: _cluster(features, k, choice) for k in choice.sweep}
+    plane = {k: _cluster(points, k, choice) for k in choice.sweep}
+    k = choose_k({k: found.silhouette for k, found in full.items()}) if choice.k == "auto" else choice.k
+    chosen = full[k]
+    labels = column_numpy(train, "label")
+    identities = identities_of_clusters(chosen.assignments, labels, k, choice.minimum_images)
+    with replaced_folder(CLUSTERS) as folder:
+        with table_writer(folder / "assignments.parquet", ASSIGNMENT) as table:
+            for row, cluster in zip(
+                train.select(["name", "identity", "label"]).to_pylist(), chosen.assignments, strict=True
+            ):
+                table.append(row | {"cluster": int(cluster)})
+        write_json(folder / "identities.json", _identities(identities, labels))
+        write_json(
+            folder / "silhouette.json",
+            {
+                "chosen_k": k,
+                "rule": "best silhouette" if choice.k == "auto" else "fixed",
+                "sweep": [_sweep_row(k, full[k], plane[k]) for k in sorted(choice.sweep)],
+                "make_up": make_up(identities, chosen.assignments, labels, column_numpy(train, "camera")),
+            },
+        )
+        draw_clusters(folder / "clusters.png", points, {k: found.assignments for k, found in full.items()})
+        _draw_members(folder / "members.png", train, features, chosen, params)
+    log.info("wrote %s: k = %d, images %s", CLUSTERS, k, [cluster.images for cluster in identities])
+
+
+def _cluster(features: NDArray[np.float32], k: int, choice: Cluster) -> Clustering:
+    return cluster_features(
+        features,
+        k,
+        seed=choice.seed,
+        initialization=choice.initialization,
+        restarts=choice.restarts,
+        max_iterations=choice.max_iterations,
+    )
+
+
+def _identities(identities: list[ClusterIdentities], labels: NDArray[np.int32]) -> dict[str, object]:
+    return {"classes": int(labels.max()) + 1, "clusters": [asdict(cluster) for cluster in identities]}
+
+
+def _sweep_row(k: int, full: Clustering, plane: Clustering) -> dict[str, object]:
+    return {
+        "k": k,
+        "silhouette_full_dimension": full.silhouette,
+        "silhouette_two_components": plane.silhouette,
+        "inertia": full.inertia,
+    }
+
+
+def _draw_members(
+    path: Path, train: pa.Table, features: NDArray[np.float32], chosen: Clustering, params: Params
+) -> None:
+    """The paper's Figure 3: members of each cluster, spread evenly from the nearest to the centroid to the farthest."""
+    rows = []
+    for cluster, centroid in enumerate(chosen.centroids):
+        members = np.flatnonzero(chosen.assignments == cluster)
+        distances = np.linalg.norm(features[members] - centroid, axis=1)
+        ordered = members[np.argsort(distances, kind="stable")]
+        shown = ordered[np.unique(np.linspace(0, len(ordered) - 1, MEMBERS_SHOWN).astype(int))]
+        pixels = decode_resized(
+            [train.column("image")[int(row)].as_py() for row in shown], params.image.height * 2, params.image.width * 2
+        )
+        rows.append(SheetRow(f"cluster {cluster}\n{len(members):,} images", pixels))
+    draw_sheet(path, rows[:20], "members of each cluster, nearest to its centroid first")

@@ -1,0 +1,44 @@
+"""Train the re-ID network on real images and, as the regulariser says, on generated ones."""
+
+from __future__ import annotations
+
+import torch
+
+from slsr.errors import InputError
+from slsr.images.loading import load_labelled, load_pixels
+from slsr.labels import Sparse, lsr, lsro, make_targets
+from slsr.params import Params, Regularizer
+from slsr.records import read_table
+from slsr.stages.paths import GENERATED_IMAGES, TRAIN_TABLE, TRAINED
+from slsr.stages.training_run import train_and_save
+from slsr.training.classifier import TrainingSet
+
+
+def run(params: Params, regularizer: Regularizer) -> None:
+    """Read train and validation tables and generated images, write `artifacts/train/<regularizer>/`."""
+    real = load_labelled(TRAIN_TABLE, params.image)
+    classes = int(real.labels.max()) + 1
+    pixels = [real.pixels]
+    distributions = [lsr(int(label), classes, params.train.label_smoothing) for label in real.labels]
+    weights = [torch.ones(len(real.labels))]
+    if regularizer != "none":
+        pixels.append(load_pixels(GENERATED_IMAGES, params.image))
+        generated = generated_distributions(regularizer, classes)
+        distributions += generated
+        weights.append(torch.full((len(generated),), params.generated.weight))
+    training = TrainingSet(torch.cat(pixels), make_targets(distributions, classes), torch.cat(weights))
+    train_and_save(TRAINED / regularizer, training, params.train, params.image)
+
+
+def generated_distributions(regularizer: Regularizer, classes: int) -> list[Sparse]:
+    """The target of each generated image: the sparse label stored with it (slsr), or uniform (lsro)."""
+    table = read_table(GENERATED_IMAGES, ["label_index", "label_weight"])
+    if len(table) == 0:
+        raise InputError(f"{GENERATED_IMAGES}: holds no image; raise generate.images")
+    if regularizer == "lsro":
+        return [lsro(classes)] * len(table)
+    columns = (table.column(name).to_pylist() for name in ("label_index", "label_weight"))
+    return [
+        (torch.tensor(index, dtype=torch.int32).numpy(), torch.tensor(weight, dtype=torch.float32).numpy())
+        for index, weight in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,43 @@
+"""What `train_encoder` and `train` share: a recipe and a training set in, a model and curves out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from slsr.files import replaced_folder
+from slsr.images.loading import load_labelled
+from slsr.models.encoder import save_encoder
+from slsr.models.weights import initial_encoder
+from slsr.params import Image, Recipe
+from slsr.stages.paths import VALIDATION_TABLE
+from slsr.training.classifier import Epoch, TrainingSet, train_classifier
+from slsr.training.curves import curves
+from slsr.training.launch import prepare_device
+
+log = logging.getLogger(__name__)
+
+
+def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: Image) -> None:
+    """Train from the recipe's initial weights; write model.safetensors and curves/ into `folder`."""
+    held_out = load_labelled(VALIDATION_TABLE, image)
+    validation = held_out if len(held_out.labels) else None
+    device = prepare_device(recipe.precision, recipe.deterministic)
+    encoder = initial_encoder(recipe, training.targets.table.shape[1], image)
+    with replaced_folder(folder) as building, curves(building / "curves") as log_step:
+
+        def on_epoch(epoch: Epoch) -> None:
+            log_step(
+                {
+                    "train/loss": epoch.loss,
+                    "train/learning_rate": epoch.learning_rate,
+                    "validation/loss": epoch.validation_loss,
+                    "validation/accuracy": epoch.validation_accuracy,
+                }
+            )
+
+        train_classifier(encoder, training, validation, recipe, image, device, on_epoch)
+        save_encoder(building / "model.safetensors", encoder)
+    log.info(
+        "wrote %s: %s, %d identities, %d epochs", folder, recipe.backbone, encoder.description.classes, recipe.epochs
+    )

@@ -1,0 +1,271 @@
+import hashlib
+import json
+import shutil
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+from builders import (
+    duke_files,
+    encrypt,
+    enormous_png,
+    market_files,
+    params,
+    picture,
+    real_archive,
+    sixteen_bit_picture,
+    viper_files,
+    write_folder,
+    write_zip,
+)
+
+from slsr.errors import InputError
+from slsr.records import LABELLED, TRAINING
+from slsr.stages import prepare
+
+OUTPUTS = [f"{name}.parquet" for name in ("gallery", "multi_query", "query", "train", "validation")] + ["facts.json"]
+TRAIN = "Market/bounding_box_train/"
+GALLERY = "Market/bounding_box_test/"
+QUERY = "Market/query/"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """An empty project."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(files=None, archive="m.zip", dataset=None, **blocks):
+    if files is not None:
+        write_zip(prepare.DATA / archive, files)
+    prepare.run(params({"archive": archive, **(dataset or {})}, **blocks))
+    return json.loads((prepare.PREPARED / "facts.json").read_text())
+
+
+def rows(name):
+    return pq.read_table(prepare.PREPARED / f"{name}.parquet").to_pylist()
+
+
+def digests():
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(prepare.PREPARED.iterdir())}
+
+
+def test_tables_hold_the_bytes_of_the_archive():
+    facts = run(market_files())
+    assert sorted(path.name for path in prepare.PREPARED.iterdir()) == sorted(OUTPUTS)
+    content = {name.rpartition("/")[2]: data for name, data in market_files().items() if "gt_bbox" not in name}
+    for name, schema in (("train", TRAINING), ("validation", TRAINING), ("query", LABELLED), ("gallery", LABELLED)):
+        assert pq.read_schema(prepare.PREPARED / f"{name}.parquet").equals(schema)
+        assert [row["name"] for row in rows(name)] == sorted(row["name"] for row in rows(name))
+        assert all(row["image"] == content[row["name"]] for row in rows(name))
+    assert {(row["identity"], row["label"]) for row in rows("train")} == {(2, 0), (7, 1), (11, 2)}
+    assert Counter(row["identity"] for row in rows("validation")) == {2: 1, 7: 1, 11: 1}
+    assert [row["identity"] for row in rows("gallery")] == [-1, 0, 1, 1, 1, 5, 5, 5]
+    assert [(row["identity"], row["camera"]) for row in rows("multi_query")] == [(1, 1), (1, 2), (5, 1), (5, 2)]
+    assert facts["evaluation"] == {"protocol": "cross-camera", "directions": "one", "multi_query": True}
+
+
+def test_facts():
+    files = market_files() | {
+        QUERY + "0009_c1s1_000003_00.jpg": picture(77),
+        TRAIN + "0099_c1s1_000001_01.jpg": picture(78),
+        GALLERY + "0001_c6s1_000009_02.jpg": market_files()[TRAIN + "0002_c1s1_000001_01.jpg"],
+        TRAIN + "0002_c3s1_000001_01.jpg": picture(79, 20, 50, mode="L"),
+        TRAIN + "0007_c3s1_000001_01.jpg": market_files()[TRAIN + "0002_c2s1_000005_01.jpg"],
+    }
+    facts = run(files)
+    train, gallery = facts["splits"]["train"], facts["splits"]["gallery"]
+    images = train["images"] + facts["splits"]["validation"]["images"]
+    assert images == 12
+    assert (gallery["images"], gallery["identities"], gallery["junk"], gallery["distractors"]) == (9, 2, 1, 1)
+    assert gallery["images_per_camera"] == {"1": 3, "2": 3, "3": 2, "6": 1}
+    assert facts["splits"]["query"]["images_per_identity"] == {"min": 1, "max": 2, "mean": 1.67}
+    sizes = [facts["splits"][name]["height"] for name in ("train", "validation")]
+    assert max(size["max"] for size in sizes) == 50
+    assert facts["training_identities"] == 4
+    assert facts["identities_with_one_training_image"] == [99]
+    assert facts["queries_without_match"] == {"count": 1, "examples": ["0009_c1s1_000003_00.jpg"]}
+    [pair] = facts["duplicates"]["across_splits"].values()
+    assert pair == {"count": 1, "examples": ["0002_c1s1_000001_01.jpg = 0001_c6s1_000009_02.jpg"]}
+    assert facts["converted_to_rgb"] == {"L": 1}
+    assert facts["ignored_files"] == {"*.txt": 1, "Thumbs.db": 1}
+    assert facts["skipped_unreadable"] == {}
+
+
+def test_two_identities_of_one_image_are_counted():
+    files = market_files()
+    files[TRAIN + "0007_c3s1_000001_01.jpg"] = files[TRAIN + "0002_c2s1_000005_01.jpg"]
+    facts = run(files, dataset={"validation": "none"})
+    assert facts["duplicates"]["of_two_identities"] == {
+        "count": 1,
+        "examples": ["0002_c2s1_000005_01.jpg = 0007_c3s1_000001_01.jpg (train)"],
+    }
+    assert facts["splits"]["validation"]["images"] == 0
+    assert rows("validation") == []
+
+
+def test_same_inputs_same_bytes():
+    run(market_files())
+    first = digests()
+    run(market_files())
+    assert digests() == first
+    run(dict(reversed(market_files().items())), archive="other.zip")
+    assert digests() == first
+    run(market_files(), dataset={"seed": 4})
+    assert digests()["validation.parquet"] != first["validation.parquet"]
+    assert digests()["gallery.parquet"] == first["gallery.parquet"]
+
+
+def test_unpacked_folder_gives_the_same():
+    run(market_files())
+    first = digests()
+    write_folder(prepare.DATA / "unpacked", market_files())
+    run(archive="unpacked")
+    assert digests() == first
+
+
+def test_identities_limit():
+    facts = run(market_files(), dataset={"identities": 2})
+    assert facts["training_identities"] == 2
+    assert (facts["splits"]["gallery"]["junk"], facts["splits"]["gallery"]["distractors"]) == (0, 0)
+    assert facts["left_out"]["identities beyond the first 2, junk and distractors"] == 3 + 2 + 2
+
+
+def test_distractor_identities_of_duke():
+    facts = run(duke_files(), dataset={"name": "dukemtmc"})
+    assert facts["gallery_identities_without_query"] == 1
+    assert facts["splits"]["gallery"]["width"]["min"] < facts["splits"]["gallery"]["width"]["max"]
+
+
+def test_single_gallery_shot_of_viper():
+    facts = run(viper_files(8), dataset={"name": "viper", "split": 2, "validation": "none"})
+    assert facts["evaluation"] == {"protocol": "single-gallery-shot", "directions": "both", "multi_query": False}
+    assert [row["name"] for row in rows("query")] == [row["name"] for row in rows("gallery")]
+    assert facts["duplicates"]["across_splits"] == {}
+
+
+BAD_IMAGES = {
+    "0 bytes": b"",
+    "no image": b"<html>",
+    "truncated": picture(3, 64, 128)[:-300],
+    "bomb": enormous_png(),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_unreadable_image_is_named_or_skipped(kind):
+    run(market_files())
+    before = digests()
+    name = TRAIN + "0007_c2s1_000005_01.jpg"
+    files = market_files() | {name: BAD_IMAGES[kind]}
+    with pytest.raises(InputError) as raised:
+        run(files)
+    assert "m.zip" in str(raised.value)
+    assert name in str(raised.value)
+    assert "dataset.unreadable_images: skip" in str(raised.value)
+    assert digests() == before
+    facts = run(files, dataset={"unreadable_images": "skip"})
+    assert list(facts["skipped_unreadable"]) == [name]
+    kept = {row["name"] for table in ("train", "validation") for row in rows(table)}
+    assert len(kept) == 8
+    assert Counter(row["identity"] for row in rows("validation")) == {2: 1, 7: 1, 11: 1}
+
+
+def test_skipping_all_images_of_an_identity_leaves_no_gap_in_the_labels():
+    files = market_files()
+    files |= {name: b"" for name in files if name.startswith(TRAIN + "0007")}
+    facts = run(files, dataset={"unreadable_images": "skip"})
+    assert facts["training_identities"] == 2
+    assert {(row["identity"], row["label"]) for row in rows("train")} == {(2, 0), (11, 1)}
+
+
+def test_other_modes_are_kept_and_counted():
+    files = market_files()
+    names = sorted(name for name in files if name.startswith(TRAIN))
+    modes = [picture(90, mode="CMYK"), picture(91, mode="P", form="PNG"), sixteen_bit_picture()]
+    files |= dict(zip(names[1:4], modes, strict=True))
+    facts = run(files)
+    assert facts["converted_to_rgb"] == {"CMYK": 1, "I;16": 1, "P": 1}
+    assert {row["image"] for table in ("train", "validation") for row in rows(table)} >= set(modes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), r"data/m\.zip: no such archive \(data/ is empty.*slsr data add"),
+        (lambda path: path.rename(path.with_name("o.zip")), r"data/m\.zip: no such archive \(data/ holds o\.zip\)"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), r"data/m\.zip: the zip is cut off"),
+        (lambda path: path.write_bytes(b"GIF89a"), r"data/m\.zip: not a zip file"),
+        (encrypt, r"data/m\.zip: protected by a password"),
+        (lambda path: write_zip(path, {"a/b.jpg": picture(0)}), r"data/m\.zip: not packed as Market-1501: .*found a/"),
+        (lambda path: write_zip(path, market_files() | {"../x.jpg": b""}), "leaves the archive's folder"),
+        (
+            lambda path: write_zip(path, market_files() | {TRAIN + "a.jpg": b""}),
+            r"the name .*train/a\.jpg does not say",
+        ),
+        (
+            lambda path: write_zip(path, market_files() | {GALLERY + "0007_c1s1_000001_09.jpg": picture(0)}),
+            "identity 7 is both in training and test",
+        ),
+    ],
+)
+def test_bad_archive_leaves_earlier_outputs(change, message):
+    run(market_files())
+    before = digests()
+    change(prepare.DATA / "m.zip")
+    with pytest.raises(InputError, match=message):
+        run()
+    assert digests() == before
+    assert [path.name for path in prepare.PREPARED.parent.iterdir()] == ["prepared"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({"k": 7, "sweep": [2, 7]}, r"cluster\.k: 7 is more than the 6 training images"),
+        ({"k": "auto", "sweep": [2, 9]}, r"cluster\.sweep: 9 is more than the 6 training images"),
+    ],
+)
+def test_more_clusters_than_images(cluster, message):
+    with pytest.raises(InputError, match=message):
+        run(market_files(), cluster=cluster)
+
+
+def test_no_room(monkeypatch):
+    run(market_files())
+    before = digests()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 5000))
+    with pytest.raises(InputError, match="artifacts: 0 MB are needed there and 0 MB are free; free some"):
+        run()
+    assert digests() == before
+
+
+@pytest.mark.real_data
+def test_first_identities_of_the_real_archive(project):
+    prepare.DATA.mkdir()
+    (prepare.DATA / "m.zip").symlink_to(real_archive())
+    facts = run(dataset={"identities": 20})
+    assert facts["training_identities"] == facts["splits"]["validation"]["images"] == 20
+    assert facts["splits"]["query"]["identities"] == facts["splits"]["gallery"]["identities"] == 20
+    assert facts["splits"]["train"]["height"] == {"min": 128, "max": 128, "mean": 128.0}
+    assert facts["queries_without_match"]["count"] == 0
+
+
+@pytest.mark.real_data
+def test_the_whole_real_archive(project):
+    prepare.DATA.mkdir()
+    (prepare.DATA / "m.zip").symlink_to(real_archive())
+    facts = run()
+    images = {name: counts["images"] for name, counts in facts["splits"].items()}
+    assert images == {"train": 12936 - 751, "validation": 751, "query": 3368, "gallery": 19732, "multi_query": 0}
+    assert facts["training_identities"] == 751
+    assert facts["splits"]["query"]["identities"] == 750
+    assert facts["splits"]["gallery"]["junk"] == 3819
+    assert facts["splits"]["gallery"]["distractors"] == 2798
+    table = pq.read_table(prepare.PREPARED / "gallery.parquet", columns=["identity", "camera"]).to_pylist()
+    matches = [
+        sum(row["identity"] == query["identity"] and row["camera"] != query["camera"] for row in table)
+        for query in rows("query")[:100]
+    ]
+    assert min(matches) >= 1

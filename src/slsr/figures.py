@@ -51,8 +51,40 @@ def draw_clusters(path: Path, points: NDArray[np.float32], clusterings: dict[int
         axis.set_title(f"k = {k}")
         axis.set_xlabel("first principal component")
         if k <= 10:
-            axis.legend(title="cluster: images", fontsize=8, title_fontsize=8)
+            axis.legend(
+                title="cluster: images",
+                fontsize=8,
+                title_fontsize=8,
+                ncols=2,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.2),
+            )
     axes[0][0].set_ylabel("second principal component")
+    save_figure(figure, path)
+
+
+def draw_cmc(path: Path, curves: dict[str, NDArray[np.float64]], title: str) -> None:
+    """The paper's Figure 5: the share of queries with a right match among the first k, for several runs.
+
+    Parameters
+    ----------
+    curves : name of a run -> CMC at ranks 1, 2, ..., as fractions
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    styles = ["-", "--", "-.", ":"]
+    for number, (name, curve) in enumerate(curves.items()):
+        ranks = np.arange(1, len(curve) + 1)
+        axis.plot(
+            ranks,
+            100 * curve,
+            styles[number % len(styles)],
+            color=COLOURS[number % len(COLOURS)],
+            lw=2,
+            label=f"{100 * curve[0]:.1f} %  {name}",
+        )
+    axis.set(xlabel="rank", ylabel="queries with a right match up to this rank, %", title=title, ylim=(None, 101))
+    axis.grid(alpha=0.3)
+    axis.legend(title="rank-1", loc="lower right")
     save_figure(figure, path)
 
 

@@ -223,7 +223,6 @@ class Bootstrap(Block):
     """Confidence intervals over queries."""
 
     resamples: Annotated[int, Field(ge=100)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
 
 

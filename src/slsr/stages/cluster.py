@@ -33,6 +33,7 @@ ASSIGNMENT = pa.schema(
     [("name", pa.string()), ("identity", pa.int32()), ("label", pa.int32()), ("cluster", pa.int32())]
 )
 MEMBERS_SHOWN = 14
+PICTURE_SIZE = (128, 64)
 
 
 def run(params: Params) -> None:
@@ -72,7 +73,7 @@ def run(params: Params) -> None:
             },
         )
         draw_clusters(folder / "clusters.png", points, {k: found.assignments for k, found in full.items()})
-        _draw_members(folder / "members.png", train, features, chosen, params)
+        _draw_members(folder / "members.png", train, features, chosen)
     log.info("wrote %s: k = %d, images %s", CLUSTERS, k, [cluster.images for cluster in identities])
 
 
@@ -100,9 +101,7 @@ def _sweep_row(k: int, full: Clustering, plane: Clustering) -> dict[str, object]
     }
 
 
-def _draw_members(
-    path: Path, train: pa.Table, features: NDArray[np.float32], chosen: Clustering, params: Params
-) -> None:
+def _draw_members(path: Path, train: pa.Table, features: NDArray[np.float32], chosen: Clustering) -> None:
     """The paper's Figure 3: members of each cluster, spread evenly from the nearest to the centroid to the farthest."""
     rows = []
     for cluster, centroid in enumerate(chosen.centroids):
@@ -111,7 +110,7 @@ def _draw_members(
         ordered = members[np.argsort(distances, kind="stable")]
         shown = ordered[np.unique(np.linspace(0, len(ordered) - 1, MEMBERS_SHOWN).astype(int))]
         pixels = decode_resized(
-            [train.column("image")[int(row)].as_py() for row in shown], params.image.height * 2, params.image.width * 2
+            [train.column("image")[int(row)].as_py() for row in shown], *PICTURE_SIZE
         )
         rows.append(SheetRow(f"cluster {cluster}\n{len(members):,} images", pixels))
     draw_sheet(path, rows[:20], "members of each cluster, nearest to its centroid first")

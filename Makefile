@@ -1,0 +1,43 @@
+# Every target builds .venv first, when it is missing or older than requirements.txt.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+
+.PHONY: help env repro test lint bench requirements
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+env: $(VENV)/.ready ## build .venv from requirements.txt
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version); name one: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: env ## fetch the sample data and run the whole pipeline
+	dvc pull --quiet data.dvc
+	dvc repro
+
+test: env ## unit, property and pipeline tests
+	python -m pytest
+
+lint: env ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: env ## speed and memory, side by side with peers; tables on the terminal
+	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+
+requirements: ## compile requirements.txt anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \
+	  --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.txt

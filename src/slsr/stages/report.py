@@ -1,0 +1,105 @@
+"""Gather what git keeps of a run: metrics as JSON, and a table that a person reads."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slsr.figures import draw_cmc
+from slsr.files import read_json, write_bytes, write_json
+from slsr.params import Params, Regularizer
+from slsr.records import read_table
+from slsr.retrieval import Evaluation, compare
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
+from slsr.stages.report_text import Report, render
+
+log = logging.getLogger(__name__)
+
+BASELINE: Regularizer = "none"
+PAIRS: list[tuple[Regularizer, Regularizer]] = [("none", "lsro"), ("none", "slsr"), ("lsro", "slsr")]
+HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
+
+
+def run(params: Params) -> None:
+    """Read every stage's metrics, write `metrics/`: summary.json, one JSON a subject, cmc.png, report.md."""
+    runs = {name: read_json(EVALUATED / name / "metrics.json") for name in get_args(Regularizer)}
+    report = Report(
+        params=params,
+        dataset=read_json(FACTS),
+        floors=read_json(FLOORS / "metrics.json"),
+        clusters=read_json(CLUSTERS / "silhouette.json"),
+        generated=read_json(GENERATED / "quality.json"),
+        runs=runs,
+        comparison=_comparison(params),
+    )
+    for subject in ("dataset", "floors", "clusters", "generated", "comparison"):
+        write_json(METRICS / f"{subject}.json", getattr(report, subject))
+    for name, metrics in runs.items():
+        write_json(METRICS / f"{name}.json", metrics)
+    write_json(METRICS / "summary.json", _summary(report))
+    ranking = next(iter(runs[BASELINE]))
+    draw_cmc(
+        METRICS / "cmc.png",
+        {name: _cmc(EVALUATED / name / "cmc.csv", ranking) for name in runs},
+        f"{params.train.backbone} on {params.dataset.archive}, {ranking.replace('_', ' ')}",
+    )
+    write_bytes(METRICS / "report.md", render(report).encode())
+    log.info("wrote %s: %s", METRICS, ", ".join(f"{name} {runs[name][ranking]['rank1']:.3f}" for name in runs))
+
+
+def _comparison(params: Params) -> dict[str, Any]:
+    """Paired differences between runs over the same queries, for every way of ranking."""
+    evaluations = {name: _evaluations(EVALUATED / name / "per_query.parquet") for name in get_args(Regularizer)}
+    choice = params.evaluate.bootstrap
+    found: dict[str, Any] = {}
+    for first, second in PAIRS:
+        found[f"{second}_minus_{first}"] = {
+            ranking: {
+                key: {"difference": value.difference, "ci95": list(value.ci95), "p": value.p}
+                for key, value in compare(
+                    evaluations[first][ranking],
+                    evaluations[second][ranking],
+                    resamples=choice.resamples,
+                    seed=choice.seed,
+                ).items()
+            }
+            for ranking in evaluations[first]
+        }
+    return found
+
+
+def _evaluations(path: Path) -> dict[str, Evaluation]:
+    """The evaluations that `evaluate` wrote query by query."""
+    table = read_table(path, ["ranking", "ranks"])
+    rankings, ranks = np.array(table.column("ranking").to_pylist()), table.column("ranks").to_pylist()
+    found = {}
+    for ranking in dict.fromkeys(rankings.tolist()):
+        lists = [ranks[row] for row in np.flatnonzero(rankings == ranking)]
+        offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
+        found[ranking] = Evaluation(offsets, np.array([rank for one in lists for rank in one], np.int32), 0)
+    return found
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    """The few numbers to compare experiments by."""
+    summary: dict[str, Any] = {}
+    for name, metrics in report.runs.items():
+        summary[name] = {
+            (key if number == 0 else f"{ranking}_{key}"): found[key]
+            for number, (ranking, found) in enumerate(metrics.items())
+            for key in HEADLINE_KEYS
+            if key in found
+        }
+    for pair, rankings in report.comparison.items():
+        first: dict[str, Any] = next(iter(rankings.values()), {})
+        summary[pair] = {key: first[key]["difference"] for key in ("rank1", "map_trapezoid") if key in first}
+    return {key: value for key, value in summary.items() if value}
+
+
+def _cmc(path: Path, ranking: str) -> NDArray[np.float64]:
+    names = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=names.index(ranking), ndmin=1)

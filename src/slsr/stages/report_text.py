@@ -1,0 +1,150 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slsr.params import Params
+
+NAMES = {
+    "colour_histogram": "floor: colour histogram",
+    "untrained": "floor: untrained network",
+    "none": "baseline (none)",
+    "lsro": "LSRO",
+    "slsr": "SLSR",
+}
+COLUMNS = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "map_trapezoid": "mAP (trapezoid)",
+    "map_standard": "mAP (standard)",
+    "minp": "mINP",
+}
+RANKINGS = {
+    "single_query": "Single query",
+    "single_query_rerank": "Single query, re-ranked",
+    "multi_query": "Multi-query",
+    "multi_query_rerank": "Multi-query, re-ranked",
+    "single_gallery_shot": "Single gallery shot (exact expectation)",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report says, as the stages wrote it."""
+
+    params: Params
+    dataset: dict[str, Any]
+    floors: dict[str, Any]
+    clusters: dict[str, Any]
+    generated: dict[str, Any]
+    runs: dict[str, dict[str, Any]]
+    comparison: dict[str, Any]
+
+
+def render(report: Report) -> str:
+    """The report, `metrics/report.md`."""
+    parts = [
+        "# Baseline, LSRO and SLSR under one recipe",
+        _setting(report),
+        *_rankings(report),
+        "## Differences",
+        _differences(report),
+        "![CMC curves](cmc.png)",
+        "## Clusters",
+        _clusters(report.clusters),
+        "## Generated images",
+        _generated(report.generated),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(header), *[list(row) for row in rows]]
+    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def _setting(report: Report) -> str:
+    params, splits = report.params, report.dataset["splits"]
+    train, recipe = splits["train"], params.train
+    counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in splits)
+    return (
+        f"`{params.dataset.archive}`: {counts} images; {train['identities']} training identities. "
+        f"{recipe.backbone}, {params.image.height}x{params.image.width} pixels, weights {recipe.weights}, "
+        f"{recipe.epochs} epochs, {recipe.optimizer.name}, {recipe.schedule.name} schedule, seed {recipe.seed}; "
+        f"{params.generate.images:,} generated images from {report.clusters['chosen_k']} clusters for LSRO and SLSR. "
+        "Baseline, LSRO and SLSR differ in nothing but the generated images and their labels.\n\n"
+        "Percentages; in brackets the 95 % bootstrap interval over queries. It covers the choice of queries, not the "
+        "seed of the training: another seed moves every row."
+    )
+
+
+def _rankings(report: Report) -> list[str]:
+    parts = []
+    for ranking in next(iter(report.runs.values())):
+        rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
+        keys = [key for key in COLUMNS if key in next(iter(rows.values()))]
+        body = [[NAMES[name], *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
+        found = next(iter(rows.values()))
+        size = f"{found['queries']:,} queries, {found['gallery']:,} gallery images"
+        if found.get("queries_without_match"):
+            size += f"; {found['queries_without_match']:,} queries without a right match are left out"
+        parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(COLUMNS[key] for key in keys)], body)]
+    return parts
+
+
+def _with_interval(found: Mapping[str, Any], key: str) -> str:
+    low, high = found[f"{key}_ci95"]
+    return f"{100 * found[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _differences(report: Report) -> str:
+    rows = []
+    for pair, rankings in report.comparison.items():
+        second, first = pair.split("_minus_")
+        for ranking, found in rankings.items():
+            cells = [_difference(found[key]) for key in ("rank1", "map_trapezoid")]
+            rows.append([f"{NAMES[second]} - {NAMES[first]}, {RANKINGS[ranking].lower()}", *cells])
+    if not rows:
+        return "No paired test exists for this protocol."
+    note = (
+        "Points, paired over the same queries: difference [95 % interval], two-sided p. An interval that holds 0 means "
+        "that this run does not tell the two apart; one that does not still rests on a single seed."
+    )
+    return f"{note}\n\n{table(['', 'rank-1', 'mAP (trapezoid)'], rows)}"
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p = {found['p']:.3f}"
+
+
+def _clusters(clusters: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['k']}{' (used)' if row['k'] == clusters['chosen_k'] else ''}",
+            _silhouette(row["silhouette_full_dimension"]),
+            _silhouette(row["silhouette_two_components"]),
+        ]
+        for row in clusters["sweep"]
+    ]
+    make_up = clusters["make_up"]
+    sizes = ", ".join(
+        f"{images:,} images of {identities} identities"
+        for images, identities in zip(make_up["images"][:10], make_up["identities"][:10], strict=True)
+    )
+    more = ", ..." if len(make_up["images"]) > 10 else ""
+    return (
+        table(["k", "silhouette, full dimension", "silhouette, two principal components"], rows)
+        + f"\n\nClusters: {sizes}{more}. {make_up['straddling_identities']} of {make_up['training_identities']} "
+        f"identities have images in several; purity {make_up['purity']:.3f}."
+    )
+
+
+def _silhouette(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

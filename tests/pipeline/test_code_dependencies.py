@@ -1,0 +1,81 @@
+"""dvc.yaml names every module that a stage imports, directly or not, and no other: else DVC serves stale results."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def module_file(module: str) -> Path | None:
+    path = SOURCE.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Every module of the package that a file names in an import, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide what is imported"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    modules = {name for name in found if name.split(".")[0] == "slsr" and module_file(name)}
+    parents = {name.rsplit(".", depth)[0] for name in modules for depth in range(1, name.count(".") + 1)}
+    return modules | parents
+
+
+def has_code(file: Path) -> bool:
+    body = ast.parse(file.read_text()).body
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
+
+
+def imports_of(stage: str) -> set[str]:
+    """Files of the package that running a stage can load, relative to the root."""
+    waiting, seen = {f"slsr.stages.{stage}"}, set()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        waiting |= imported_modules(module_file(module)) - seen
+    return {str(module_file(module).relative_to(ROOT)) for module in seen if has_code(module_file(module))}
+
+
+def body_of(stage: str) -> dict:
+    return STAGES[stage].get("do", STAGES[stage])
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_lists_exactly_what_it_imports(stage):
+    listed = {path for path in body_of(stage)["deps"] if path.startswith("src/")}
+    needed = imports_of(stage)
+    assert needed - listed == set(), f"imported by {stage}, missing from its deps in dvc.yaml"
+    assert listed - needed == set(), f"in the deps of {stage} in dvc.yaml, but not imported"
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_what_python_loads_is_what_the_source_says(stage):
+    """The static reading above misses nothing that an import of the stage really loads."""
+    program = f"import sys, slsr.stages.{stage}; print(*(m for m in sys.modules if m.split('.')[0] == 'slsr'))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    files = {module_file(module) for module in loaded}
+    assert {str(file.relative_to(ROOT)) for file in files if has_code(file)} <= imports_of(stage)
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_says_what_it_is_for(stage):
+    assert len(body_of(stage)["desc"]) > 20
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(name, *sorted(imports_of(name)), sep="\n      - ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,23 +20,18 @@ Floats = NDArray[Any]
 class DistanceRows(Protocol):
     """Distances of Q queries to G gallery images, any of whose rows can be computed.
 
-    `shape` is (Q, G). `order(start, stop)` gives [stop - start, G] numbers that rank the gallery as the distances do
-    once `gallery_terms` [G] (None for nothing) is added; the block may be overwritten by the next call. `rows(queries)`
-    gives the distances themselves, [len(queries), G].
+    `shape` is (Q, G). `order(start, stop)` gives a block [stop - start, G] which, times `gallery_scale` [G] plus
+    `gallery_terms` [G] (None for 1 and 0), ranks the gallery of each query as the distances do; the block may be
+    overwritten by the next call. `rows(queries)` gives the distances themselves, [len(queries), G].
     """
 
     shape: tuple[int, int]
+    gallery_scale: Any
     gallery_terms: Any
 
     def order(self, start: int, stop: int) -> Any: ...
 
     def rows(self, queries: NDArray[np.int64]) -> Floats: ...
-
-
-def _floating(values: Any) -> Any:
-    if is_tensor(values):
-        return values if values.is_floating_point() else values.double()
-    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
 
 
 class MatrixDistances:
@@ -46,7 +42,7 @@ class MatrixDistances:
             raise InputError(f"distances have shape {list(distances.shape)}; they must be [queries, gallery]")
         self._distances = distances
         self.shape: tuple[int, int] = (distances.shape[0], distances.shape[1])
-        self.gallery_terms = None
+        self.gallery_scale = self.gallery_terms = None
 
     def order(self, start: int, stop: int) -> Any:
         """The rows `start:stop`, as floating-point numbers."""
@@ -58,21 +54,27 @@ class MatrixDistances:
         return np.array(rows if isinstance(rows, np.ndarray) else rows.cpu())
 
 
+def _floating(values: Any) -> Any:
+    if is_tensor(values):
+        return values if values.is_floating_point() else values.double()
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
 def euclidean_distances(
     query_features: Any, gallery_features: Any, *, normalize: bool = True, gallery_rows: NDArray[np.int64] | None = None
 ) -> DistanceRows:
     """Euclidean distances of query features [Q, D] to gallery features [G, D], or to its rows `gallery_rows`.
 
-    float64 features are compared in float64, float16 and float32 ones in float32. The order of the gallery is taken
-    from `|g|^2 - 2 q.g`, or from `-2 q.g` for normalised features: what all gallery images share is left out, so that
-    no two distances are rounded onto each other.
+    float64 features are compared in float64, float16 and float32 ones in float32. The gallery is ranked by
+    `|g|^2 - 2 q.g`, or by `-q.g / |g|` for normalised features: what all gallery images share is left out, so that no
+    two distances are rounded onto each other. Features are not copied unless their type has to change.
 
     Parameters
     ----------
     query_features, gallery_features
         float16, float32 or float64; numpy arrays, or torch tensors, which stay on their device.
     normalize
-        Scale every feature to length 1 first.
+        Compare the features as if each were scaled to length 1.
 
     Raises
     ------
@@ -83,39 +85,49 @@ def euclidean_distances(
         from slsr.retrieval import tensors
 
         return tensors.TensorDistances(query_features, gallery_features, normalize, gallery_rows)
-    return ArrayDistances(query_features, gallery_features, normalize, gallery_rows)
+    return ArrayDistances(*feature_pair(query_features, gallery_features, normalize, gallery_rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features [n, D] as given, float32 or float64, and what squared Euclidean distances need beside their products.
+
+    `d_ij = constant_i - 2 scale_i key_ij` with `key_ij = scale_j x_i.x_j + term_j`, larger the nearer j is to i.
+    """
+
+    values: Floats
+    scale: NDArray[np.float64]
+    terms: NDArray[np.float64]
+    constants: NDArray[np.float64]
 
 
 class ArrayDistances:
     """Euclidean distances of numpy features, see `euclidean_distances`."""
 
-    def __init__(
-        self,
-        query_features: Floats,
-        gallery_features: Floats,
-        normalize: bool,
-        gallery_rows: NDArray[np.int64] | None,
-    ) -> None:
-        dtype = common_precision(query_features, gallery_features)
-        self._query = prepared("query_features", query_features, dtype, normalize=normalize)
-        self._gallery = prepared("gallery_features", gallery_features, dtype, normalize=normalize, rows=gallery_rows)
-        self.shape = (len(self._query), len(self._gallery))
-        self.gallery_terms = None if normalize else squared_lengths(self._gallery)
-        self._buffer = np.empty(0, dtype)
+    def __init__(self, query: Features, gallery: Features) -> None:
+        self._query, self._gallery = query, gallery
+        self.shape = (len(query.values), len(gallery.values))
+        self.gallery_scale = (-gallery.scale).astype(gallery.values.dtype)
+        self.gallery_terms = (-gallery.terms).astype(gallery.values.dtype)
+        self._buffer = np.empty(0, query.values.dtype)
 
     def order(self, start: int, stop: int) -> Floats:
-        """`-2 q.g` of the queries `start:stop`."""
-        shape = (stop - start, self.shape[1])
-        if self._buffer.size < shape[0] * shape[1]:
-            self._buffer = np.empty(shape[0] * shape[1], self._query.dtype)
-        block = self._buffer[: shape[0] * shape[1]].reshape(shape)
-        return np.matmul(self._query[start:stop] * self._query.dtype.type(-2), self._gallery.T, out=block)
+        """`q.g` of the queries `start:stop`."""
+        if len(self._buffer) < (stop - start) * self.shape[1]:
+            self._buffer = np.empty((stop - start) * self.shape[1], self._query.values.dtype)
+        block = self._buffer[: (stop - start) * self.shape[1]].reshape(stop - start, -1)
+        return np.matmul(self._query.values[start:stop], self._gallery.values.T, out=block)
 
     def rows(self, queries: NDArray[np.int64]) -> Floats:
         """Euclidean distances, [len(queries), G]."""
-        query = self._query[queries]
-        squared = squared_lengths(query)[:, None] + squared_lengths(self._gallery) - 2 * (query @ self._gallery.T)
+        keys = self._query.values[queries] @ self._gallery.values.T * self._gallery.scale + self._gallery.terms
+        squared = self._query.constants[queries, None] - 2 * self._query.scale[queries, None] * keys
         return np.asarray(np.sqrt(np.maximum(squared, 0)))
+
+
+def ranking_numbers(source: DistanceRows, block: Any) -> Any:
+    """A block of `source.order` as numbers that rank the gallery by themselves."""
+    return block if source.gallery_scale is None else block * source.gallery_scale + source.gallery_terms
 
 
 def is_tensor(value: Any) -> bool:
@@ -129,19 +141,27 @@ def block_rows(columns: int, itemsize: int, limit: int = BLOCK_BYTES) -> int:
     return max(1, limit // max(1, columns * itemsize))
 
 
-def common_precision(query_features: Floats, gallery_features: Floats) -> np.dtype[Any]:
-    """The type both sides are computed in: float64 if one of them has it, else float32.
+def feature_pair(
+    query_features: Floats, gallery_features: Floats, normalize: bool, gallery_rows: NDArray[np.int64] | None = None
+) -> tuple[Features, Features]:
+    """Both sides in one type: float64 if one of them has it, else float32.
 
     Raises
     ------
     InputError
-        A side is not a matrix of float16, float32 or float64, is empty, or the two differ in D.
+        A side is not a matrix of float16, float32 or float64, is empty, holds rows that cannot be compared, or the two
+        differ in D.
     """
-    for name, features in (("query_features", query_features), ("gallery_features", gallery_features)):
+    sides = {"query_features": query_features, "gallery_features": gallery_features}
+    check_features(query_features.shape, gallery_features.shape)
+    for name, features in sides.items():
         if features.dtype not in (np.float16, np.float32, np.float64):
             raise InputError(f"{name} is of type {features.dtype}; features must be float16, float32 or float64")
-    check_features(query_features.shape, gallery_features.shape)
-    return np.promote_types(np.float32, np.promote_types(query_features.dtype, gallery_features.dtype))
+    dtype = np.promote_types(np.float32, np.promote_types(query_features.dtype, gallery_features.dtype))
+    return (
+        measured("query_features", query_features, dtype, normalize),
+        measured("gallery_features", gallery_features, dtype, normalize, gallery_rows),
+    )
 
 
 def check_features(query: tuple[int, ...], gallery: tuple[int, ...]) -> None:
@@ -156,87 +176,60 @@ def check_features(query: tuple[int, ...], gallery: tuple[int, ...]) -> None:
         )
 
 
-def prepared(
-    name: str,
-    features: Floats,
-    dtype: np.dtype[Any],
-    *,
-    normalize: bool,
-    rows: NDArray[np.int64] | None = None,
-    out: Floats | None = None,
-) -> Floats:
-    """Features [N, D], or their `rows`, in `dtype`, checked, scaled to length 1 with `normalize`; in `out` if given.
-
-    Features that need no change are returned as they are.
+def measured(
+    name: str, features: Floats, dtype: np.dtype[Any], normalize: bool, rows: NDArray[np.int64] | None = None
+) -> Features:
+    """Features [N, D], or their `rows`, checked and measured; copied only where type, layout or `rows` ask for it.
 
     Raises
     ------
     InputError
-        Features that are not finite, or that cannot be scaled because they are zero; the message says which rows.
+        Features that are not finite, or zero vectors to normalise; the message says which rows.
     """
-    if out is None:
-        untouched = not normalize and rows is None and features.dtype == dtype and features.flags.c_contiguous
-        out = features if untouched else np.empty((len(features if rows is None else rows), features.shape[1]), dtype)
-    if rows is not None:
-        np.take(features, rows, axis=0, out=out) if features.dtype == dtype else np.copyto(out, features[rows])
-    elif out is not features:
-        np.copyto(out, features)
-    state = np.zeros(len(out), np.int8)
-    if normalize:
-        with Workers() as workers:
-            workers.run(_normalize, len(out), out, state)
-    else:
-        step = block_rows(out.shape[1], out.itemsize)
-        for start in range(0, len(out), step):
-            state[start : start + step] = np.where(np.isfinite(out[start : start + step]).all(axis=1), 0, NOT_FINITE)
-    for kind, what in ((NOT_FINITE, "NaN or infinite features"), (ZERO, "zero vectors, which have no direction,")):
-        found = np.flatnonzero(state == kind)
-        complain(name, found if rows is None else rows[found], what)
-    return out
+    values = np.ascontiguousarray(features if rows is None else features[rows], dtype)
+    squared = squared_lengths(values)
+    odd = np.flatnonzero(~((squared > SAFELY_SQUARED[0]) & (squared < SAFELY_SQUARED[1])))
+    if len(odd):
+        largest = np.abs(values[odd]).max(axis=1)
+        complain(name, odd[~np.isfinite(largest)], "NaN or infinite features", rows)
+    if not normalize:
+        ones = np.ones(len(values))
+        return Features(values, ones, -squared / 2, squared)
+    if len(odd):
+        complain(name, odd[largest == 0], "zero vectors, which have no direction,", rows)
+        values = values.copy() if values is features else values
+        values[odd] = np.ldexp(values[odd], -np.frexp(largest)[1][:, None])
+        squared = squared_lengths(values)
+    return Features(values, 1 / np.sqrt(squared), np.zeros(len(values)), np.full(len(values), 2.0))
 
 
-def complain(name: str, rows: NDArray[np.int64], what: str) -> None:
-    """Raise InputError if something is wrong with any of these rows."""
-    if len(rows):
-        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-        raise InputError(f"{name} holds {what} in {len(rows)} of its rows ({listed}); extract these images again")
+def complain(name: str, wrong: NDArray[np.int64], what: str, rows: NDArray[np.int64] | None) -> None:
+    """Raise InputError if something is wrong with any feature; `rows` is where the features stood before selection."""
+    if len(wrong):
+        places = wrong if rows is None else rows[wrong]
+        listed = ", ".join(map(str, places[:10])) + (", ..." if len(places) > 10 else "")
+        raise InputError(f"{name} holds {what} in {len(places)} of its rows ({listed}); extract these images again")
 
 
-def squared_lengths(features: Floats) -> Floats:
-    """|x|^2 of every row."""
-    return np.asarray(np.einsum("nd,nd->n", features, features))
+def squared_lengths(values: Floats) -> NDArray[np.float64]:
+    """|x|^2 of every row, summed in float64."""
+    squared = np.empty(len(values))
+    with Workers() as workers:
+        workers.run(_measure, len(values), values, squared)
+    return squared
 
 
-NOT_FINITE, ZERO = 1, 2
-SAFELY_SQUARED = (1e-280, 1e280)
+SAFELY_SQUARED = (1e-20, 1e20)
 
 
-def _normalize_rows(start: int, stop: int, features: Floats, state: NDArray[np.int8]) -> None:
+def _squared_lengths(start: int, stop: int, values: Floats, squared: NDArray[np.float64]) -> None:
     for row in range(start, stop):
+        feature = values[row]
         total = 0.0
-        for column in range(features.shape[1]):
-            value = np.float64(features[row, column])
+        for column in range(len(feature)):
+            value = np.float64(feature[column])
             total += value * value
-        unit = 1.0
-        if not (SAFELY_SQUARED[0] < total < SAFELY_SQUARED[1]):
-            largest = 0.0
-            for column in range(features.shape[1]):
-                size = abs(np.float64(features[row, column]))
-                if not size < np.inf:
-                    state[row] = NOT_FINITE
-                largest = max(largest, size)
-            if largest == 0.0 and state[row] == 0:
-                state[row] = ZERO
-            if state[row] != 0:
-                continue
-            unit = largest
-            total = 0.0
-            for column in range(features.shape[1]):
-                value = features[row, column] / unit
-                total += value * value
-        length = np.sqrt(total)
-        for column in range(features.shape[1]):
-            features[row, column] = features[row, column] / unit / length
+        squared[row] = total
 
 
-_normalize = compiled(_normalize_rows, fastmath={"reassoc", "contract"})
+_measure = compiled(_squared_lengths, fastmath={"reassoc", "contract"})

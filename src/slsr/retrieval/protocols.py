@@ -13,10 +13,10 @@ from slsr.errors import InputError
 from slsr.retrieval.distances import (
     DistanceRows,
     Floats,
-    common_precision,
     euclidean_distances,
+    feature_pair,
     is_tensor,
-    prepared,
+    ranking_numbers,
 )
 from slsr.retrieval.matching import Integers, Labels, as_integers
 from slsr.retrieval.ranking import as_rows, blocks, check_fit, refuse
@@ -62,8 +62,9 @@ def pool_queries(
         raise InputError(
             f"{len(features)} features to pool but {labels.gallery} identities; they must be the same images"
         )
-    ready = prepared("features", features, common_precision(features, features), normalize=normalize)
-    pooled = np.empty((labels.queries, ready.shape[1]), ready.dtype)
+    ready, _ = feature_pair(features, features[:1], normalize)
+    scale = ready.scale if normalize else np.ones(len(features))
+    pooled = np.empty((labels.queries, features.shape[1]), ready.values.dtype)
     groups = _groups(labels)
     for row, pair in enumerate(zip(labels.query_identities.tolist(), labels.query_cameras.tolist(), strict=True)):
         if pair not in groups:
@@ -71,7 +72,7 @@ def pool_queries(
                 f"query {row} (identity {pair[0]}, camera {pair[1]}) has no image to pool; multi-query evaluation "
                 "needs the images of every query's identity and camera (Market-1501: the folder gt_bbox)"
             )
-        images = ready[groups[pair]]
+        images = ready.values[groups[pair]] * scale[groups[pair], None]
         pooled[row] = images.mean(axis=0) if how == "mean" else images.max(axis=0)
     return pooled
 
@@ -114,8 +115,7 @@ def single_gallery_shot(distances: DistanceRows | Any, labels: Labels, *, depth:
     with Workers() as workers:
         for start, stop in blocks(*source.shape):
             block = source.order(start, stop)
-            if source.gallery_terms is not None:
-                block = block + source.gallery_terms
+            block = ranking_numbers(source, block)
             block = block.cpu().numpy() if is_tensor(block) else block
             refuse(np.flatnonzero(~np.isfinite(block[:, labels.kept]).all(axis=1)).tolist(), start)
             right, removed = labels.matches(np.arange(start, stop))

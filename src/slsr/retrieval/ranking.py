@@ -23,6 +23,7 @@ from slsr.retrieval.distances import (
     block_rows,
     euclidean_distances,
     is_tensor,
+    ranking_numbers,
 )
 from slsr.retrieval.matching import Integers, Labels, Ragged, offsets_of
 from slsr.retrieval.workers import Workers, compiled
@@ -204,9 +205,7 @@ def evaluate_distances(distances: DistanceRows | Any, labels: Labels) -> Evaluat
         for start, stop in blocks(*source.shape):
             right, removed = labels.matches(np.arange(start, stop))
             counts.append(np.diff(right.offsets))
-            ranks.append(
-                rank_block(source.order(start, stop), source.gallery_terms, labels, right, removed, workers, start)
-            )
+            ranks.append(rank_block(source, labels, right, removed, workers, start, stop))
     return Evaluation(offsets_of(np.concatenate(counts)), np.concatenate(ranks), labels.gallery)
 
 
@@ -266,26 +265,23 @@ def blocks(queries: int, gallery: int) -> list[tuple[int, int]]:
 
 
 def rank_block(
-    block: Any,
-    gallery_terms: Any,
-    labels: Labels,
-    right: Ragged,
-    removed: Ragged,
-    workers: Workers,
-    first_query: int,
+    source: DistanceRows, labels: Labels, right: Ragged, removed: Ragged, workers: Workers, start: int, stop: int
 ) -> NDArray[np.int32]:
-    """1-based ranks of the right matches of a block of queries, ascending a query, as one list [right.offsets[-1]]."""
+    """1-based ranks of the right matches of the queries `start:stop`, ascending a query, as one list."""
+    block = source.order(start, stop)
     if is_tensor(block):
         from slsr.retrieval import tensors
 
-        ranks, unrankable = tensors.rank_block(block, gallery_terms, labels.kept, right, removed)
-        refuse(unrankable, first_query)
+        ranks, unrankable = tensors.rank_block(ranking_numbers(source, block), labels.kept, right, removed)
+        refuse(unrankable, start)
         return ranks
-    terms = np.where(labels.kept, 0 if gallery_terms is None else gallery_terms, np.inf).astype(block.dtype)
-    nearest_first = _nearest_first(block, terms, right)
+    scale = np.ones(labels.gallery, block.dtype) if source.gallery_scale is None else source.gallery_scale
+    terms = np.where(labels.kept, 0 if source.gallery_terms is None else source.gallery_terms, np.inf)
+    terms = terms.astype(block.dtype)
+    nearest_first = _nearest_first(block, scale, terms, right)
     ranks = np.zeros(len(nearest_first), np.int32)
-    arguments = (block, terms, right.offsets, nearest_first, removed.offsets, removed.indices, ranks)
-    refuse([query for query in workers.run(_rank, len(block), *arguments) if query >= 0], first_query)
+    arguments = (block, scale, terms, right.offsets, nearest_first, removed.offsets, removed.indices, ranks)
+    refuse([query for query in workers.run(_rank, len(block), *arguments) if query >= 0], start)
     return ranks
 
 
@@ -295,9 +291,9 @@ def refuse(unranked: Sequence[int], first_query: int) -> None:
         raise InputError(f"the distances of query {first_query + unranked[0]} hold NaN or infinity; compute them again")
 
 
-def _nearest_first(block: Floats, terms: Floats, right: Ragged) -> Integers:
+def _nearest_first(block: Floats, scale: Floats, terms: Floats, right: Ragged) -> Integers:
     owner = np.repeat(np.arange(len(block)), np.diff(right.offsets))
-    distances = block[owner, right.indices] + terms[right.indices]
+    distances = block[owner, right.indices] * scale[right.indices] + terms[right.indices]
     return right.indices[np.lexsort((right.indices, distances, owner))]
 
 
@@ -347,6 +343,7 @@ def _rank_rows(
     start: int,
     stop: int,
     block: Floats,
+    scale: Floats,
     terms: Floats,
     right_offsets: Integers,
     right: Integers,
@@ -361,7 +358,7 @@ def _rank_rows(
         for image in range(len(row)):
             value = block[query, image]
             bad |= np.int32((not abs(value) < np.inf) and terms[image] < np.inf)
-            row[image] = value + terms[image]
+            row[image] = value * scale[image] + terms[image] if terms[image] < np.inf else terms[image]
         if bad:
             return query
         for place in range(removed_offsets[query], removed_offsets[query + 1]):

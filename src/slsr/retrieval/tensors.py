@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import Floats, check_features, complain
+from slsr.retrieval.distances import Floats, check_features, complain, is_tensor
 from slsr.retrieval.matching import Integers, Ragged
 
 
@@ -17,51 +17,56 @@ class TensorDistances:
     def __init__(
         self, query: torch.Tensor, gallery: torch.Tensor, normalize: bool, gallery_rows: Integers | None
     ) -> None:
-        dtype = common_precision(query, gallery)
-        self._query = prepared("query_features", query, dtype, normalize)
-        self._gallery = prepared("gallery_features", gallery, dtype, normalize, gallery_rows)
+        self._query, self._gallery = feature_pair(query, gallery, normalize, gallery_rows)
         self.shape = (len(self._query), len(self._gallery))
-        self.gallery_terms = None if normalize else squared_lengths(self._gallery)
+        self._squared = squared_lengths(self._gallery)
+        self.gallery_scale = torch.full_like(self._squared, -2)
+        self.gallery_terms = torch.zeros_like(self._squared) if normalize else self._squared
 
     def order(self, start: int, stop: int) -> torch.Tensor:
-        """`-2 q.g` of the queries `start:stop`."""
-        return (self._query[start:stop] * -2) @ self._gallery.T
+        """`q.g` of the queries `start:stop`."""
+        return self._query[start:stop] @ self._gallery.T
 
     def rows(self, queries: Integers) -> Floats:
         """Euclidean distances, [len(queries), G]."""
         query = self._query[torch.as_tensor(queries, device=self._query.device)]
-        squared = squared_lengths(query)[:, None] + squared_lengths(self._gallery) - 2 * (query @ self._gallery.T)
+        squared = squared_lengths(query)[:, None] + self._squared - 2 * (query @ self._gallery.T)
         return np.asarray(squared.clamp(min=0).sqrt().cpu())
 
 
-def common_precision(query: torch.Tensor, gallery: torch.Tensor) -> torch.dtype:
-    """float64 if one side has it, else float32; errors as `distances.common_precision`."""
-    if not isinstance(gallery, torch.Tensor) or query.device != gallery.device:
+def feature_pair(
+    query: torch.Tensor, gallery: torch.Tensor, normalize: bool, gallery_rows: Integers | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sides in one type, checked, scaled to length 1 with `normalize`; errors as `distances.feature_pair`."""
+    if not is_tensor(gallery) or query.device != gallery.device:
         raise InputError("query_features and gallery_features must be tensors on the same device")
+    check_features(tuple(query.shape), tuple(gallery.shape))
     for name, features in (("query_features", query), ("gallery_features", gallery)):
         if not features.is_floating_point():
             raise InputError(f"{name} is of type {features.dtype}; features must be floating-point numbers")
-    check_features(tuple(query.shape), tuple(gallery.shape))
-    return torch.promote_types(torch.float32, torch.promote_types(query.dtype, gallery.dtype))
+    dtype = torch.promote_types(torch.float32, torch.promote_types(query.dtype, gallery.dtype))
+    return (
+        _prepared("query_features", query, dtype, normalize),
+        _prepared("gallery_features", gallery, dtype, normalize, gallery_rows),
+    )
 
 
-def prepared(
+def _prepared(
     name: str, features: torch.Tensor, dtype: torch.dtype, normalize: bool, rows: Integers | None = None
 ) -> torch.Tensor:
-    """Features, or their `rows`, in `dtype`, checked, scaled to length 1 with `normalize`."""
     chosen = features.detach() if rows is None else features.detach()[torch.as_tensor(rows, device=features.device)]
     chosen = chosen.to(dtype)
     largest = chosen.abs().amax(dim=1, keepdim=True)
-    for wrong, what in (
-        (~torch.isfinite(largest), "NaN or infinite features"),
-        (normalize & (largest == 0), "zero vectors, which have no direction,"),
-    ):
-        found = np.asarray(wrong[:, 0].nonzero()[:, 0].cpu())
-        complain(name, found if rows is None else rows[found], what)
+    complain(name, _rows_where(~torch.isfinite(largest)), "NaN or infinite features", rows)
     if not normalize:
         return chosen
+    complain(name, _rows_where(largest == 0), "zero vectors, which have no direction,", rows)
     scaled = chosen / largest
     return scaled.div_(torch.linalg.vector_norm(scaled, dim=1, keepdim=True))
+
+
+def _rows_where(wrong: torch.Tensor) -> Integers:
+    return np.asarray(wrong[:, 0].nonzero()[:, 0].cpu())
 
 
 def squared_lengths(features: torch.Tensor) -> torch.Tensor:
@@ -70,15 +75,14 @@ def squared_lengths(features: torch.Tensor) -> torch.Tensor:
 
 
 def rank_block(
-    block: torch.Tensor, terms: torch.Tensor | None, kept: NDArray[np.bool_], right: Ragged, removed: Ragged
+    values: torch.Tensor, kept: NDArray[np.bool_], right: Ragged, removed: Ragged
 ) -> tuple[NDArray[np.int32], list[int]]:
     """1-based ranks of the right matches of a block of queries, ascending a query; the rows that cannot be ranked.
 
     Every gallery image is placed among the sorted distances of the right matches; images exactly as near as one of them
     are told apart by their place in the gallery.
     """
-    device = block.device
-    values = block if terms is None else block + terms
+    device = values.device
     keep = torch.as_tensor(kept, device=device)
     unrankable = (~torch.isfinite(values) & keep).any(dim=1).nonzero()[:, 0].tolist()
     values = torch.where(keep, values, torch.inf)
@@ -87,7 +91,7 @@ def rank_block(
         return np.zeros(len(right.indices), np.int32), unrankable
     owner, image = _owners(right, device), torch.as_tensor(right.indices, device=device)
     place = torch.arange(len(owner), device=device) - torch.as_tensor(right.offsets, device=device)[owner]
-    sorted_distances, order = _nearest_first(values[owner, image], owner, place, len(block))
+    sorted_distances, order = _nearest_first(values[owner, image], owner, place, len(values))
     nearer, tied = _placed(values, sorted_distances)
     ties_before = _ties_before(values, sorted_distances, tied, owner, image[order])
     return np.asarray((1 + nearer[owner, place] + ties_before).cpu(), np.int32), []

@@ -139,6 +139,76 @@ def sample(
     typer.echo(f"wrote {target}: {counts}")
 
 
+data_app = typer.Typer(help="Archives: add one, check what is in it, list what can be read.", no_args_is_help=True)
+app.add_typer(data_app, name="data", rich_help_panel=TOOLS)
+
+ProtocolOption = Annotated[str | None, typer.Option(help="CUHK03: classic or np")]
+BoxesOption = Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")]
+SplitOption = Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")]
+
+
+@data_app.command("add")
+def data_add(
+    archive: Annotated[
+        Path, typer.Argument(help="zip file, cuhk-03.mat, unpacked folder, or table of your own images")
+    ],
+    name: Annotated[str | None, typer.Option(help="file name in data/")] = None,
+    link: Annotated[bool, typer.Option("--link", help="reflink or hard link instead of a copy")] = False,
+    allow_unreadable: Annotated[bool, typer.Option(help="accept images that do not decode")] = False,
+) -> None:
+    """Recognise an archive, verify every image, put it into data/ and track it with DVC."""
+    from slsr.datasets.adding import add_archive, next_steps
+    from slsr.datasets.survey import render_survey
+    from slsr.presets import preset_archive
+
+    added = add_archive(archive, Path(), name, link, allow_unreadable)
+    typer.echo(render_survey(added.survey))
+    for warning in added.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    preset_of = preset_archive(PRESETS, added.survey.choice.name)
+    typer.echo(f"\nadded {added.target}, tracked by data.dvc, which `dvc push` leaves here. Next:")
+    for step in next_steps(added, added.survey.choice.name if preset_of else None, preset_of):
+        typer.echo(f"  {step}")
+
+
+@data_app.command("check")
+def data_check(
+    archive: Annotated[Path | None, typer.Argument(help="as for add; none: the one that params.yaml names")] = None,
+    protocol: ProtocolOption = None,
+    boxes: BoxesOption = None,
+    split: SplitOption = None,
+) -> None:
+    """Print what prepare would find: counts, sizes, duplicates, leaks, unreadable images, the published counts."""
+    import tempfile
+
+    from slsr.datasets.readers import Choice, choose, recognise
+    from slsr.datasets.survey import render_survey, survey
+    from slsr.params import load_params
+
+    if archive is None:
+        dataset = load_params(PARAMS).dataset
+        archive = Path("data") / dataset.archive
+        named = Choice(dataset.name, dataset.protocol, dataset.boxes, dataset.split)
+    else:
+        named = recognise(archive)
+    choice = choose(named, protocol, boxes, split)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = survey(archive, choice, Path(scratch))
+    typer.echo(render_survey(found))
+    if found.problems or found.unreadable:
+        raise CheckFailed(f"{archive}: {len(found.problems) + len(found.unreadable)} problems, marked above")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets that can be read, and the archives in data/."""
+    from slsr.datasets.survey import render_list
+    from slsr.params import load_params
+
+    used = load_params(PARAMS).dataset.archive if PARAMS.is_file() else None
+    typer.echo(render_list(Path("data"), used))
+
+
 def main() -> None:
     """Run a command; end with 2 on bad input, 1 on a failed check, and a message instead of a traceback."""
     from tqdm.contrib.logging import logging_redirect_tqdm

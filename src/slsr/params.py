@@ -56,20 +56,29 @@ class Dataset(Block):
 
     @model_validator(mode="after")
     def split_is_one_of_the_data_set(self) -> Self:
-        cuhk03 = self.name == "cuhk03"
-        for key, value in (("protocol", self.protocol), ("boxes", self.boxes)):
-            if cuhk03 and value is None:
-                raise ValueError(
-                    f"{key} null, but name: cuhk03 needs one (protocol: classic | np, boxes: detected | labeled)"
-                )
-            if not cuhk03 and value is not None:
-                raise ValueError(f"{key} {value!r} means nothing for name: {self.name}; make it null")
-        splits = {"viper": 10, "cuhk03": 20 if self.protocol == "classic" else 0}.get(self.name, 0)
-        if splits and (self.split is None or self.split > splits):
-            raise ValueError(f"split {self.split}, but name: {self.name} has the splits 1 to {splits}; choose one")
-        if not splits and self.split is not None:
-            raise ValueError(f"split {self.split} means nothing for this data set and protocol; make it null")
+        if problem := split_problem(self.name, self.protocol, self.boxes, self.split):
+            raise ValueError(problem)
         return self
+
+
+def split_problem(name: str, protocol: str | None, boxes: str | None, split: int | None) -> str | None:
+    """Why these do not name a split of the data set; None where they do."""
+    for key, value, allowed in (("protocol", protocol, ("classic", "np")), ("boxes", boxes, ("detected", "labeled"))):
+        if name == "cuhk03" and value not in allowed:
+            return f"{key} {_shown(value)}, but name: cuhk03 needs {' or '.join(allowed)}"
+        if name != "cuhk03" and value is not None:
+            return f"{key} {value} means nothing for name: {name}; make it null"
+    splits = 10 if name == "viper" else 20 if protocol == "classic" else 0
+    whose = f"name: {name}" + (f" with protocol: {protocol}" if protocol else "")
+    if splits and (split is None or not 1 <= split <= splits):
+        return f"split {_shown(split)}, but {whose} has the splits 1 to {splits}; choose one"
+    if not splits and split is not None:
+        return f"split {split} means nothing for {whose}; make it null"
+    return None
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 class Image(Block):

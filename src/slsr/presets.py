@@ -51,6 +51,14 @@ def render_preset(folder: Path, name: str) -> str:
     return text
 
 
+def preset_archive(folder: Path, name: str) -> str | None:
+    """`dataset.archive` of a preset; None where there is no such preset."""
+    if name not in preset_names(folder):
+        return None
+    text = render_preset(folder, name)
+    return validate_params(YAML(typ="safe", pure=True).load(text), f"{folder / name}.yaml").dataset.archive
+
+
 def _load(yaml: YAML, path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8")) or {}

@@ -1,22 +1,18 @@
-"""Which image goes into which table: limits, validation images, labels, and the checks that names alone allow."""
+"""Which image goes into which table: limits, validation images and labels."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry
-from slsr.errors import InputError
+from slsr.datasets.collection import Collection, Entry
 
 Table = Literal["train", "validation", "query", "gallery", "multi_query"]
 TABLES: tuple[Table, ...] = ("train", "validation", "query", "gallery", "multi_query")
-
-LARGEST_IDENTITY = 2**31 - 1
-LARGEST_CAMERA = 2**15 - 1
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +40,7 @@ class Arrangement:
 def arrange(
     collection: Collection, identities: int | None, validation: Literal["one-per-identity", "none"], seed: int
 ) -> Arrangement:
-    """Sort the images of a collection into tables.
+    """Sort the images of a sound collection into tables.
 
     Parameters
     ----------
@@ -55,15 +51,7 @@ def arrange(
         `one-per-identity`: hold out one image (with its group) of each training identity that has several.
     seed
         Draws the validation images, of each identity independently of every other.
-
-    Raises
-    ------
-    InputError
-        Two images of a table have one name, an identity is both in training and test, a number does not fit, or
-        training, query or gallery would be empty.
     """
-    _check_entries(collection)
-    _check_identities(collection)
     kept, left_out = _limit(collection.entries, identities)
     by_split: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
     for entry in sorted(kept, key=lambda entry: entry.name):
@@ -133,53 +121,3 @@ def _first(found: set[int], limit: int, what: str) -> set[int]:
     if len(found) < limit:
         log.warning("dataset.identities is %d, but there are %d %s identities: all are taken", limit, len(found), what)
     return set(sorted(found)[:limit])
-
-
-def _check_entries(collection: Collection) -> None:
-    where = collection.origin
-    for entry in collection.entries:
-        if not JUNK <= entry.identity <= LARGEST_IDENTITY:
-            raise InputError(
-                f"{where}: {entry.source} has identity {entry.identity}, not within -1..{LARGEST_IDENTITY}"
-            )
-        if not 0 <= entry.camera <= LARGEST_CAMERA:
-            raise InputError(f"{where}: {entry.source} has camera {entry.camera}, not within 0..{LARGEST_CAMERA}")
-        if entry.split in {"train", "query"} and entry.identity in {JUNK, DISTRACTOR}:
-            raise InputError(
-                f"{where}: {entry.source} ({entry.split}) has identity {entry.identity}, which only gallery images "
-                "may have (-1 junk, 0 distractor); number people from 1"
-            )
-    twice = [
-        key for key, count in Counter((entry.split, entry.name) for entry in collection.entries).items() if count > 1
-    ]
-    if twice:
-        split, name = min(twice)
-        raise InputError(f"{where}: {len(twice)} names more than once in {split}, as {name}; rename or remove them")
-
-
-def _check_identities(collection: Collection) -> None:
-    where = collection.origin
-    train, query, gallery = (
-        {entry.identity for entry in collection.entries if entry.split == split}
-        for split in ("train", "query", "gallery")
-    )
-    for split, identities in (("train", train), ("query", query), ("gallery", gallery)):
-        if not identities:
-            raise InputError(f"{where}: no {split} images; all of train, query and gallery are needed")
-    if len(train) < 2:
-        raise InputError(f"{where}: 1 training identity; at least 2 are needed")
-    if both := sorted(train & (query | gallery)):
-        raise InputError(
-            f"{where}: {_listed(both)} both in training and test, so that results would mean nothing; "
-            "give each identity to one side"
-        )
-    if collection.own and (absent := sorted(query - gallery)):
-        raise InputError(
-            f"{where}: {_listed(absent)} in query but not in gallery; add gallery images, or remove the queries"
-        )
-
-
-def _listed(identities: Sequence[int], limit: int = 5) -> str:
-    shown = ", ".join(map(str, identities[:limit])) + (", ..." if len(identities) > limit else "")
-    one = len(identities) == 1
-    return f"identity {shown} is" if one else f"{len(identities)} identities ({shown}) are"

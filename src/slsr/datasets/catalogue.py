@@ -29,8 +29,6 @@ class DataSet:
         The file name its authors gave it, which the presets use.
     md5
         Of that file. Another one is no error: archives get packed anew.
-    cameras
-        Number of cameras over all parts.
     published
         Counts of train (validation images included), query and gallery, by protocol and boxes (None and None where
         the data set has but one split).
@@ -41,7 +39,6 @@ class DataSet:
     title: str
     archive: str = ""
     md5: str = ""
-    cameras: int | None = None
     published: Mapping[tuple[str | None, str | None], Mapping[str, Counts]] = field(default_factory=dict)
     remark: str = ""
 
@@ -53,7 +50,6 @@ CATALOGUE: Mapping[Name, DataSet] = {
         "Market-1501",
         "Market-1501-v15.09.15.zip",
         "65005ab7d12ec1c44de4eeafe813e68a",
-        6,
         {
             (None, None): {
                 "train": Counts(12936, 751),
@@ -67,7 +63,6 @@ CATALOGUE: Mapping[Name, DataSet] = {
         "DukeMTMC-reID",
         "DukeMTMC-reID.zip",
         "2f93496f9b516d1ee5ef51c1d5e7d601",
-        8,
         {
             (None, None): {
                 "train": Counts(16522, 702),
@@ -81,7 +76,6 @@ CATALOGUE: Mapping[Name, DataSet] = {
         "CUHK03",
         "cuhk03_release.zip",
         "728939e58ad9f0ff53e521857dd8fb43",
-        2,
         {
             ("classic", "detected"): {
                 "train": Counts(None, 1367),
@@ -102,7 +96,6 @@ CATALOGUE: Mapping[Name, DataSet] = {
         "VIPeR",
         "VIPeR.v1.0.zip",
         "1c2d9fc1cc800332567a0da25a1ce68c",
-        2,
         {(None, None): {"train": Counts(632, 316), "query": Counts(632, 316), "gallery": Counts(632, 316)}},
         RESEARCH,
     ),

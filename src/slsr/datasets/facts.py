@@ -103,3 +103,27 @@ def _range(values: Sequence[int]) -> dict[str, float] | None:
     if not values:
         return None
     return {"min": min(values), "max": max(values), "mean": round(float(np.mean(values)), 2)}
+
+
+def summarise(facts: Mapping[str, Any]) -> list[str]:
+    """What a user should look at in the facts, a line each."""
+    lines = list(facts["notes"])
+    if single := facts["identities_with_one_training_image"]:
+        lines.append(f"{len(single)} training identities have one image; it stays in training: {_shown(single)}")
+    if count := facts["queries_without_match"]["count"]:
+        lines.append(f"{count} queries have no right match in another camera; evaluation leaves them out")
+    for pair, found in facts["duplicates"]["across_splits"].items():
+        lines.append(f"{found['count']} images are in both {pair}, as {found['examples'][0]}")
+    if count := facts["duplicates"]["of_two_identities"]["count"]:
+        lines.append(f"{count} pairs of identical images have two identities")
+    if skipped := facts["skipped_unreadable"]:
+        lines.append(f"{len(skipped)} unreadable images are skipped")
+    for mode, count in facts["converted_to_rgb"].items():
+        lines.append(f"{count} images of mode {mode} are converted to RGB when used")
+    for reason, count in facts["left_out"].items():
+        lines.append(f"{count} images left out: {reason}")
+    return lines
+
+
+def _shown(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:EXAMPLES])) + (", ..." if len(values) > EXAMPLES else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from slsr.datasets.archive import Archive, count_ignored, is_image
@@ -33,7 +34,10 @@ def read_market1501(archive: Archive) -> Collection:
     InputError
         A folder is missing, or an image's name does not say its identity and camera.
     """
-    return read_folders(archive, market_root(archive), NAME, NAME_EXAMPLE)
+    collection = read_folders(archive, market_root(archive), NAME, NAME_EXAMPLE)
+    if any(entry.split == "multi_query" for entry in collection.entries):
+        return collection
+    return replace(collection, notes=["no folder gt_bbox: multi-query evaluation has nothing to run on"])
 
 
 def market_root(archive: Archive) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from slsr.datasets.archive import Archive, is_image, open_archive
 from slsr.datasets.catalogue import CATALOGUE, Name
@@ -16,9 +16,10 @@ from slsr.datasets.dukemtmc import NAME as DUKE_NAME
 from slsr.datasets.dukemtmc import read_dukemtmc
 from slsr.datasets.folder import folder_roots, read_folder_of_folders
 from slsr.datasets.market1501 import market_roots, read_market1501
-from slsr.datasets.table import read_table_of_images, table_names
+from slsr.datasets.table import is_table_file, open_table_file, read_table_of_images, table_names
 from slsr.datasets.viper import read_viper, viper_roots
 from slsr.errors import InputError
+from slsr.params import split_problem
 
 SIMPLE_READERS: Mapping[str, Callable[[Archive], Collection]] = {
     "market1501": read_market1501,
@@ -60,7 +61,7 @@ def open_collection(path: Path, choice: Choice, scratch: Path) -> Iterator[Colle
     Parameters
     ----------
     path
-        A zip file or a folder; for CUHK03 also a .mat file.
+        A zip file or a folder; for CUHK03 also a .mat file, for one's own images also the table itself.
     scratch
         An existing folder for what has to be unpacked; left as it was.
 
@@ -77,7 +78,7 @@ def open_collection(path: Path, choice: Choice, scratch: Path) -> Iterator[Colle
         return
     if is_mat(path):
         raise InputError(f"{path}: a .mat file, which is read as CUHK03 only; mend dataset.name or dataset.archive")
-    with open_archive(path) as archive:
+    with open_table_file(path) if is_table_file(path) else open_archive(path) as archive:
         if choice.name == "viper":
             yield read_viper(archive, choice.split or 1)
         else:
@@ -94,6 +95,8 @@ def recognise(path: Path) -> Choice:
     """
     if is_mat(path):
         return DEFAULT_CHOICES["cuhk03"]
+    if is_table_file(path):
+        return DEFAULT_CHOICES["table"]
     with open_archive(path) as archive:
         if find_mat(archive):
             return DEFAULT_CHOICES["cuhk03"]
@@ -108,6 +111,26 @@ def recognise(path: Path) -> Choice:
         if folder_roots(archive):
             return DEFAULT_CHOICES["folder"]
         raise InputError(f"{path}: none of the data sets that can be read ({_describe(archive)}); see `slsr data list`")
+
+
+def choose(
+    recognised: Choice, protocol: str | None = None, boxes: str | None = None, split: int | None = None
+) -> Choice:
+    """Another split of the data set than the one its preset begins with; what is None stays.
+
+    Raises
+    ------
+    InputError
+        The data set has no such split.
+    """
+    asked: dict[str, Any] = {"protocol": protocol, "boxes": boxes, "split": split}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    if protocol == "np":
+        changes.setdefault("split", None)
+    choice = replace(recognised, **changes)
+    if problem := split_problem(choice.name, choice.protocol, choice.boxes, choice.split):
+        raise InputError(problem)
+    return choice
 
 
 def _is_duke(archive: Archive) -> bool:

@@ -10,7 +10,8 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +50,28 @@ def read_table_of_images(archive: Archive) -> Collection:
         ignored=count_ignored(archive, used),
         own=True,
         notes=[f"{unnamed} images are not in {table} and are left out"] if unnamed else [],
+    )
+
+
+def is_table_file(path: Path) -> bool:
+    """Whether a path is a table itself, with its images beside it."""
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+
+@contextmanager
+def open_table_file(path: Path) -> Iterator[Archive]:
+    """A table and the images it names, as an archive; other files of its folder are not looked at."""
+    content = path.read_bytes()
+    folder = path.parent
+    rows = read_rows(content, path.name, str(path))
+    named = {_path(row["path"], place) for place, row in rows}
+    sizes = {name: (folder / name).stat().st_size for name in named if (folder / name).is_file()}
+    sizes[path.name] = len(content)
+    yield Archive(
+        folder,
+        dict(sorted(sizes.items())),
+        lambda name: (folder / name).read_bytes(),
+        lambda name: (folder / name).open("rb"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from tqdm import tqdm
 
 from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
 from slsr.datasets.collection import Collection, Entry
-from slsr.datasets.facts import describe
+from slsr.datasets.facts import describe, summarise
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
 from slsr.datasets.readers import Choice, open_collection
+from slsr.datasets.soundness import require_sound
+from slsr.datasets.table import is_table_file
 from slsr.errors import InputError
 from slsr.files import replaced_folder, write_json
 from slsr.params import Cluster, Dataset, Params
@@ -34,7 +36,8 @@ def run(params: Params) -> None:
         The archive or the parameters are not usable; the outputs of an earlier run are then as they were.
     """
     path = find_archive(params.dataset.archive)
-    with replaced_folder(PREPARED) as folder, open_collection(path, _choice(params.dataset), folder) as collection:
+    choice = Choice(params.dataset.name, params.dataset.protocol, params.dataset.boxes, params.dataset.split)
+    with replaced_folder(PREPARED) as folder, open_collection(path, choice, folder) as collection:
         log.info("read %s: %d images of %s", path, len(collection.entries), params.dataset.name)
         facts = {"dataset": params.dataset.name, **_write_all(collection, params, folder)}
         write_json(folder / "facts.json", facts)
@@ -44,6 +47,11 @@ def run(params: Params) -> None:
 def find_archive(archive: str) -> Path:
     """The path of an archive below `data/`, which must exist."""
     path = DATA / archive
+    if is_table_file(path):
+        raise InputError(
+            f"dataset.archive: {archive} is a table alone, so that DVC would not see its images change; pack both with "
+            f"`slsr data add {path}`, or name their folder"
+        )
     if path.exists():
         return path
     present = sorted(item.name for item in DATA.glob("*")) if DATA.is_dir() else []
@@ -51,10 +59,6 @@ def find_archive(archive: str) -> Path:
     raise InputError(
         f"{path}: no such archive ({there}); add yours with `slsr data add ARCHIVE`, or change dataset.archive"
     )
-
-
-def _choice(dataset: Dataset) -> Choice:
-    return Choice(dataset.name, dataset.protocol, dataset.boxes, dataset.split)
 
 
 def check_cluster_counts(cluster: Cluster, images: int) -> None:
@@ -79,8 +83,9 @@ def _write_all(collection: Collection, params: Params, folder: Path) -> dict[str
 
 
 def _arrange(collection: Collection, dataset: Dataset, skipped: Mapping[str, str]) -> Arrangement:
-    kept = [entry for entry in collection.entries if entry.source not in skipped]
-    return arrange(replace(collection, entries=kept), dataset.identities, dataset.validation, dataset.seed)
+    kept = replace(collection, entries=[entry for entry in collection.entries if entry.source not in skipped])
+    require_sound(kept)
+    return arrange(kept, dataset.identities, dataset.validation, dataset.seed)
 
 
 def _check_disk(arrangement: Arrangement, folder: Path) -> None:
@@ -134,27 +139,5 @@ def _report(facts: Mapping[str, Any]) -> None:
             PREPARED / f"{table}.parquet",
             *(counts[key] for key in ("images", "identities", "cameras", "junk", "distractors")),
         )
-    for line in _warnings(facts):
+    for line in summarise(facts):
         log.warning("warning: %s", line)
-
-
-def _warnings(facts: Mapping[str, Any]) -> Sequence[str]:
-    """What a user should look at, a line each."""
-    lines = list(facts["notes"])
-    if single := facts["identities_with_one_training_image"]:
-        lines.append(
-            f"{len(single)} training identities have one image, kept in training and not held out: {single[:10]}"
-        )
-    if count := facts["queries_without_match"]["count"]:
-        lines.append(f"{count} queries have no right match in another camera; evaluation leaves them out")
-    for pair, found in facts["duplicates"]["across_splits"].items():
-        lines.append(f"{found['count']} images are in both {pair}, as {found['examples'][0]}")
-    if count := facts["duplicates"]["of_two_identities"]["count"]:
-        lines.append(f"{count} pairs of identical images have two identities")
-    if skipped := facts["skipped_unreadable"]:
-        lines.append(f"{len(skipped)} unreadable images were skipped")
-    for mode, count in facts["converted_to_rgb"].items():
-        lines.append(f"{count} images of mode {mode} are converted to RGB when used")
-    for reason, count in facts["left_out"].items():
-        lines.append(f"{count} images left out: {reason}")
-    return lines

@@ -1,0 +1,67 @@
+"""What makes a split unusable, found from names and numbers alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection
+from slsr.errors import InputError
+
+LARGEST_IDENTITY = 2**31 - 1
+LARGEST_CAMERA = 2**15 - 1
+
+
+def find_problems(collection: Collection) -> list[str]:
+    """Every problem, a sentence each: numbers, names, empty parts, and identities on both sides of the split."""
+    return [*_bad_entries(collection), *_names_twice(collection), *_bad_split(collection)]
+
+
+def require_sound(collection: Collection) -> None:
+    """Raise InputError with the first problem, if there is one; the message names the archive."""
+    for problem in find_problems(collection):
+        raise InputError(f"{collection.origin}: {problem}")
+
+
+def _bad_entries(collection: Collection) -> Iterator[str]:
+    for entry in collection.entries:
+        if not JUNK <= entry.identity <= LARGEST_IDENTITY:
+            yield f"{entry.source} has identity {entry.identity}, not within -1..{LARGEST_IDENTITY}; renumber it"
+        if not 0 <= entry.camera <= LARGEST_CAMERA:
+            yield f"{entry.source} has camera {entry.camera}, not within 0..{LARGEST_CAMERA}; renumber it"
+        if entry.split in {"train", "query"} and entry.identity in {JUNK, DISTRACTOR}:
+            yield (
+                f"{entry.source} ({entry.split}) has identity {entry.identity}, which only gallery images may have "
+                "(-1 junk, 0 distractor); number people from 1"
+            )
+
+
+def _names_twice(collection: Collection) -> Iterator[str]:
+    counts = Counter((entry.split, entry.name) for entry in collection.entries)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        split, name = min(twice)
+        yield f"{len(twice)} names more than once in {split}, as {name}; rename or remove them"
+
+
+def _bad_split(collection: Collection) -> Iterator[str]:
+    train, query, gallery = (
+        {entry.identity for entry in collection.entries if entry.split == split}
+        for split in ("train", "query", "gallery")
+    )
+    for split, identities in (("train", train), ("query", query), ("gallery", gallery)):
+        if not identities:
+            yield f"no {split} images; all of train, query and gallery are needed"
+    if len(train) == 1:
+        yield "1 training identity; at least 2 are needed"
+    if both := sorted(train & (query | gallery)):
+        yield (
+            f"{_listed(both)} both in training and test, so that results would mean nothing; "
+            "give each identity to one side"
+        )
+    if collection.own and gallery and (absent := sorted(query - gallery)):
+        yield f"{_listed(absent)} in query but not in gallery; add gallery images, or remove the queries"
+
+
+def _listed(identities: Sequence[int], limit: int = 5) -> str:
+    shown = ", ".join(map(str, identities[:limit])) + (", ..." if len(identities) > limit else "")
+    return f"identity {shown} is" if len(identities) == 1 else f"{len(identities)} identities ({shown}) are"

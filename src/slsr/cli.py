@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from slsr.errors import CheckFailed, InputError
+from slsr.errors import CheckFailed, InputError, Interrupted
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
@@ -158,16 +158,18 @@ def data_add(
 ) -> None:
     """Recognise an archive, verify every image, put it into data/ and track it with DVC."""
     from slsr.datasets.adding import add_archive, next_steps
+    from slsr.datasets.readers import recognise
     from slsr.datasets.survey import render_survey
     from slsr.presets import preset_archive
 
+    dataset = recognise(archive).name
+    archive_of_preset = preset_archive(PRESETS, dataset)
     added = add_archive(archive, Path(), name, link, allow_unreadable)
     typer.echo(render_survey(added.survey))
     for warning in added.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    preset_of = preset_archive(PRESETS, added.survey.choice.name)
     typer.echo(f"\nadded {added.target}, tracked by data.dvc, which `dvc push` leaves here. Next:")
-    for step in next_steps(added, added.survey.choice.name if preset_of else None, preset_of):
+    for step in next_steps(added, dataset if archive_of_preset else None, archive_of_preset):
         typer.echo(f"  {step}")
 
 
@@ -196,7 +198,7 @@ def data_check(
         found = survey(archive, choice, Path(scratch))
     typer.echo(render_survey(found))
     if found.problems or found.unreadable:
-        raise CheckFailed(f"{archive}: {len(found.problems) + len(found.unreadable)} problems, marked above")
+        raise CheckFailed(f"{archive}: not usable as it is; see PROBLEM above")
 
 
 @data_app.command("list")
@@ -205,7 +207,10 @@ def data_list() -> None:
     from slsr.datasets.survey import render_list
     from slsr.params import load_params
 
-    used = load_params(PARAMS).dataset.archive if PARAMS.is_file() else None
+    try:
+        used = load_params(PARAMS).dataset.archive
+    except InputError:
+        used = None
     typer.echo(render_list(Path("data"), used))
 
 
@@ -222,6 +227,8 @@ def main() -> None:
         sys.exit(_say(error, 2))
     except CheckFailed as error:
         sys.exit(_say(error, 1))
+    except Interrupted as error:
+        sys.exit(_say(error, 130))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; nothing half-written was left behind", 130))
     except OSError as error:

@@ -10,3 +10,7 @@ class InputError(Exception):
 
 class CheckFailed(Exception):
     """A check ran and its answer is no: exit code 1."""
+
+
+class Interrupted(Exception):
+    """A signal asked a run to end, and its state is saved: exit code 130."""

@@ -9,7 +9,8 @@ from slsr.images.loading import load_labelled, load_pixels
 from slsr.labels import Sparse, lsr, lsro, make_targets
 from slsr.params import Params, Regularizer
 from slsr.records import read_table
-from slsr.stages.paths import GENERATED_IMAGES, TRAIN_TABLE, TRAINED
+from slsr.stages.paths import GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
+from slsr.stages.scratch import scratch_folder
 from slsr.stages.training_run import train_and_save
 from slsr.training.classifier import TrainingSet
 
@@ -21,13 +22,17 @@ def run(params: Params, regularizer: Regularizer) -> None:
     pixels = [real.pixels]
     distributions = [lsr(int(label), classes, params.train.label_smoothing) for label in real.labels]
     weights = [torch.ones(len(real.labels))]
+    inputs, blocks = [TRAIN_TABLE, VALIDATION_TABLE], [params.image, params.train]
     if regularizer != "none":
+        inputs.append(GENERATED_IMAGES)
+        blocks.append(params.generated)
         pixels.append(load_pixels(GENERATED_IMAGES, params.image))
         generated = generated_distributions(regularizer, classes)
         distributions += generated
         weights.append(torch.full((len(generated),), params.generated.weight))
     training = TrainingSet(torch.cat(pixels), make_targets(distributions, classes), torch.cat(weights))
-    train_and_save(TRAINED / regularizer, training, params.train, params.image)
+    scratch = scratch_folder(f"train-{regularizer}", blocks, inputs)
+    train_and_save(TRAINED / regularizer, training, params.train, params.image, scratch)
 
 
 def generated_distributions(regularizer: Regularizer, classes: int) -> list[Sparse]:

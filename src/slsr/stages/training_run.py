@@ -14,17 +14,21 @@ from slsr.stages.paths import VALIDATION_TABLE
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
 from slsr.training.curves import curves
 from slsr.training.launch import prepare_device
+from slsr.training.resume import kept
 
 log = logging.getLogger(__name__)
 
 
-def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: Image) -> None:
-    """Train from the recipe's initial weights; write model.safetensors and curves/ into `folder`."""
+def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: Image, scratch: Path) -> None:
+    """Train from the recipe's initial weights; write model.safetensors and curves/ into `folder`.
+
+    An unfinished run's state lies in `scratch`; the same call goes on from there.
+    """
     held_out = load_labelled(VALIDATION_TABLE, image)
     validation = held_out if len(held_out.labels) else None
     device = prepare_device(recipe.precision, recipe.deterministic)
     encoder = initial_encoder(recipe, training.targets.table.shape[1], image)
-    with replaced_folder(folder) as building, curves(building / "curves") as log_step:
+    with kept(scratch) as keeper, replaced_folder(folder) as building, curves(building / "curves") as log_step:
 
         def on_epoch(epoch: Epoch) -> None:
             log_step(
@@ -36,7 +40,7 @@ def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: I
                 }
             )
 
-        train_classifier(encoder, training, validation, recipe, image, device, on_epoch)
+        train_classifier(encoder, training, validation, recipe, image, device, on_epoch, keeper)
         save_encoder(building / "model.safetensors", encoder)
     log.info(
         "wrote %s: %s, %d identities, %d epochs", folder, recipe.backbone, encoder.description.classes, recipe.epochs

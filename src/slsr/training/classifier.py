@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from slsr.losses import soft_cross_entropy
 from slsr.models.encoder import Encoder
 from slsr.params import Image, Optimizer, Recipe
 from slsr.training.launch import autocast
+from slsr.training.resume import Keeper, derived_generator, derived_seed
 from slsr.training.schedule import learning_rate_factor
 
 log = logging.getLogger(__name__)
@@ -72,46 +74,88 @@ def train_classifier(
     image: Image,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    keeper: Keeper | None = None,
 ) -> None:
     """Train an encoder in place; its state after the last epoch is the result.
 
-    A batch is drawn from one shuffled union of all images. An epoch sees each image once.
+    A batch is drawn from one shuffled union of all images. An epoch sees each image once. Order, augmentation and
+    dropout of a step follow from the recipe's seed and the number of the step alone.
 
     Parameters
     ----------
     encoder : with its initial weights
     recipe : epochs, batch size, augmentation, optimiser, schedule, seed
-    on_epoch : called after each epoch
+    on_epoch : called after each epoch, and again for those that a resumed run had behind it
+    keeper : keeps the state of the run, and gives that of an interrupted one
 
     Raises
     ------
     CheckFailed
         The loss became infinite or not a number; the message names epoch and step.
+    Interrupted
+        A signal asked for the end; the state is saved.
     """
     encoder.to(device).to(memory_format=torch.channels_last)
     training = training.to(device)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    torch.manual_seed(recipe.seed)
     optimizer = build_optimizer(encoder, recipe.optimizer)
-    steps = len(batches(torch.arange(len(training.pixels)), recipe.batch_size))
-    with tqdm(total=recipe.epochs * len(training.pixels), desc="train", unit="image", leave=False, disable=None) as bar:
-        for number in range(1, recipe.epochs + 1):
-            order = torch.randperm(len(training.pixels), generator=generator)
-            losses: list[Tensor] = []
-            encoder.train()
-            for step, images in enumerate(batches(order, recipe.batch_size)):
-                factor = learning_rate_factor(
-                    recipe.schedule, (number - 1) * steps + step, steps_an_epoch=steps, epochs=recipe.epochs
-                )
-                set_learning_rate(optimizer, factor)
-                losses.append(_step(encoder, optimizer, training, images, recipe, image, generator))
-                if (step + 1) % STEPS_BETWEEN_CHECKS == 0:
-                    _stop_unless_finite(losses, number)
-                bar.update(len(images))
-            _stop_unless_finite(losses, number)
-            epoch = _finish(encoder, losses, optimizer, validation, number, image, device)
-            log.info("%s", describe(epoch, recipe.epochs))
-            on_epoch(epoch)
+    count = len(training.pixels)
+    steps = len(batches(torch.arange(count), recipe.batch_size))
+    first, losses, epochs = _restore(keeper, encoder, optimizer, device)
+    for epoch in epochs:
+        on_epoch(epoch)
+    with _progress_bar(count, recipe, first // steps) as bar:
+        for step in range(first, steps * recipe.epochs):
+            number, position = divmod(step, steps)
+            if position == 0 or step == first:
+                order = batches(epoch_order(count, recipe.seed, number), recipe.batch_size)
+                encoder.train()
+            set_learning_rate(optimizer, learning_rate_factor(recipe.schedule, step, steps, recipe.epochs))
+            losses.append(_step(encoder, optimizer, training, order[position], recipe, image, step))
+            bar.update(len(order[position]))
+            if position + 1 == steps:
+                epochs.append(_finish(encoder, losses, optimizer, validation, number + 1, image, device))
+                log.info("%s", describe(epochs[-1], recipe.epochs))
+                on_epoch(epochs[-1])
+                losses = []
+            elif (position + 1) % STEPS_BETWEEN_CHECKS == 0:
+                _stop_unless_finite(losses, number + 1)
+            if keeper is not None and keeper.due():
+                keeper.save(_state(encoder, optimizer, step + 1, losses, epochs))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch (0-based) sees the images."""
+    return torch.randperm(count, generator=derived_generator(seed, epoch, 0))
+
+
+def _progress_bar(count: int, recipe: Recipe, done: int) -> tqdm:
+    total = count * recipe.epochs
+    return tqdm(total=total, initial=count * done, desc="train", unit="image", leave=False, disable=None)
+
+
+def _state(
+    encoder: Encoder, optimizer: torch.optim.Optimizer, step: int, losses: list[Tensor], epochs: list[Epoch]
+) -> dict[str, Any]:
+    return {
+        "encoder": encoder.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "losses": [float(loss) for loss in losses],
+        "epochs": [asdict(epoch) for epoch in epochs],
+    }
+
+
+def _restore(
+    keeper: Keeper | None, encoder: Encoder, optimizer: torch.optim.Optimizer, device: torch.device
+) -> tuple[int, list[Tensor], list[Epoch]]:
+    """The step to begin with, the losses of its epoch so far, and the epochs behind."""
+    state = keeper.load() if keeper is not None else None
+    if state is None:
+        return 0, [], []
+    encoder.load_state_dict(state["encoder"])
+    optimizer.load_state_dict(state["optimizer"])
+    losses = [torch.tensor(loss, device=device) for loss in state["losses"]]
+    return state["step"], losses, [Epoch(**epoch) for epoch in state["epochs"]]
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
@@ -154,10 +198,12 @@ def _step(
     images: Tensor,
     recipe: Recipe,
     image: Image,
-    generator: torch.Generator,
+    step: int,
 ) -> Tensor:
     """One update; the loss stays on the device."""
     pixels = training.pixels
+    generator = derived_generator(recipe.seed, step, 1)
+    torch.manual_seed(derived_seed(recipe.seed, step, 2))
     crop = (image.height, image.width)
     draw = draw_augmentation(
         len(images),
@@ -198,6 +244,7 @@ def _finish(
     image: Image,
     device: torch.device,
 ) -> Epoch:
+    _stop_unless_finite(losses, number)
     loss, accuracy = validate(encoder, validation, image, device) if validation is not None else (None, None)
     return Epoch(number, float(torch.stack(losses).mean()), optimizer.param_groups[0]["lr"], loss, accuracy)
 

@@ -1,0 +1,196 @@
+"""The pipeline as a user runs it: real git, real DVC, in a temporary clone."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from safetensors import safe_open
+
+pytestmark = pytest.mark.pipeline
+
+ROOT = Path(__file__).parents[2]
+REGULARIZERS = ("none", "lsro", "slsr")
+
+
+def edit_params(project, text: str, replacement: str) -> None:
+    path = project.folder / "params.yaml"
+    before = path.read_text()
+    assert before.count(text) == 1, text
+    path.write_text(before.replace(text, replacement))
+
+
+def flat(values, prefix: str = "") -> dict:
+    if not isinstance(values, dict):
+        return {prefix[:-1]: values}
+    return {key: leaf for name, value in values.items() for key, leaf in flat(value, f"{prefix}{name}.").items()}
+
+
+def test_a_clone_has_the_sample_without_a_server(fresh_clone):
+    fresh_clone.run("dvc", "pull", "data.dvc")
+    assert (fresh_clone.folder / "data" / "slsr-sample.zip").stat().st_size < 4_000_000
+
+
+def test_params_are_those_of_the_sample_preset(fresh_clone):
+    before = (fresh_clone.folder / "params.yaml").read_text()
+    done = fresh_clone.slsr("preset", "sample")
+    assert done.returncode == 0, done.stderr
+    assert (fresh_clone.folder / "params.yaml").read_text() == before
+
+
+def test_data_of_a_user_is_never_pushed_into_git(fresh_clone):
+    """`push: false` keeps archives out of the remote that lies inside the repository."""
+    fresh_clone.run("dvc", "pull", "data.dvc")
+    (fresh_clone.folder / "data" / "licensed.zip").write_bytes(b"people" * 1000)
+    fresh_clone.run("dvc", "add", "data")
+    out = yaml.safe_load((fresh_clone.folder / "data.dvc").read_text())["outs"][0]
+    assert out["remote"] == "seed"
+    assert out["push"] is False
+    fresh_clone.run("dvc", "push", "data.dvc")
+    assert fresh_clone.run("git", "status", "--porcelain", ".dvcstore").stdout == ""
+    fresh_clone.run("git", "checkout", "data.dvc")
+    fresh_clone.run("dvc", "checkout", "--force", "data.dvc")
+
+
+def test_every_stage_wrote_what_it_says(tiny_run):
+    lock = yaml.safe_load((tiny_run.folder / "dvc.lock").read_text())["stages"]
+    legs = [f"{stage}@{name}" for stage in ("train", "evaluate") for name in REGULARIZERS]
+    single = ["prepare", "train_encoder", "extract_features", "cluster", "train_gan", "generate", "floors", "report"]
+    assert sorted(lock) == sorted(single + legs)
+    for stage in lock.values():
+        for out in stage["outs"]:
+            assert (tiny_run.folder / out["path"]).exists(), out["path"]
+
+
+def test_rows_fit_together(tiny_run):
+    artifacts = tiny_run.folder / "artifacts"
+    train = pq.read_table(artifacts / "prepared" / "train.parquet")
+    features = np.load(artifacts / "features" / "train.npy", allow_pickle=False)
+    assignments = pq.read_table(artifacts / "clusters" / "assignments.parquet")
+    assert features.shape == (len(train), 512)
+    assert assignments.column("name").equals(train.column("name"))
+    assert sorted(set(train.column("label").to_pylist())) == list(range(8))
+
+
+def test_generated_images_carry_the_sparse_label_of_their_cluster(tiny_run):
+    artifacts = tiny_run.folder / "artifacts"
+    assignments = pq.read_table(artifacts / "clusters" / "assignments.parquet").to_pylist()
+    members = {}
+    for row in assignments:
+        members.setdefault(row["cluster"], set()).add(row["label"])
+    generated = pq.read_table(artifacts / "generated" / "images.parquet").to_pylist()
+    assert len(generated) == 24
+    for row in generated:
+        assert row["label_index"] == sorted(members[row["cluster"]])
+        np.testing.assert_allclose(row["label_weight"], 1 / len(members[row["cluster"]]), rtol=1e-6)
+
+
+def test_the_runs_differ(tiny_run):
+    """LSRO and SLSR saw other targets than each other and than the baseline."""
+    weights = []
+    for name in REGULARIZERS:
+        with safe_open(tiny_run.folder / "artifacts" / "train" / name / "model.safetensors", framework="np") as file:
+            weights.append(file.get_tensor("head.4.weight"))
+    assert not np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+
+
+def test_report_prints_what_evaluate_measured(tiny_run):
+    metrics = json.loads((tiny_run.folder / "artifacts/evaluate/slsr/metrics.json").read_text())["single_query"]
+    summary = json.loads((tiny_run.folder / "metrics/summary.json").read_text())
+    assert summary["slsr"]["rank1"] == metrics["rank1"]
+    report = (tiny_run.folder / "metrics/report.md").read_text()
+    assert f"{100 * metrics['map_trapezoid']:.1f} [" in report
+    for name in ("floor: colour histogram", "floor: untrained network", "baseline (none)", "LSRO", "SLSR"):
+        assert f"| {name} |" in report
+
+
+def test_a_second_repro_runs_nothing(tiny_run):
+    assert tiny_run.stages_run() == []
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train_encoder", "extract_features", "cluster", "train_gan", "generate",
+                                   "floors", "train@slsr", "evaluate@slsr", "report"])  # fmt: skip
+def test_a_stage_run_again_writes_the_same_bytes_and_reads_listed_parameters_only(tiny_run, stage):
+    name, *arguments = stage.split("@")
+    recorder = ROOT / "tests" / "pipeline" / "run_recorded.py"
+    done = tiny_run.run("env", "PYTHONPATH=src", sys.executable, str(recorder), name, *arguments)
+    assert tiny_run.run("dvc", "status", "--json").stdout.strip() == "{}"
+    listed = flat(yaml.safe_load((tiny_run.folder / "dvc.lock").read_text())["stages"][stage]["params"]["params.yaml"])
+    read = json.loads(done.stdout.splitlines()[-1])
+    undeclared = [key for key in read if not any(key == one or key.startswith(f"{one}.") for one in listed)]
+    assert undeclared == ALLOWED.get(stage, []), f"{stage} reads parameters that dvc.yaml does not list"
+
+
+# Checked for a contradiction, without an effect on what is written.
+ALLOWED = {"prepare": ["cluster.k", "cluster.sweep"]}
+
+
+def test_one_parameter_runs_exactly_the_stages_that_need_it(tiny_run):
+    edit_params(tiny_run, "k2: 3", "k2: 4")
+    evaluated = [f"evaluate@{name}" for name in REGULARIZERS]
+    assert sorted(tiny_run.stages_run()) == sorted([*evaluated, "report"])
+    edit_params(tiny_run, "k2: 4", "k2: 3")
+    assert tiny_run.stages_run() == ["report"]  # the others come from the run cache; git keeps the report
+
+
+def test_what_concerns_generated_images_leaves_the_baseline_alone(tiny_run):
+    edit_params(tiny_run, "  weight: 1.0 ", "  weight: 0.5 ")
+    changed = json.loads(tiny_run.run("dvc", "status", "--json").stdout)
+    assert sorted(changed) == ["train@lsro", "train@slsr"]
+    edit_params(tiny_run, "  weight: 0.5 ", "  weight: 1.0 ")
+
+
+def test_lost_outputs_come_back_from_the_cache_without_running(tiny_run):
+    shutil.rmtree(tiny_run.folder / "artifacts")
+    assert tiny_run.stages_run() == []
+    assert (tiny_run.folder / "artifacts/train/slsr/model.safetensors").exists()
+
+
+def test_an_experiment_runs_the_code_of_its_own_checkout(tiny_run):
+    """`dvc exp run --queue` works in a temporary checkout; an editable install must not shadow its package."""
+    stage = tiny_run.folder / "src" / "slsr" / "stages" / "report.py"
+    tiny_run.run("git", "add", "--all", ":!data")
+    tiny_run.run("git", "commit", "--quiet", "--message", "tiny")
+    original = stage.read_text()
+    stage.write_text(
+        original.replace("    report = Report(", '    (METRICS / "marker").write_text("x")\n    report = Report(')
+    )
+    assert stage.read_text() != original
+    tiny_run.run("dvc", "exp", "run", "--temp", "--name", "marked")
+    files = tiny_run.run("git", "ls-tree", "-r", "--name-only", "refs/exps/" + _experiment(tiny_run, "marked")).stdout
+    stage.write_text(original)
+    assert not (tiny_run.folder / "metrics" / "marker").exists()
+    assert "metrics/report.md" in files
+
+
+def _experiment(project, name: str) -> str:
+    refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    return next(ref for ref in refs if ref.endswith(f"/{name}")).removeprefix("refs/exps/")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("batch_size: 64", "batch_size: 1"), "batch_size: 1 is not allowed"),
+        (("  k: 2 ", "  k: 7 "), "lacks the chosen k 7"),
+        (("archive: slsr-sample.zip", "archive: absent.zip"), "absent.zip"),
+    ],
+)
+def test_a_mistake_ends_with_one_message_and_leaves_outputs_alone(tiny_run, change, message):
+    table = tiny_run.folder / "artifacts" / "prepared" / "train.parquet"
+    if not table.exists():
+        tiny_run.run("dvc", "checkout")
+    before, text = table.read_bytes(), (tiny_run.folder / "params.yaml").read_text()
+    assert change[0] in text
+    (tiny_run.folder / "params.yaml").write_text(text.replace(*change, 1))
+    done = tiny_run.slsr("prepare")
+    (tiny_run.folder / "params.yaml").write_text(text)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert table.read_bytes() == before

@@ -91,7 +91,8 @@ def make_targets(distributions: Sequence[Sparse], classes: int) -> Targets:
     Raises
     ------
     InputError
-        A distribution names a label outside 0..C-1, has a negative weight, or does not sum to 1 (within 1e-4).
+        A distribution names a label outside 0..C-1 or one twice, has a negative weight or not one for each label, or
+        does not sum to 1 (within 1e-4).
     """
     rows: dict[tuple[bytes, bytes], int] = {}
     row = [rows.setdefault((index.tobytes(), weight.tobytes()), len(rows)) for index, weight in distributions]
@@ -109,6 +110,11 @@ def _check(index: NDArray[np.int32], weight: NDArray[np.float32], classes: int) 
             f"a label distribution names labels {index.tolist()} of 0..{classes - 1}; the generated images come from "
             "another training set: run `dvc repro` to make them anew"
         )
+    if len(np.unique(index)) != len(index) or len(weight) != len(index):
+        raise InputError(
+            f"a label distribution has the weights {weight.tolist()} for the labels {index.tolist()}; it needs one "
+            "weight for each of its labels, each label once"
+        )
     total = float(weight.sum(dtype=np.float64))
-    if weight.min() < 0 or abs(total - 1) > 1e-4:
+    if not (weight.min() >= 0 and abs(total - 1) <= 1e-4):
         raise InputError(f"a label distribution has the weights {weight.tolist()}, sum {total}; they must sum to 1")

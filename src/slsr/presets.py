@@ -61,11 +61,14 @@ def preset_archive(folder: Path, name: str) -> str | None:
 
 def _load(yaml: YAML, path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run this in the root of the project") from error
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(values, MutableMapping):
+        raise InputError(f"{path}: holds {type(values).__name__}, not blocks; see {DEFAULTS}.yaml beside it")
+    return values
 
 
 def _override(values: MutableMapping[str, Any], differences: Any, source: str, prefix: str = "") -> None:
@@ -89,10 +92,10 @@ def write_preset(folder: Path, name: str, target: Path, force: bool = False) -> 
         `target` holds something that no preset renders to, and `force` is not given.
     """
     text = render_preset(folder, name)
-    if target.exists() and not force:
-        present = target.read_text(encoding="utf-8")
-        if present not in {render_preset(folder, other) for other in preset_names(folder)}:
-            raise InputError(
-                f"{target}: holds edits that no preset has; keep a copy of it, or say --force to replace it"
-            )
+    if target.exists() and not force and not _is_rendering(folder, target.read_bytes()):
+        raise InputError(f"{target}: holds edits that no preset has; keep a copy of it, or say --force to replace it")
     write_bytes(target, text.encode())
+
+
+def _is_rendering(folder: Path, content: bytes) -> bool:
+    return any(render_preset(folder, name).encode() == content for name in preset_names(folder))

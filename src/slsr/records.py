@@ -88,7 +88,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises
     ------
     InputError
-        The file is missing, is not Parquet, or lacks a column.
+        The file is missing, is not Parquet, is damaged, or lacks a column.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such table; run `dvc repro` to make it, or `dvc pull` to fetch it")
@@ -96,7 +96,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         missing = set(columns or ()) - set(pq.read_schema(path).names)
         if not missing:
             return pq.read_table(path, columns=list(columns) if columns is not None else None)
-    except pa.ArrowInvalid as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable Parquet table ({error}); make it again with `dvc repro`") from error
     raise InputError(f"{path}: no column {', '.join(sorted(missing))}; make it again with `dvc repro`")
 

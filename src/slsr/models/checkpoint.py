@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from slsr.errors import InputError
+from slsr.files import write_bytes
 
 # The library writes several metadata keys in random order, so there is one, holding JSON with sorted keys.
 KEY = "slsr"
@@ -19,14 +20,8 @@ KEY = "slsr"
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write tensors and what is needed to rebuild their network; the file appears only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        save_file(plain, temporary, metadata={KEY: json.dumps(description, sort_keys=True)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, save(plain, metadata={KEY: json.dumps(description, sort_keys=True)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -41,10 +36,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: no such model; run `dvc repro` to train it, or `dvc pull` to fetch it")
     try:
         with safe_open(path, framework="pt") as file:
-            description = (file.metadata() or {}).get(KEY)
+            text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (SafetensorError, OSError) as error:
+        description = json.loads(text) if text is not None else None
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
     if description is None:
         raise InputError(f"{path}: safetensors, but not a model of this project (no `{KEY}` metadata)")
-    return tensors, json.loads(description)
+    return tensors, description

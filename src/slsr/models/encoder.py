@@ -104,11 +104,15 @@ def load_encoder(path: Path) -> Encoder:
     Raises
     ------
     InputError
-        The file is missing, unreadable, or no encoder.
+        The file is missing, unreadable, no encoder, or of a version with another description or other layers.
     """
     tensors, description = load_checkpoint(path)
     if description.pop("kind", None) != "encoder":
         raise InputError(f"{path}: a model, but no encoder; give the model.safetensors of a trained encoder")
-    encoder = Encoder(EncoderDescription(**(description | {"image": Image(**description["image"])})))
-    encoder.load_state_dict(tensors)
+    try:
+        encoder = Encoder(EncoderDescription(**(description | {"image": Image(**description["image"])})))
+        encoder.load_state_dict(tensors)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path}: an encoder of another version of this project ({first}); train it again") from error
     return encoder.eval()

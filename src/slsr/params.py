@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from slsr.errors import InputError
 
@@ -268,7 +269,7 @@ class Params(Block):
 
 
 def load_params(path: Path) -> Params:
-    """Read and validate a params.yaml.
+    """Read and validate a params.yaml, as YAML 1.2, which is how DVC reads it: 1e-3 is a number, no key stands twice.
 
     Raises
     ------
@@ -279,8 +280,8 @@ def load_params(path: Path) -> Params:
     if not path.is_file():
         raise InputError(f"{path}: no such file; run `slsr preset sample` to write one, or work in the project's root")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML ({error}); mend it, or write it anew with `slsr preset`") from error
     return validate_params(values, str(path))
 
@@ -297,7 +298,8 @@ def validate_params(values: Any, source: str) -> Params:
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
+    unknown = problem["type"] == "extra_forbidden"
+    key = ".".join(str(part) for part in problem["loc"] if unknown or not _is_branch(part))
     value = problem["input"]
     match problem["type"]:
         case "missing":

@@ -222,7 +222,7 @@ def main() -> None:
     logging.getLogger("slsr").setLevel(logging.INFO)
     try:
         with logging_redirect_tqdm():
-            app()
+            _run_app()
     except InputError as error:
         sys.exit(_say(error, 2))
     except CheckFailed as error:
@@ -236,6 +236,16 @@ def main() -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         sys.exit(_say(f"no space left on the disk{where}; free some (`dvc gc -w` drops unused cache) and run again", 2))
+
+
+def _run_app() -> None:
+    """Typer turns Ctrl-C into an exit with 130, which says nothing."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == 130:
+            raise KeyboardInterrupt from end
+        raise
 
 
 def _say(message: object, code: int) -> int:

@@ -21,7 +21,9 @@ Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Regularizer = Literal["none", "lsro", "slsr"]
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
-DiscriminatorBatchNorm = Literal["all-but-first", "all"]
+DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
+GanLoss = Literal["cross-entropy", "hinge"]
+GanAugmentation = Literal["colour", "translation", "cutout"]
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -183,14 +185,19 @@ class Gan(Block):
     width: Annotated[int, Field(ge=32)]
     latent: Count
     channels: Annotated[int, Field(ge=4)]
+    parent_epochs: Annotated[int, Field(ge=0)]
     epochs: Count
     minimum_steps: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
+    loss: GanLoss
     learning_rate: Positive
     beta1: Annotated[float, Field(ge=0, lt=1)]
     generator_steps: Count
     discriminator_activation: DiscriminatorActivation
     discriminator_batch_norm: DiscriminatorBatchNorm
+    spectral_norm: bool
+    r1: Annotated[float, Field(ge=0)]
+    augmentation: list[GanAugmentation]
     ema: Annotated[float, Field(ge=0, lt=1)]
     precision: Precision
     deterministic: bool
@@ -202,15 +209,26 @@ class Gan(Block):
             raise ValueError(
                 f"height x width = {self.height}x{self.width}: both must be multiples of 16 (four stride-2 layers)"
             )
+        if len(set(self.augmentation)) != len(self.augmentation):
+            raise ValueError(f"augmentation {self.augmentation} names one twice; name each once")
         return self
 
 
+class Alarms(Block):
+    """Limits beyond which generated images are called collapsed or memorised."""
+
+    coverage: Share
+    duplicates: Share
+    copies: Share
+
+
 class Generate(Block):
-    """How many images come out of the generators, and how they are stored."""
+    """How many images come out of the generators, how they are stored, and when their quality sounds an alarm."""
 
     images: Count
     allocation: Literal["equal", "proportional"]
     jpeg_quality: Annotated[int, Field(ge=50, le=100)]
+    alarms: Alarms
     seed: Seed
 
 

@@ -1,0 +1,204 @@
+"""Deep convolutional GAN (Radford, Metz and Chintala, ICLR 2016) with 5x5 kernels, as in the paper's section 4.1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from slsr.errors import InputError
+from slsr.images.decoding import Pixels
+from slsr.models.checkpoint import load_checkpoint, save_checkpoint
+from slsr.params import DiscriminatorActivation, DiscriminatorBatchNorm
+
+# Images go through a generator so many at a time, always: the last bits of a convolution depend on its batch size.
+SAMPLING_BATCH = 64
+
+
+@dataclass(frozen=True)
+class GeneratorDescription:
+    """What is needed to rebuild a generator: the size of its images, of its noise, and its width."""
+
+    height: int
+    width: int
+    latent: int
+    channels: int
+
+
+class Generator(nn.Module):
+    """Noise to images: a linear layer to height/16 x width/16, then four 5x5 stride-2 transposed convolutions.
+
+    With 64 channels and 128x128 images the maps are 8x8x512, 16x16x256, 32x32x128, 64x64x64 and 128x128x3. Batch norm
+    and ReLU follow each layer but the last, which has tanh.
+    """
+
+    def __init__(self, description: GeneratorDescription) -> None:
+        super().__init__()
+        self.description = description
+        channels, start = description.channels, (description.height // 16, description.width // 16)
+        self.start = nn.Sequential(
+            nn.Linear(description.latent, 8 * channels * start[0] * start[1], bias=False),
+            nn.Unflatten(1, (8 * channels, *start)),
+        )
+        widths = [8 * channels, 4 * channels, 2 * channels, channels]
+        self.layers = nn.Sequential(
+            *[
+                nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True), _double(width, after, bias=after == 3))
+                for width, after in zip(widths, [*widths[1:], 3], strict=True)
+            ],
+            nn.Tanh(),
+        )
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """[B, latent] to [B, 3, height, width] in (-1, 1)."""
+        images: Tensor = self.layers(self.start(noise))
+        return images
+
+
+def _double(inputs: int, outputs: int, bias: bool) -> nn.ConvTranspose2d:
+    """Twice the height and width; a bias before batch norm would do nothing."""
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)
+
+
+class Discriminator(nn.Module):
+    """Images to the logit of being real: four 5x5 stride-2 convolutions (c, 2c, 4c, 8c channels), then a linear layer.
+
+    Parameters
+    ----------
+    height, width : of the images, multiples of 16
+    channels : c
+    activation : `leaky-relu` (slope 0.2, the DCGAN publication's advice) or `relu` (the paper's text)
+    batch_norm : `all-but-first` (the DCGAN publication's advice), `all` (the paper's text) or `none`
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        activation: DiscriminatorActivation = "leaky-relu",
+        batch_norm: DiscriminatorBatchNorm = "all-but-first",
+    ) -> None:
+        super().__init__()
+        widths = [3, channels, 2 * channels, 4 * channels, 8 * channels]
+        layers: list[nn.Module] = []
+        for number, (inputs, outputs) in enumerate(pairwise(widths)):
+            normed = batch_norm == "all" or (batch_norm == "all-but-first" and number > 0)
+            layers.append(nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=not normed))
+            layers += [nn.BatchNorm2d(outputs)] if normed else []
+            layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.2, inplace=True))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * channels * height * width // 256, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, height, width] in [-1, 1] to logits, [B]."""
+        logits: Tensor = self.layers(images)
+        return logits.squeeze(1)
+
+
+def initialise(network: nn.Module, randomness: torch.Generator) -> None:
+    """Draw weights as the DCGAN publication does: normal with deviation 0.02 (around 1 for batch norm), biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02, generator=randomness)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=randomness)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def bound_layers(discriminator: Discriminator, seed: int) -> None:
+    """Divide each layer's weight by its spectral norm, in place (Miyato et al., ICLR 2018)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in list(discriminator.modules()):
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.utils.parametrizations.spectral_norm(module)
+
+
+@torch.no_grad()
+def measure_batch_norm(generator: Generator, noise: Tensor, batch_size: int) -> None:
+    """Set the batch norms' mean and variance to their averages over batches of noise, and switch to evaluation mode.
+
+    The running averages that training leaves mix the statistics of many past weights, and an averaged generator has
+    none of its own; these are those of the weights as they are, so that evaluation draws what training saw.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    generator.train()
+    for batch in noise.split(batch_size):
+        if len(batch) == batch_size:
+            generator(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()
+
+
+def draw_noise(seed: tuple[int, ...], count: int, latent: int) -> Tensor:
+    """Uniform noise on [-1, 1), float32 [count, latent] on the CPU; row i depends on the seed and i alone."""
+    stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    return torch.from_numpy(stream.uniform(-1.0, 1.0, (count, latent)).astype(np.float32))
+
+
+def draw_images(generator: Generator, noise: Tensor) -> Pixels:
+    """Images of a generator in evaluation mode, uint8 [N, H, W, 3]; each depends on its row of noise alone."""
+    batches = list(iterate_images(generator, noise))
+    size = (0, generator.description.height, generator.description.width, 3)
+    return np.concatenate(batches) if batches else np.empty(size, np.uint8)
+
+
+@torch.inference_mode()
+def iterate_images(generator: Generator, noise: Tensor) -> Iterator[Pixels]:
+    """The same images, `SAMPLING_BATCH` at a time; the last batch is filled up, so that its size changes nothing."""
+    device = next(generator.parameters()).device
+    for batch in noise.split(SAMPLING_BATCH):
+        padded = torch.cat([batch, batch.new_zeros(SAMPLING_BATCH - len(batch), noise.shape[1])])
+        yield to_pixels(generator(padded.to(device)))[: len(batch)]
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """Float [N, 3, H, W] in [-1, 1] to uint8 [N, H, W, 3]."""
+    scaled = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1], on the same device."""
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def save_generator(path: Path, generator: Generator, extra: Mapping[str, Any]) -> None:
+    """Write a generator with its description, and what else is to be known of it, as safetensors."""
+    description = asdict(generator.description) | {"kind": "dcgan", "extra": dict(extra)}
+    save_checkpoint(path, generator.state_dict(), description)
+
+
+def load_generator(path: Path) -> Generator:
+    """Read a generator, on the CPU and in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        The file is missing, unreadable, or no generator.
+    """
+    tensors, description = load_checkpoint(path)
+    if description.pop("kind", None) != "dcgan":
+        raise InputError(f"{path}: a model, but no generator; make it again with `dvc repro`")
+    description.pop("extra", None)
+    generator = Generator(GeneratorDescription(**description))
+    try:
+        generator.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path}: its tensors do not fit its description; make it again with `dvc repro`") from error
+    return generator.eval()

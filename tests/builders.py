@@ -17,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from slsr.datasets.collection import Collection, Entry
 from slsr.params import Params, validate_params
 
 ROOT = Path(__file__).parents[1]
@@ -98,12 +99,13 @@ def duke_files(root: str = "DukeMTMC-reID/") -> dict[str, bytes]:
     return {root + name: picture(number, width=14 + number, height=40) for number, name in enumerate(names)}
 
 
-def viper_files(people: int = 8, root: str = "VIPeR/") -> dict[str, bytes]:
-    return {
-        f"{root}cam_{camera}/{person:03d}_{angle}.bmp": picture(2 * person + angle % 2, 48, 128, form="BMP")
-        for person in range(people)
-        for camera, angle in (("a", 45), ("b", 135))
-    }
+def viper_names(people: int, root: str = "VIPeR/") -> list[str]:
+    places = (("a", 45), ("b", 135))
+    return [f"{root}cam_{camera}/{person:03d}_{angle}.bmp" for person in range(people) for camera, angle in places]
+
+
+def viper_files(people: int = 8) -> dict[str, bytes]:
+    return {name: picture(number, 48, 128, form="BMP") for number, name in enumerate(viper_names(people))}
 
 
 def np_files(root: str = "cuhk03-np/") -> dict[str, bytes]:
@@ -156,6 +158,25 @@ def write_cuhk03_mat(
     with path.open("r+b") as start:
         start.write(MAT_HEADER.ljust(124) + b"\x00\x02IM")
     return path
+
+
+def entry(
+    split: Any, identity: int, camera: int = 1, number: int = 0, group: str | None = None, name: str | None = None
+) -> Entry:
+    name = name or f"{identity:04d}_c{camera}_{number}.jpg"
+    return Entry(split, name, identity, camera, f"{split}/{name}", 1000, group)
+
+
+BASE_ENTRIES = [
+    *(entry("train", identity, camera) for identity in (20, 3, 7) for camera in (1, 2, 3)),
+    *(entry("query", identity, 1) for identity in (5, 11)),
+    *(entry("gallery", identity, 2) for identity in (5, 11, 30, 0, -1)),
+    *(entry("multi_query", identity, camera) for identity in (5, 20) for camera in (1, 2)),
+]
+
+
+def entry_collection(entries: Sequence[Entry], own: bool = False) -> Collection:
+    return Collection("data/x.zip", entries, lambda source: b"", own=own)
 
 
 def params(dataset: Mapping[str, Any], **blocks: Mapping[str, Any]) -> Params:

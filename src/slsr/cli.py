@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ import typer
 
 from slsr.errors import CheckFailed, InputError, Interrupted
 
+STAGES_IN_PROCESSES = {"train_encoder", "train", "train_gan", "extract_features", "evaluate"}
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
 
@@ -38,7 +40,19 @@ def _run_stage(name: str, *arguments: str) -> None:
     from slsr.params import load_params
 
     params = load_params(PARAMS)
+    if name in STAGES_IN_PROCESSES:
+        _in_processes()
     importlib.import_module(f"slsr.stages.{name}").run(params, *arguments)
+
+
+def _in_processes() -> None:
+    """Hand over to one process a device, unless this is one of them or one is enough."""
+    from slsr.training.launch import join_processes, launched, processes_wanted, start_processes
+
+    if launched(os.environ):
+        join_processes(os.environ)
+    elif (count := processes_wanted(os.environ)) > 1:
+        sys.exit(start_processes(count, sys.argv[1:]))
 
 
 def _regularizer(name: str) -> str:
@@ -249,7 +263,12 @@ def _run_app() -> None:
 
 
 def _say(message: object, code: int) -> int:
-    print(f"slsr: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK")
+    print(f"slsr: {message}" if rank is None else f"slsr, process {rank}: {message}", file=sys.stderr)
+    if rank is not None:
+        from slsr.training.launch import write_status
+
+        write_status(code)
     return code
 
 

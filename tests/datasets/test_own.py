@@ -66,7 +66,7 @@ def test_groups_are_read(tmp_path):
 
 def test_images_that_the_table_does_not_name(tmp_path):
     path = table_zip(tmp_path, csv_bytes(), images=IMAGES | {"photos/z.jpg": picture(0)})
-    assert read(path, "table", tmp_path).notes == ["1 images are not in people.csv and are left out"]
+    assert read(path, "table", tmp_path).notes == ["images that people.csv does not name, left out: 1"]
 
 
 def bad(row, column, value):

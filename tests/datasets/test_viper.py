@@ -46,7 +46,7 @@ def test_a_person_of_one_camera_is_left_out_and_said(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(4) | {"VIPeR/cam_a/100_0.bmp": picture(0, form="BMP")})
     with open_collection(path, Choice("viper", split=1), tmp_path) as collection:
         assert 101 not in {entry.identity for entry in collection.entries}
-        assert collection.notes == ["1 people seen by one camera only are left out"]
+        assert collection.notes == ["people seen by one camera only, left out: 1"]
 
 
 def test_name_that_does_not_parse(tmp_path):

@@ -93,6 +93,14 @@ def test_facts():
     assert facts["skipped_unreadable"] == {}
 
 
+def test_a_query_without_multi_query_images_switches_that_evaluation_off():
+    files = market_files()
+    del files["Market/gt_bbox/0005_c2s1_000003_00.jpg"]
+    facts = run(files)
+    assert facts["evaluation"]["multi_query"] is False
+    assert facts["queries_without_multi_query_images"] == 1
+
+
 def test_two_identities_of_one_image_are_counted():
     files = market_files()
     files[TRAIN + "0007_c3s1_000001_01.jpg"] = files[TRAIN + "0002_c2s1_000005_01.jpg"]

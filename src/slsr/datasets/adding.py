@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from slsr.datasets.archive import PIECE, open_archive
 from slsr.datasets.catalogue import CATALOGUE
+from slsr.datasets.collection import counted
 from slsr.datasets.cuhk03 import MAT_NAME, find_mat, is_mat
 from slsr.datasets.readers import recognise
 from slsr.datasets.survey import Survey, survey
@@ -88,8 +89,13 @@ def add_archive(
     if target.parent != root / DATA:
         raise InputError(f"--name {name}: must be a file name, without folders")
     _restore_data(root)
-    _place(source, found, target, link)
-    _track(root)
+    placed = _place(source, found, target, link)
+    try:
+        _track(root)
+    except BaseException:
+        if placed:
+            target.unlink()
+        raise
     return Added(target, found, _checksum_warnings(source, found))
 
 
@@ -126,8 +132,8 @@ def _require_usable(source: Path, found: Survey, allow_unreadable: bool) -> None
     if found.unreadable and not allow_unreadable:
         first = next(iter(found.unreadable.values()))
         raise InputError(
-            f"{source}: {len(found.unreadable)} unreadable images, as {first}; nothing was added: mend the archive, or "
-            "say --allow-unreadable to leave them out"
+            f"{source}: {counted(len(found.unreadable), 'unreadable image')}, as {first}; nothing was added: "
+            "mend the archive, or say --allow-unreadable to leave them out"
         )
 
 
@@ -169,8 +175,8 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _place(source: Path, found: Survey, target: Path, link: bool) -> None:
-    """Put the archive at `target` under a temporary name, then rename; nothing is ever overwritten."""
+def _place(source: Path, found: Survey, target: Path, link: bool) -> bool:
+    """Put the archive at `target` and say so, or find it there; nothing is ever overwritten."""
     file = _single_file(source)
     if link and file is None:
         raise InputError(f"{source}: not one file: it has to be packed and cannot be linked; leave out --link")
@@ -178,15 +184,14 @@ def _place(source: Path, found: Survey, target: Path, link: bool) -> None:
     try:
         if file is None:
             _pack(source, found, partial)
-        elif target.exists() and filecmp.cmp(file, target, shallow=False):
-            return
         elif not target.exists():
             _link(file, partial) if link else _copy(file, partial)
-        if target.exists():
-            if file is None and filecmp.cmp(partial, target, shallow=False):
-                return
-            raise InputError(f"{target}: another file is there; remove it first, or give --name another file name")
-        partial.rename(target)
+        if not target.exists():
+            partial.rename(target)
+            return True
+        if filecmp.cmp(file or partial, target, shallow=False):
+            return False
+        raise InputError(f"{target}: another file is there; remove it first, or give --name another file name")
     finally:
         partial.unlink(missing_ok=True)
 

@@ -108,7 +108,7 @@ def _folder_sizes(folder: Path) -> dict[str, int]:
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     if not path.is_file():
-        raise InputError(f"{path}: no such file; put the archive there with `slsr data add`, or mend the path")
+        raise InputError(f"{path}: no such file or folder; mend the path")
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

@@ -102,6 +102,12 @@ def queries_without_match(tables: Mapping[Table, Sequence[Entry]]) -> list[str]:
     return [entry.name for entry in tables["query"] if not cameras[entry.identity] - {entry.camera}]
 
 
+def queries_without_pool(tables: Mapping[Table, Sequence[Entry]]) -> list[str]:
+    """Names of the queries of whose identity and camera there is no multi-query image."""
+    pooled = {(entry.identity, entry.camera) for entry in tables["multi_query"]}
+    return [entry.name for entry in tables["query"] if (entry.identity, entry.camera) not in pooled]
+
+
 def _draw(count: int, *key: object) -> int:
     """A number below `count` from the key alone, the same with every version of every library."""
     digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()

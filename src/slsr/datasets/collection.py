@@ -83,3 +83,8 @@ class Collection:
     ignored: Mapping[str, int] = field(default_factory=dict)
     own: bool = False
     notes: Sequence[str] = ()
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 image`, `2 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from slsr.datasets.arrangement import TABLES, Arrangement, Table, queries_without_match
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry
+from slsr.datasets.arrangement import TABLES, Arrangement, Table, queries_without_match, queries_without_pool
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
 from slsr.datasets.inspection import Inspection
 
 Inspections = Mapping[Table, Sequence[Inspection]]
@@ -33,6 +33,7 @@ def describe(
     """
     tables = arrangement.tables
     unmatched = queries_without_match(tables)
+    unpooled = queries_without_pool(tables)
     modes = Counter(inspection.mode for table in TABLES for inspection in inspections[table])
     return {
         "splits": {name: describe_table(tables[name], inspections[name]) for name in TABLES},
@@ -40,13 +41,14 @@ def describe(
         "gallery_identities_without_query": len(_people(tables["gallery"]) - _people(tables["query"])),
         "identities_with_one_training_image": list(arrangement.single_image),
         "queries_without_match": {"count": len(unmatched), "examples": unmatched[:EXAMPLES]},
+        "queries_without_multi_query_images": len(unpooled) if tables["multi_query"] else None,
         "duplicates": find_duplicates(tables, inspections, collection.evaluation.protocol == "cross-camera"),
         "skipped_unreadable": dict(sorted(skipped.items())),
         "converted_to_rgb": {mode: count for mode, count in sorted(modes.items()) if mode != "RGB"},
         "left_out": dict(arrangement.left_out),
         "ignored_files": dict(collection.ignored),
         "notes": list(collection.notes),
-        "evaluation": {**asdict(collection.evaluation), "multi_query": bool(tables["multi_query"])},
+        "evaluation": {**asdict(collection.evaluation), "multi_query": bool(tables["query"]) and not unpooled},
     }
 
 
@@ -109,20 +111,26 @@ def summarise(facts: Mapping[str, Any]) -> list[str]:
     """What a user should look at in the facts, a line each."""
     lines = list(facts["notes"])
     if single := facts["identities_with_one_training_image"]:
-        lines.append(f"{len(single)} training identities have one image; it stays in training: {_shown(single)}")
+        lines.append(f"training identities with one image, which stays in training: {_shown(single)}")
+    if count := facts["queries_without_multi_query_images"]:
+        lines.append(f"{_queries(count)} without multi-query images: multi-query evaluation is left out")
     if count := facts["queries_without_match"]["count"]:
-        lines.append(f"{count} queries have no right match in another camera; evaluation leaves them out")
+        lines.append(f"{_queries(count)} without a right match in another camera: evaluation leaves them out")
     for pair, found in facts["duplicates"]["across_splits"].items():
-        lines.append(f"{found['count']} images are in both {pair}, as {found['examples'][0]}")
+        lines.append(f"identical images in {pair}: {found['count']}, as {found['examples'][0]}")
     if count := facts["duplicates"]["of_two_identities"]["count"]:
-        lines.append(f"{count} pairs of identical images have two identities")
+        lines.append(f"{counted(count, 'pair')} of identical images with two identities")
     if skipped := facts["skipped_unreadable"]:
-        lines.append(f"{len(skipped)} unreadable images are skipped")
+        lines.append(f"{counted(len(skipped), 'unreadable image')} skipped")
     for mode, count in facts["converted_to_rgb"].items():
-        lines.append(f"{count} images of mode {mode} are converted to RGB when used")
+        lines.append(f"{counted(count, 'image')} of mode {mode}, converted to RGB when used")
     for reason, count in facts["left_out"].items():
-        lines.append(f"{count} images left out: {reason}")
+        lines.append(f"{counted(count, 'image')} left out: {reason}")
     return lines
+
+
+def _queries(count: int) -> str:
+    return counted(count, "query", "queries")
 
 
 def _shown(values: Sequence[int]) -> str:

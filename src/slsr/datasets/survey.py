@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
 from slsr.datasets.catalogue import CATALOGUE, Counts
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
 from slsr.datasets.facts import describe, summarise
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
 from slsr.datasets.readers import Choice, open_collection, recognise
@@ -90,7 +90,7 @@ def render_list(data: Path, used: str | None) -> str:
         if known.remark:
             lines.append(f"  {'':11} {known.remark}")
     archives = sorted(path for path in data.glob("*") if not path.name.startswith(".")) if data.is_dir() else []
-    lines += ["", f"In {data}/ ({'* is used by params.yaml' if archives else 'nothing yet: `dvc pull data.dvc`'}):"]
+    lines += ["", f"In {data}/ ({'* is what params.yaml names' if archives else 'nothing yet: `dvc pull data.dvc`'}):"]
     for path in archives:
         size = f"{path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else "folder"
         lines.append(f"{'*' if path.name == used else ' '} {path.name:34} {_recognised(path):34} {size}")
@@ -99,7 +99,7 @@ def render_list(data: Path, used: str | None) -> str:
 
 def _recognised(path: Path) -> str:
     try:
-        return CATALOGUE[recognise(path).name].title
+        return f"packed as {CATALOGUE[recognise(path).name].title}"
     except InputError:
         return "not recognised"
 
@@ -133,14 +133,14 @@ def render_survey(found: Survey) -> str:
         *_render_counts(facts["splits"]),
         "",
         *_render_differences(found),
-        "",
         *_render_histogram("images per training identity", found.images_per_identity["train"]),
         *_render_histogram("images per identity in the gallery", found.images_per_identity["gallery"]),
         *_render_findings(facts),
         *(f"PROBLEM: {problem}" for problem in found.problems),
     ]
     if found.unreadable:
-        lines += [f"PROBLEM: {len(found.unreadable)} unreadable images; set dataset.unreadable_images: skip, or mend:"]
+        count = counted(len(found.unreadable), "unreadable image")
+        lines.append(f"PROBLEM: {count}; set dataset.unreadable_images: skip, or mend:")
         lines += [f"  {reason}" for reason in list(found.unreadable.values())[:10]]
     return "\n".join(lines)
 
@@ -183,7 +183,9 @@ def _render_differences(found: Survey) -> Iterator[str]:
     if found.differences():
         yield f"beside the published counts of {CATALOGUE[found.choice.name].title}:"
     for split, differences in found.differences().items():
-        yield f"  x {split}: {', '.join(differences)}" if differences else f"  ✓ {split}: the published counts"
+        yield f"  ✗ {split}: {', '.join(differences)}" if differences else f"  ✓ {split}: the same"
+    if found.differences():
+        yield ""
 
 
 def _render_histogram(title: str, values: Sequence[int]) -> Iterator[str]:

@@ -49,7 +49,7 @@ def read_table_of_images(archive: Archive) -> Collection:
         archive.read,
         ignored=count_ignored(archive, used),
         own=True,
-        notes=[f"{unnamed} images are not in {table} and are left out"] if unnamed else [],
+        notes=[f"images that {table} does not name, left out: {unnamed}"] if unnamed else [],
     )
 
 

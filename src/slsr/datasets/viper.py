@@ -31,14 +31,15 @@ def read_viper(archive: Archive, split: int) -> Collection:
     InputError
         A camera's folder is missing, or an image's name does not say its number.
     """
-    images = list(_images(archive, viper_root(archive)))
+    root = viper_root(archive)
+    images = list(_images(archive, root))
     seen = {camera: {identity for _, identity, of in images if of == camera} for camera in CAMERAS.values()}
-    pairs = sorted(seen[1] & seen[2])
-    test = split_identities(pairs, split)
+    pairs = seen[1] & seen[2]
+    test = split_identities(sorted(pairs), split)
     entries = [
-        Entry(part, source.removeprefix(viper_root(archive)), identity, camera, source, archive.sizes[source])
+        Entry(part, source.removeprefix(root), identity, camera, source, archive.sizes[source])
         for source, identity, camera in images
-        if identity in seen[1] & seen[2]
+        if identity in pairs
         for part in _parts(identity in test)
     ]
     unpaired = len(seen[1] ^ seen[2])
@@ -48,7 +49,7 @@ def read_viper(archive: Archive, split: int) -> Collection:
         archive.read,
         evaluation=Evaluation("single-gallery-shot", "both"),
         ignored=count_ignored(archive, {entry.source for entry in entries}),
-        notes=[f"{unpaired} people seen by one camera only are left out"] if unpaired else [],
+        notes=[f"people seen by one camera only, left out: {unpaired}"] if unpaired else [],
     )
 
 

@@ -1,0 +1,216 @@
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from builders import market_files, np_files, picture, viper_names, write_cuhk03_mat, write_folder, write_zip
+from test_cuhk03 import small_cells
+
+from slsr.datasets import adding
+from slsr.datasets.adding import add_archive, next_steps
+from slsr.errors import InputError
+
+TABLE = b"path,identity,camera,split\n" + b"".join(
+    b"p/%s.jpg,%d,%d,%s\n" % row
+    for row in [(b"a", 1, 1, b"train"), (b"b", 2, 1, b"train"), (b"c", 3, 1, b"query"), (b"d", 3, 2, b"gallery")]
+)
+TABLE_FILES = {"people.csv": TABLE, "notes.txt": b"private", **{f"p/{n}.jpg": picture(ord(n)) for n in "abcdz"}}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A project with a DVC repository, a remote in it, and a tracked archive."""
+    root = tmp_path_factory.mktemp("template") / "project"
+    (root / ".dvc").mkdir(parents=True)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / ".dvc/config").write_text("[core]\n    remote = seed\n['remote \"seed\"']\n    url = ../.dvcstore\n")
+    write_zip(root / "data/sample.zip", {"a.txt": b"sample"})
+    run_dvc(root, "add", "-q", "data")
+    annotate(root, remote="seed", push=False)
+    return root
+
+
+@pytest.fixture
+def root(template, tmp_path):
+    """A copy of the project."""
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """A project whose DVC calls are recorded instead of made."""
+    root = tmp_path / "bare"
+    (root / ".dvc").mkdir(parents=True)
+    (root / "data").mkdir()
+    (root / "data.dvc").write_text("outs:\n- path: data\n  push: false\n")
+    calls = []
+    monkeypatch.setattr(adding, "_dvc", lambda root, *arguments: calls.append(arguments))
+    yield root
+    assert set(calls) <= {("add", "data")}
+
+
+def run_dvc(root, *arguments):
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=True, capture_output=True)
+
+
+def annotate(root, **values):
+    content = yaml.safe_load((root / "data.dvc").read_text())
+    content["outs"][0] |= values
+    (root / "data.dvc").write_text(yaml.safe_dump(content))
+
+
+def tracked(root):
+    return yaml.safe_load((root / "data.dvc").read_text())["outs"][0]
+
+
+def test_added_archive_is_tracked_and_never_pushed(root, tmp_path):
+    before = tracked(root)
+    source = write_zip(tmp_path / "mine.zip", market_files())
+    added = add_archive(source, root)
+    assert added.target == root / "data/mine.zip"
+    assert added.target.read_bytes() == source.read_bytes()
+    after = tracked(root)
+    assert after["nfiles"] == 2
+    assert after["md5"] != before["md5"]
+    assert (after["remote"], after["push"]) == ("seed", False)
+    run_dvc(root, "push", "-q")
+    assert not (root / ".dvcstore").exists()
+    assert added.warnings[0].startswith("not the published counts: train: images 9 instead of 12,936")
+
+
+def test_push_is_switched_off_where_it_was_on(root, tmp_path):
+    annotate(root, push=True)
+    add_archive(write_zip(tmp_path / "mine.zip", market_files()), root)
+    assert tracked(root)["push"] is False
+
+
+def test_absent_data_is_pulled_before(root, tmp_path):
+    shutil.rmtree(root / "data")
+    add_archive(write_zip(tmp_path / "mine.zip", market_files()), root)
+    assert sorted(path.name for path in (root / "data").iterdir()) == ["mine.zip", "sample.zip"]
+
+
+def test_failing_dvc_leaves_data_as_it_was(root, tmp_path):
+    (root / "data.dvc").write_text("no: yaml: [")
+    with pytest.raises(InputError, match=r"`dvc add data` failed"):
+        add_archive(write_zip(tmp_path / "mine.zip", market_files()), root)
+    assert [path.name for path in (root / "data").iterdir()] == ["sample.zip"]
+
+
+def test_outside_a_project(tmp_path):
+    with pytest.raises(InputError, match="no DVC repository; run this in the root of the project"):
+        add_archive(write_zip(tmp_path / "mine.zip", market_files()), tmp_path)
+
+
+def test_same_file_again_is_fine_and_another_is_refused(bare, tmp_path):
+    source = write_zip(tmp_path / "mine.zip", market_files())
+    add_archive(source, bare)
+    before = (bare / "data/mine.zip").stat().st_mtime_ns
+    add_archive(source, bare)
+    assert (bare / "data/mine.zip").stat().st_mtime_ns == before
+
+
+def test_another_file_is_never_overwritten(bare, tmp_path):
+    (bare / "data/mine.zip").write_bytes(b"precious")
+    source = write_zip(tmp_path / "mine.zip", market_files())
+    with pytest.raises(InputError, match=r"data/mine\.zip: another file is there; .*--name"):
+        add_archive(source, bare)
+    assert (bare / "data/mine.zip").read_bytes() == b"precious"
+    assert add_archive(source, bare, name="other.zip").target.name == "other.zip"
+
+
+@pytest.mark.parametrize("name", ["../x.zip", "a/b.zip", "/tmp/x.zip"])
+def test_name_stays_in_data(bare, tmp_path, name):
+    with pytest.raises(InputError, match="must be a file name, without folders"):
+        add_archive(write_zip(tmp_path / "mine.zip", market_files()), bare, name=name)
+
+
+def test_published_name_where_the_counts_are_the_published_ones(bare, tmp_path):
+    files = dict.fromkeys(viper_names(632), picture(0, 4, 8, form="BMP"))
+    added = add_archive(write_zip(tmp_path / "download.zip", files), bare)
+    assert added.target.name == "VIPeR.v1.0.zip"
+    assert added.warnings[0].startswith("md5 ")
+    assert next_steps(added, "viper", "VIPeR.v1.0.zip") == [
+        "slsr preset viper",
+        "git add data.dvc params.yaml",
+        "make repro",
+    ]
+
+
+def test_link_shares_the_file(bare, tmp_path):
+    source = write_zip(tmp_path / "mine.zip", market_files())
+    target = add_archive(source, bare, link=True).target
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_ino == source.stat().st_ino or target.stat().st_dev == source.stat().st_dev
+
+
+def test_a_table_is_packed_with_the_images_it_names(bare, tmp_path):
+    folder = write_folder(tmp_path / "own", TABLE_FILES)
+    added = add_archive(folder / "people.csv", bare)
+    with zipfile.ZipFile(added.target) as packed:
+        assert packed.namelist() == ["p/a.jpg", "p/b.jpg", "p/c.jpg", "p/d.jpg", "people.csv"]
+        assert packed.read("p/a.jpg") == TABLE_FILES["p/a.jpg"]
+    again = add_archive(folder / "people.csv", bare)
+    assert again.target == added.target, "the same bytes each time, so that nothing is overwritten"
+    assert next_steps(added, None, None) == [
+        "slsr preset market1501",
+        "in params.yaml, block dataset:",
+        "    name: table",
+        "    archive: people.zip",
+        "git add data.dvc params.yaml",
+        "make repro",
+    ]
+    with pytest.raises(InputError, match="cannot be linked; leave out --link"):
+        add_archive(folder / "people.csv", bare, name="linked.zip", link=True)
+
+
+def test_an_unpacked_folder_is_packed(bare, tmp_path):
+    folder = write_folder(tmp_path / "Market", market_files(""))
+    added = add_archive(folder, bare)
+    assert added.target == bare / "data/Market.zip"
+    assert add_archive(added.target, bare, name="Market.zip").survey.facts == added.survey.facts
+
+
+def test_mat_and_np_keep_their_own_names(bare, tmp_path):
+    cells = {boxes: small_cells() for boxes in ("detected", "labeled")}
+    folder = tmp_path / "cuhk03_release"
+    folder.mkdir()
+    write_cuhk03_mat(folder / "cuhk-03.mat", cells, [[(1, 1)]] * 20)
+    assert add_archive(folder / "cuhk-03.mat", bare).target.name == "cuhk-03.mat"
+    assert add_archive(folder, bare).target.name == "cuhk-03.mat"
+    added = add_archive(write_zip(tmp_path / "np.zip", np_files()), bare)
+    assert added.target.name == "cuhk03-np.zip"
+    assert next_steps(added, "cuhk03", "cuhk03_release.zip")[1:6] == [
+        "in params.yaml, block dataset:",
+        "    archive: cuhk03-np.zip",
+        "    protocol: np",
+        "    boxes: detected",
+        "    split: null",
+    ]
+
+
+def test_unreadable_images_only_where_allowed(bare, tmp_path):
+    files = market_files() | {"Market/bounding_box_train/0002_c2s1_000009_01.jpg": b"no image"}
+    source = write_zip(tmp_path / "mine.zip", files)
+    with pytest.raises(InputError, match=r"1 unreadable image, as .*000009_01\.jpg.*--allow-unreadable"):
+        add_archive(source, bare)
+    assert not list((bare / "data").iterdir())
+    added = add_archive(source, bare, allow_unreadable=True)
+    assert "    unreadable_images: skip" in next_steps(added, "market1501", "x.zip")
+
+
+def test_a_leak_is_never_added(bare, tmp_path):
+    files = market_files() | {"Market/bounding_box_test/0002_c1s1_000001_09.jpg": picture(0)}
+    with pytest.raises(InputError, match=r"identity 2 is both in training and test.*nothing was added"):
+        add_archive(write_zip(tmp_path / "mine.zip", files), bare)
+    assert not list((bare / "data").iterdir())
+
+
+def test_no_room(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10})())
+    with pytest.raises(InputError, match=r"needed \(the file and DVC's copy\)"):
+        add_archive(write_zip(tmp_path / "mine.zip", market_files()), bare)
+    assert not list((bare / "data").iterdir())

@@ -1,0 +1,40 @@
+"""Fixtures that many tests share; the functions behind them are in tiny.py."""
+
+import copy
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import hypothesis
+import pytest
+
+# No deadline, since the machine may be shared, and the same examples in every run.
+hypothesis.settings.register_profile("slsr", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("slsr")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tiny tensors: threads cost more than they bring."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def values():
+    """The parsed presets/defaults.yaml, to be changed at will."""
+    from tiny import DEFAULTS
+
+    return copy.deepcopy(DEFAULTS)
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """`resnet18` becomes two small convolutions of 16 channels, so that a training run takes a moment."""
+    from tiny import build_tiny_backbone
+
+    from slsr.models import encoder
+
+    monkeypatch.setattr(encoder, "build_backbone", build_tiny_backbone)
+    monkeypatch.setitem(encoder.FEATURE_WIDTH, "resnet18", 16)

@@ -1,0 +1,224 @@
+"""The command line: exit codes, one message instead of a traceback, and nothing heavy for `--help`."""
+
+import errno
+import importlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import ROOT
+
+from slsr import cli, presets
+from slsr.errors import CheckFailed, InputError, Interrupted
+
+STAGES = {
+    "prepare": [],
+    "train-encoder": [],
+    "extract-features": [],
+    "cluster": [],
+    "train-gan": [],
+    "generate": [],
+    "floors": [],
+    "train": ["slsr"],
+    "evaluate": ["lsro"],
+    "report": [],
+}
+
+
+@pytest.fixture
+def slsr(monkeypatch, capsys, tmp_path):
+    """A function: run a command in an empty folder; exit code, stdout, stderr. Logging is put back afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.getLogger("slsr"), "level", logging.NOTSET)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["slsr", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def with_presets(tmp_path):
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    return presets.render_preset(ROOT / "presets", "sample")
+
+
+@pytest.fixture
+def with_params(tmp_path, rendered):
+    (tmp_path / "params.yaml").write_text(rendered, encoding="utf-8")
+
+
+def raising(error):
+    def stage(*arguments):
+        raise error
+
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("params.yaml: epochs: -1 is not allowed"), 2),
+        (CheckFailed("the loss is nan in epoch 3"), 1),
+        (Interrupted("interrupted in step 7; the same command goes on"), 130),
+    ],
+)
+def test_an_error_is_one_message_and_an_exit_code(slsr, monkeypatch, error, code):
+    monkeypatch.setattr(cli, "_run_stage", raising(error))
+    assert slsr("prepare") == (code, "", f"slsr: {error}\n")
+
+
+def test_control_c_says_so(slsr, monkeypatch):
+    monkeypatch.setattr(cli, "_run_stage", raising(KeyboardInterrupt()))
+    code, out, err = slsr("prepare")
+    assert (code, out) == (130, "")
+    assert err.strip() == "slsr: interrupted; nothing half-written was left behind"
+
+
+def test_a_full_disk_is_said_and_the_old_file_stays(slsr, monkeypatch, with_presets):
+    assert slsr("preset", "sample")[0] == 0
+    before = Path("params.yaml").read_bytes()
+
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, out, err = slsr("preset", "market1501")
+    assert (code, out) == (2, "")
+    assert err.startswith("slsr: no space left on the disk")
+    assert "params.yaml" in err
+    assert len(err.splitlines()) == 1
+    assert Path("params.yaml").read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["params.yaml", "presets"]
+
+
+def test_a_full_disk_without_a_file_name_is_said_too(slsr, monkeypatch):
+    monkeypatch.setattr(cli, "_run_stage", raising(OSError(errno.ENOSPC, "Error writing bytes to file")))
+    code, _, err = slsr("cluster")
+    assert code == 2
+    assert err.startswith("slsr: no space left on the disk;")
+
+
+def test_other_failures_of_the_system_are_not_passed_off_as_a_full_disk(slsr, monkeypatch):
+    monkeypatch.setattr(cli, "_run_stage", raising(OSError(errno.EIO, "input/output error")))
+    with pytest.raises(OSError, match="input/output"):
+        slsr("prepare")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_without_parameters_says_what_to_do(slsr, stage):
+    code, out, err = slsr(stage, *STAGES[stage])
+    assert (code, out) == (2, "")
+    assert "params.yaml: no such file" in err
+    assert "slsr preset" in err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_wrong_parameter_stops_every_stage_before_it_begins(slsr, monkeypatch, with_params, stage):
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("  flip: true", "  flipp: true"), encoding="utf-8")
+    monkeypatch.setattr(importlib, "import_module", raising(AssertionError("the stage was loaded")))
+    code, out, err = slsr(stage, *STAGES[stage])
+    assert (code, out) == (2, "")
+    assert "evaluate.flipp: unknown key (value True)" in err
+    assert "evaluate.flip: missing" in err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_command_runs_the_stage_of_its_name_with_the_parameters(slsr, monkeypatch, with_params, stage):
+    seen = []
+
+    class Stage:
+        @staticmethod
+        def run(params, *arguments):
+            seen.append((params.dataset.archive, *arguments))
+
+    def load(name):
+        seen.append(name)
+        return Stage
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    code, _, err = slsr(stage, *STAGES[stage])
+    assert (code, err) == (0, "")
+    assert seen == [f"slsr.stages.{stage.replace('-', '_')}", ("slsr-sample.zip", *STAGES[stage])]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_command_has_its_stage(stage):
+    assert (ROOT / f"src/slsr/stages/{stage.replace('-', '_')}.py").is_file()
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_an_unknown_regularizer_lists_the_known_ones(slsr, stage):
+    code, _, err = slsr(stage, "mixup")
+    assert code == 2
+    assert err == "slsr: regularizer 'mixup': choose one of none, lsro, slsr\n"
+    assert slsr(stage)[0] == 2
+
+
+def test_preset_lists_and_writes(slsr, with_presets):
+    assert slsr("preset") == (0, "\n".join(presets.preset_names(Path("presets"))) + "\n", "")
+    assert slsr("preset", "sample") == (0, "wrote params.yaml from the preset sample\n", "")
+    Path("params.yaml").write_text("mine: 1\n", encoding="utf-8")
+    code, _, err = slsr("preset", "sample")
+    assert code == 2
+    assert "--force" in err
+    assert Path("params.yaml").read_text(encoding="utf-8") == "mine: 1\n"
+    assert slsr("preset", "sample", "--force")[0] == 0
+    assert Path("params.yaml").read_text(encoding="utf-8") == presets.render_preset(Path("presets"), "sample")
+
+
+def test_preset_outside_of_the_project_says_so(slsr):
+    code, _, err = slsr("preset", "sample")
+    assert code == 2
+    assert "preset 'sample'" in err
+
+
+def run_python(program, *arguments, cwd):
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+HELP = """
+import sys
+import slsr, slsr.cli
+sys.argv = ["slsr", "--help"]
+try:
+    slsr.cli.main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+print("LOADED", *(name for name in ("torch", "torchvision", "sklearn", "matplotlib", "pyarrow") if name in sys.modules))
+"""
+
+
+def test_help_loads_nothing_heavy_and_names_every_command(tmp_path):
+    done = run_python(HELP, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text, loaded = done.stdout.split("LOADED")
+    assert loaded.split() == []
+    for command in [*STAGES, "preset", "sample"]:
+        assert f" {command} " in text
+
+
+def test_the_installed_command_ends_without_a_traceback(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "slsr", "cluster"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("slsr: params.yaml: no such file")
+    assert len(done.stderr.splitlines()) == 1

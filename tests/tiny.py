@@ -1,0 +1,63 @@
+"""Parameters, images and networks so small that a test of training takes a moment."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from ruamel.yaml import YAML
+from torch import nn
+
+from slsr.images.loading import LabelledImages
+from slsr.params import Image, Recipe
+
+ROOT = Path(__file__).parents[1]
+DEFAULTS = YAML(typ="safe", pure=True).load((ROOT / "presets/defaults.yaml").read_text(encoding="utf-8"))
+
+
+def make_image(**differences):
+    """Images of 36x36 pixels, cropped to 32x32."""
+    values = DEFAULTS["image"] | {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36}
+    return Image.model_validate(values | {"test": "centre-crop"} | differences)
+
+
+def make_recipe(optimizer=None, schedule=None, **differences):
+    """SGD at a constant rate, two epochs of batches of 8, without augmentation."""
+    values = {key: value for key, value in DEFAULTS["train"].items() if key in Recipe.model_fields}
+    values |= {"backbone": "resnet18", "weights": "none", "head": "plain", "epochs": 2, "batch_size": 8, "seed": 1}
+    values |= {"random_crop": False, "horizontal_flip": False, "random_erasing": 0.0} | differences
+    values["optimizer"] = values["optimizer"] | {"name": "sgd"} | (optimizer or {})
+    values["schedule"] = values["schedule"] | {"name": "constant"} | (schedule or {})
+    return Recipe.model_validate(values)
+
+
+def build_tiny_backbone(name="resnet18"):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    )
+
+
+def encode(pixels, form="PNG", **options):
+    """One image, uint8 [H, W(, channels)], as the bytes of a file."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def noise(count, height=36, width=36, seed=0):
+    """uint8 [count, height, width, 3]"""
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def coloured(labels, height=36, width=36, seed=0):
+    """Labelled images that anything can learn: each label a colour of its own, with noise."""
+    colours = np.random.default_rng(99).integers(40, 216, (int(max(labels)) + 1, 3))
+    grain = np.random.default_rng(seed).normal(0, 12, (len(labels), height, width, 3))
+    pixels = np.clip(colours[np.asarray(labels)][:, None, None] + grain, 0, 255).astype(np.uint8)
+    return LabelledImages(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64))

@@ -5,6 +5,7 @@ from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
 from slsr.retrieval.protocols import both_directions, over_splits, pool_queries, random_splits, single_gallery_shot
 from slsr.retrieval.ranking import Evaluation, TopMatches, evaluate, evaluate_distances, top_matches
+from slsr.retrieval.reranking import evaluate_reranked, rerank
 
 __all__ = [
     "Evaluation",
@@ -16,12 +17,14 @@ __all__ = [
     "euclidean_distances",
     "evaluate",
     "evaluate_distances",
+    "evaluate_reranked",
     "headline",
     "intervals",
     "over_splits",
     "paired_differences",
     "pool_queries",
     "random_splits",
+    "rerank",
     "single_gallery_shot",
     "top_matches",
 ]

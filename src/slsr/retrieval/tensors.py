@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import Floats, check_features, complain, is_tensor
+from slsr.retrieval.distances import Floats, block_rows, check_features, complain, is_tensor
+from slsr.retrieval.encoding import Encoding, Parameters, encode, subtract_overlap
 from slsr.retrieval.matching import Integers, Ragged
+from slsr.retrieval.neighbours import SPARE_NEIGHBOURS, Indices, NeighbourTable
+from slsr.retrieval.workers import Workers
+
+PAIRS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFeatures:
+    """Features [n, D] and, in float64, the factor [n] and squared length [n] that they have in a comparison."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    squared: torch.Tensor
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The features of these rows as they are compared, in float64."""
+        return self.values[rows].double() * self.scale[rows, None]
 
 
 class TensorDistances:
@@ -17,27 +37,39 @@ class TensorDistances:
     def __init__(
         self, query: torch.Tensor, gallery: torch.Tensor, normalize: bool, gallery_rows: Integers | None
     ) -> None:
-        self._query, self._gallery = feature_pair(query, gallery, normalize, gallery_rows)
-        self.shape = (len(self._query), len(self._gallery))
-        self._squared = squared_lengths(self._gallery)
-        self.gallery_scale = torch.full_like(self._squared, -2)
-        self.gallery_terms = torch.zeros_like(self._squared) if normalize else self._squared
+        self.query, self.gallery = feature_pair(query, gallery, normalize, gallery_rows)
+        self.shape = (len(self.query.values), len(self.gallery.values))
+        dtype = self.query.values.dtype
+        self.gallery_scale = (self.gallery.scale * (-1 if normalize else -2)).to(dtype)
+        self.gallery_terms = (torch.zeros_like(self.gallery.squared) if normalize else self.gallery.squared).to(dtype)
 
     def order(self, start: int, stop: int) -> torch.Tensor:
         """`q.g` of the queries `start:stop`."""
-        return self._query[start:stop] @ self._gallery.T
+        return self.query.values[start:stop] @ self.gallery.values.T
 
     def rows(self, queries: Integers) -> Floats:
         """Euclidean distances, [len(queries), G]."""
-        query = self._query[torch.as_tensor(queries, device=self._query.device)]
-        squared = squared_lengths(query)[:, None] + self._squared - 2 * (query @ self._gallery.T)
-        return np.asarray(squared.clamp(min=0).sqrt().cpu())
+        return np.asarray(self.squared(queries).clamp(min=0).sqrt().cpu())
+
+    def squared(self, queries: Integers) -> torch.Tensor:
+        """Squared Euclidean distances, [len(queries), G]."""
+        rows = torch.as_tensor(queries, device=self.query.values.device)
+        return squared_distances(self.query, rows, self.gallery)
+
+
+def squared_distances(one: TensorFeatures, rows: torch.Tensor, other: TensorFeatures) -> torch.Tensor:
+    """Squared Euclidean distances of some rows to all of another list, in the precision of the features."""
+    dtype = one.values.dtype
+    products = (one.values[rows] @ other.values.T).mul_(other.scale.to(dtype))
+    return (one.squared[rows, None].to(dtype) - products.mul_(2 * one.scale[rows, None].to(dtype))) + other.squared.to(
+        dtype
+    )
 
 
 def feature_pair(
     query: torch.Tensor, gallery: torch.Tensor, normalize: bool, gallery_rows: Integers | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both sides in one type, checked, scaled to length 1 with `normalize`; errors as `distances.feature_pair`."""
+) -> tuple[TensorFeatures, TensorFeatures]:
+    """Both sides in one type, checked and measured; errors as `distances.feature_pair`."""
     if not is_tensor(gallery) or query.device != gallery.device:
         raise InputError("query_features and gallery_features must be tensors on the same device")
     check_features(tuple(query.shape), tuple(gallery.shape))
@@ -46,32 +78,36 @@ def feature_pair(
             raise InputError(f"{name} is of type {features.dtype}; features must be floating-point numbers")
     dtype = torch.promote_types(torch.float32, torch.promote_types(query.dtype, gallery.dtype))
     return (
-        _prepared("query_features", query, dtype, normalize),
-        _prepared("gallery_features", gallery, dtype, normalize, gallery_rows),
+        _measured("query_features", query, dtype, normalize),
+        _measured("gallery_features", gallery, dtype, normalize, gallery_rows),
     )
 
 
-def _prepared(
+def _measured(
     name: str, features: torch.Tensor, dtype: torch.dtype, normalize: bool, rows: Integers | None = None
-) -> torch.Tensor:
+) -> TensorFeatures:
     chosen = features.detach() if rows is None else features.detach()[torch.as_tensor(rows, device=features.device)]
-    chosen = chosen.to(dtype)
-    largest = chosen.abs().amax(dim=1, keepdim=True)
+    values = chosen.to(dtype)
+    largest = values.abs().amax(dim=1, keepdim=True)
     complain(name, _rows_where(~torch.isfinite(largest)), "NaN or infinite features", rows)
     if not normalize:
-        return chosen
+        squared = squared_lengths(values)
+        return TensorFeatures(values, torch.ones_like(squared), squared)
     complain(name, _rows_where(largest == 0), "zero vectors, which have no direction,", rows)
-    scaled = chosen / largest
-    return scaled.div_(torch.linalg.vector_norm(scaled, dim=1, keepdim=True))
+    values = torch.ldexp(values, -torch.frexp(largest).exponent)
+    return TensorFeatures(
+        values, squared_lengths(values).rsqrt(), torch.ones(len(values), dtype=torch.float64, device=values.device)
+    )
 
 
 def _rows_where(wrong: torch.Tensor) -> Integers:
     return np.asarray(wrong[:, 0].nonzero()[:, 0].cpu())
 
 
-def squared_lengths(features: torch.Tensor) -> torch.Tensor:
-    """|x|^2 of every row."""
-    return torch.einsum("nd,nd->n", features, features)
+def squared_lengths(values: torch.Tensor) -> torch.Tensor:
+    """|x|^2 of every row, in float64."""
+    parts = values.split(block_rows(values.shape[1], 8))
+    return torch.cat([part.double().square().sum(dim=1) for part in parts])
 
 
 def rank_block(
@@ -140,3 +176,88 @@ def _ties_before(
     codes = (group(query, other) + other).sort().values
     own = group(owner, image)
     return torch.searchsorted(codes, own + image) - torch.searchsorted(codes, own)
+
+
+def reranked(query: torch.Tensor, gallery: torch.Tensor, parameters: Parameters, normalize: bool) -> TensorReranked:
+    """Re-ranked distances of torch features, see `reranking.rerank`.
+
+    Products of features, and everything of the size of a block of them, stay on the device; the short lists of
+    neighbours are encoded on the CPU.
+    """
+    plain = TensorDistances(query, gallery, normalize, None)
+    images = TensorFeatures(
+        *(
+            torch.cat([getattr(side, part) for side in (plain.query, plain.gallery)])
+            for part in ("values", "scale", "squared")
+        )
+    )
+    table = neighbours(images, max(parameters.cuts))
+
+    def pair_distances(first: Indices, second: Indices) -> NDArray[np.float64]:
+        one, other = (torch.as_tensor(index, dtype=torch.int64, device=query.device) for index in (first, second))
+        return exact_distances(images, one, other).cpu().numpy()
+
+    with Workers() as workers:
+        encoding = encode(table, parameters, len(query), pair_distances, workers)
+    return TensorReranked(plain, table.furthest[: len(query)], encoding, parameters.lambda_)
+
+
+class TensorReranked:
+    """Re-ranked distances of torch features, see `reranking.rerank`."""
+
+    def __init__(
+        self, plain: TensorDistances, furthest: NDArray[np.float64], encoding: Encoding, lambda_: float
+    ) -> None:
+        self._plain, self._encoding, self._lambda = plain, encoding, lambda_
+        self.shape = plain.shape
+        self.gallery_scale = self.gallery_terms = None
+        self._slope = np.divide(lambda_, furthest, out=np.zeros_like(furthest), where=furthest > 0)
+
+    def order(self, start: int, stop: int) -> torch.Tensor:
+        """Re-ranked distances of the queries `start:stop`, [stop - start, G]."""
+        return self._of(np.arange(start, stop))
+
+    def rows(self, queries: Integers) -> Floats:
+        """Re-ranked distances of these queries, [len(queries), G]."""
+        return np.asarray(self._of(queries).cpu())
+
+    def _of(self, queries: Integers) -> torch.Tensor:
+        distances = self._plain.squared(queries)
+        gain = np.zeros(distances.shape, np.float32 if distances.dtype == torch.float32 else np.float64)
+        with Workers() as workers:
+            subtract_overlap(self._encoding, queries, 1 - self._lambda, gain, workers)
+        slope = torch.as_tensor(self._slope[queries], dtype=distances.dtype, device=distances.device)
+        return (
+            distances.mul_(slope[:, None]).add_(1 - self._lambda).add_(torch.as_tensor(gain, device=distances.device))
+        )
+
+
+def neighbours(images: TensorFeatures, count: int) -> NeighbourTable:
+    """The nearest images of each and the distance of the furthest; see `neighbours.Images.neighbours`.
+
+    Candidates come from a blocked product in the precision of the features and are sorted by float64 distances.
+    """
+    total = len(images.values)
+    length = min(count + SPARE_NEIGHBOURS, total)
+    nearest, distances, furthest = [], [], []
+    for rows in torch.arange(total, device=images.values.device).split(block_rows(total, images.values.itemsize)):
+        block = squared_distances(images, rows, images)
+        furthest.append(block.amax(dim=1))
+        block[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
+        candidates = block.topk(length, dim=1, largest=False).indices.sort(dim=1).values
+        exact = exact_distances(images, rows.repeat_interleave(length), candidates.reshape(-1)).reshape(-1, length)
+        exact[candidates == rows[:, None]] = -1
+        exact, order = exact.sort(dim=1, stable=True)
+        nearest.append(candidates.gather(1, order))
+        distances.append(exact.clamp(min=0))
+    return NeighbourTable(
+        torch.cat(nearest).to(torch.int32).cpu().numpy(),
+        torch.cat(distances).to(images.values.dtype).cpu().numpy(),
+        torch.cat(furthest).double().clamp(min=0).cpu().numpy(),
+    )
+
+
+def exact_distances(images: TensorFeatures, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Squared distances of pairs of images, in float64."""
+    parts = zip(first.split(PAIRS_AT_ONCE), second.split(PAIRS_AT_ONCE), strict=True)
+    return torch.cat([(images.of(one) - images.of(other)).square().sum(dim=1) for one, other in parts])

@@ -1,0 +1,148 @@
+"""k-reciprocal re-ranking of a gallery.
+
+Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with k-reciprocal Encoding (2017). The function is that of
+the authors' own code, on squared Euclidean distances d of all N = Q + G images, each row divided by its maximum. It is
+computed here in memory O(N k): a blocked product of the features, of which symmetry spares half, keeps each image's
+nearest neighbours and its furthest distance; what follows works on short lists; and the distances of a block of queries
+are multiplied again when they are asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slsr.retrieval.distances import ArrayDistances, DistanceRows, Floats, feature_pair, is_tensor
+from slsr.retrieval.encoding import Encoding, Parameters, encode, subtract_overlap
+from slsr.retrieval.matching import Integers, Labels
+from slsr.retrieval.neighbours import Images
+from slsr.retrieval.ranking import Evaluation, check_fit, evaluate_distances
+from slsr.retrieval.workers import Workers, compiled
+
+
+def rerank(
+    query_features: Any,
+    gallery_features: Any,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_: float = 0.3,
+    normalize: bool = True,
+) -> DistanceRows:
+    """Re-ranked distances of every query to every gallery image, any rows of which can be asked for.
+
+    With N(i, k) the k + 1 nearest images of i, itself the first, and R(i, k) those of them that have i among theirs:
+
+    - R*(i) = R(i, k1), and R(j, k1 / 2) for every j in R(i, k1) more than 2/3 of which lies in R(i, k1);
+    - V_i = exp(-d(i, j) / max_l d(i, l)) for j in R*(i), 0 elsewhere, divided by its sum;
+    - V_i is then replaced by the mean of V over the k2 nearest images of i, itself the first;
+    - Jaccard distance J(i, j) = 1 - sum_l min(V_il, V_jl) / sum_l max(V_il, V_jl);
+    - the result is (1 - lambda) J(q, g) + lambda d(q, g) / max_l d(q, l).
+
+    Parameters
+    ----------
+    query_features, gallery_features
+        [Q, D] and [G, D], float16, float32 or float64; numpy arrays, or torch tensors, which stay on their device.
+    k1, k2, lambda_
+        As in the publication.
+    normalize
+        Compare the features as if each were scaled to length 1.
+
+    Returns
+    -------
+    What `evaluate_distances` and `top_matches` take, of shape (Q, G).
+
+    Raises
+    ------
+    InputError
+        Features that do not fit, are not finite or cannot be normalised; parameters out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = np.random.default_rng(0).standard_normal((30, 8))
+    >>> reranked = rerank(features[:4], features[4:], k1=6, k2=2)
+    >>> reranked.rows(np.array([0, 3])).shape
+    (2, 26)
+    """
+    parameters = Parameters(k1, k2, lambda_)
+    if is_tensor(query_features):
+        from slsr.retrieval import tensors
+
+        return tensors.reranked(query_features, gallery_features, parameters, normalize)
+    images = Images(*feature_pair(query_features, gallery_features, normalize))
+    with Workers() as workers:
+        table = images.neighbours(parameters.cuts, workers)
+        encoding = encode(table, parameters, images.queries, images.pair_distances, workers)
+    return ArrayReranked(images, table.furthest[: images.queries], encoding, parameters.lambda_)
+
+
+def evaluate_reranked(
+    query_features: Any,
+    gallery_features: Any,
+    labels: Labels,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_: float = 0.3,
+    normalize: bool = True,
+    junk: bool = True,
+) -> Evaluation:
+    """Rank the gallery for each query by re-ranked distance; see `rerank` and `evaluate`.
+
+    Parameters
+    ----------
+    junk
+        Whether gallery images of identity -1, which are never ranked, take part as neighbours, as in the authors' code.
+    """
+    check_fit((len(query_features), len(gallery_features)), labels)
+    if not junk and not labels.kept.all():
+        kept = np.flatnonzero(labels.kept)
+        gallery_features, ranked = gallery_features[kept], labels.with_gallery(kept)
+    else:
+        ranked = labels
+    reranked = rerank(query_features, gallery_features, k1=k1, k2=k2, lambda_=lambda_, normalize=normalize)
+    result = evaluate_distances(reranked, ranked)
+    return Evaluation(result.offsets, result.ranks, labels.gallery)
+
+
+class ArrayReranked:
+    """Re-ranked distances of numpy features, see `rerank`."""
+
+    def __init__(self, images: Images, furthest: NDArray[np.float64], encoding: Encoding, lambda_: float) -> None:
+        self._plain = ArrayDistances(images.query, images.gallery)
+        self._images, self._encoding, self._lambda = images, encoding, lambda_
+        self.shape = self._plain.shape
+        self.gallery_scale = self.gallery_terms = None
+        slope = np.divide(lambda_, furthest, out=np.zeros_like(furthest), where=furthest > 0)
+        self._base = 1 - lambda_ + slope * images.query.constants
+        self._slope = 2 * slope * images.query.scale
+
+    def order(self, start: int, stop: int) -> Floats:
+        """Re-ranked distances of the queries `start:stop`, [stop - start, G]."""
+        return self._finished(np.arange(start, stop), self._plain.order(start, stop))
+
+    def rows(self, queries: Integers) -> Floats:
+        """Re-ranked distances of these queries, [len(queries), G]."""
+        return self._finished(queries, self._images.query.values[queries] @ self._images.gallery.values.T)
+
+    def _finished(self, queries: Integers, products: Floats) -> Floats:
+        base, slope = (values[queries].astype(products.dtype) for values in (self._base, self._slope))
+        with Workers() as workers:
+            scales = (base, slope, self._plain.gallery_scale, self._plain.gallery_terms)
+            workers.run(_mix, len(queries), products, *scales)
+            subtract_overlap(self._encoding, queries, 1 - self._lambda, products, workers)
+        return products
+
+
+def _mix_rows(start: int, stop: int, block: Floats, base: Floats, slope: Floats, scale: Floats, terms: Floats) -> None:
+    """Turn products into re-ranked distances as they are without common neighbours: `1 - lambda + lambda d / max d`."""
+    for query in range(start, stop):
+        row = block[query]
+        for image in range(len(row)):
+            row[image] = base[query] + slope[query] * (row[image] * scale[image] + terms[image])
+
+
+_mix = compiled(_mix_rows)

@@ -40,6 +40,10 @@ class Draw:
     erase_height: Tensor
     erase_width: Tensor
 
+    def rows(self, rows: slice) -> Draw:
+        """The choices for some of the images."""
+        return Draw(**{name: value[rows] for name, value in vars(self).items()})
+
     def to(self, device: torch.device) -> Draw:
         """The same choices on a device, without waiting for the copy."""
         return Draw(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from slsr.images.decoding import decode_resized
 from slsr.params import Image
-from slsr.records import read_table
+from slsr.records import column_numpy, read_table
 
 log = logging.getLogger(__name__)
 
@@ -24,21 +25,29 @@ class LabelledImages:
     labels: Tensor
 
 
-def load_pixels(path: Path, image: Image) -> Tensor:
-    """Decode the images of a table once, resized: uint8 [N, resize_height, resize_width, 3]."""
-    table = read_table(path, ["image", "name"])
-    pixels = decode_resized(
-        table.column("image").to_pylist(),
-        image.resize_height,
-        image.resize_width,
-        image.interpolation,
-        table.column("name").to_pylist(),
-    )
-    log.info("read %s: %s images", path, f"{len(pixels):,}")
+def load_pixels(paths: Sequence[Path], image: Image) -> Tensor:
+    """Decode the images of some tables once, resized, one table after the other.
+
+    Returns
+    -------
+    uint8 [N, resize_height, resize_width, 3]
+    """
+    encoded: list[bytes] = []
+    names: list[str] = []
+    for path in paths:
+        table = read_table(path, ["image", "name"])
+        encoded += table.column("image").to_pylist()
+        names += table.column("name").to_pylist()
+        log.info("read %s: %s images", path, f"{len(table):,}")
+    pixels = decode_resized(encoded, image.resize_height, image.resize_width, image.interpolation, names)
     return torch.from_numpy(pixels)
+
+
+def read_labels(path: Path) -> Tensor:
+    """The labels of a training table, int64 [N]."""
+    return torch.from_numpy(column_numpy(read_table(path, ["label"]), "label").astype("int64"))
 
 
 def load_labelled(path: Path, image: Image) -> LabelledImages:
     """Decode the images of a training table, with their labels."""
-    labels = read_table(path, ["label"]).column("label").to_numpy().astype("int64")
-    return LabelledImages(load_pixels(path, image), torch.from_numpy(labels))
+    return LabelledImages(load_pixels([path], image), read_labels(path))

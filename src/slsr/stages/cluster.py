@@ -109,8 +109,6 @@ def _draw_members(path: Path, train: pa.Table, features: NDArray[np.float32], ch
         distances = np.linalg.norm(features[members] - centroid, axis=1)
         ordered = members[np.argsort(distances, kind="stable")]
         shown = ordered[np.unique(np.linspace(0, len(ordered) - 1, MEMBERS_SHOWN).astype(int))]
-        pixels = decode_resized(
-            [train.column("image")[int(row)].as_py() for row in shown], *PICTURE_SIZE
-        )
+        pixels = decode_resized([train.column("image")[int(row)].as_py() for row in shown], *PICTURE_SIZE)
         rows.append(SheetRow(f"cluster {cluster}\n{len(members):,} images", pixels))
     draw_sheet(path, rows[:20], "members of each cluster, nearest to its centroid first")

@@ -31,6 +31,7 @@ from slsr.stages.measures import (
 from slsr.stages.paths import EVALUATED, FACTS, GALLERY_TABLE, MULTI_QUERY_TABLE, QUERY_TABLE, TRAINED
 from slsr.training.features import extract_features
 from slsr.training.launch import prepare_device
+from slsr.training.processes import is_first
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,10 @@ def run(params: Params, regularizer: Regularizer) -> None:
     labels = labels_of(query, gallery)
     device = prepare_device(params.train.precision, params.train.deterministic)
     query_features, gallery_features = (_features(encoder, images, params, device) for images in (query, gallery))
+    pooled = _pooled(encoder, query, params, device) if protocol["multi_query"] else None
+    if not is_first():
+        return
     if protocol["protocol"] == "cross-camera":
-        pooled = _pooled(encoder, query, params, device) if protocol["multi_query"] else None
         rankings = all_rankings(query_features, gallery_features, labels, pooled, params.evaluate)
         measured = described(rankings, params.evaluate)
     else:

@@ -11,6 +11,7 @@ from slsr.records import read_table
 from slsr.stages.paths import ENCODER_MODEL, TRAIN_FEATURES, TRAIN_TABLE
 from slsr.training.features import extract_features
 from slsr.training.launch import prepare_device
+from slsr.training.processes import is_first
 
 log = logging.getLogger(__name__)
 
@@ -32,5 +33,7 @@ def run(params: Params) -> None:
         batch_size=params.evaluate.batch_size,
         precision=params.encoder.precision,
     )
+    if not is_first():
+        return
     write_npy(TRAIN_FEATURES, features)
     log.info("wrote %s: %d x %d", TRAIN_FEATURES, *features.shape)

@@ -23,11 +23,11 @@ from slsr.retrieval import (
     headline,
     intervals,
     pool_queries,
-    rerank,
     single_gallery_shot,
 )
 from slsr.retrieval.distances import DistanceRows
 from slsr.retrieval.ranking import CMC_RANKS
+from slsr.retrieval.reranking import rerank
 
 CMC_DEPTH = 50
 
@@ -99,9 +99,7 @@ def reranked_distances(
         raise InputError(
             f"evaluate.rerank.k1: {choice.k1} neighbours of {labels.queries + len(rows)} images; choose a smaller k1"
         )
-    distances = rerank(
-        query_features, gallery_features[rows], k1=choice.k1, k2=choice.k2, lambda_value=choice.lambda_value
-    )
+    distances = rerank(query_features, gallery_features[rows], k1=choice.k1, k2=choice.k2, lambda_=choice.lambda_value)
     return distances, labels.with_gallery(rows), rows
 
 

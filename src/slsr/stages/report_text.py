@@ -148,3 +148,53 @@ def _clusters(clusters: Mapping[str, Any]) -> str:
 
 def _silhouette(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+MEASURES = {
+    "kernel": "KID (kernel distance)",
+    "coverage": "coverage",
+    "recall": "recall",
+    "precision": "precision",
+    "density": "density",
+    "duplicates": "duplicates",
+    "copies": "copies of training images",
+}
+
+
+def _generated(quality: Mapping[str, Any]) -> str:
+    overall = quality["overall"]
+    spaces = [space for space in ("handcrafted", "encoder") if space in overall]
+    rows = [
+        [title, *(_measured(overall[space].get(name)) for space in spaces)]
+        for name, title in MEASURES.items()
+        if any(name in overall[space] for space in spaces)
+    ]
+    consistency = quality["cluster_consistency"]
+    note = (
+        f"{overall['generated']:,} generated images against {overall['real']:,} real ones, in a space of colours and "
+        "edges and in the encoder's; in brackets the floor, the same measure of real images against real ones. "
+        f"{_percent(consistency['value'])} of the generated images lie nearest to the centroid of their own cluster "
+        f"(real ones: {_percent(consistency['floor'])})."
+    )
+    alarms = [f"- {_alarm(alarm)}" for alarm in quality["alarms"]] or ["No alarm."]
+    parts = [note, table(["", *(f"{space} space" for space in spaces)], rows), "Alarms:", "\n".join(alarms)]
+    return "\n\n".join(parts)
+
+
+def _measured(found: Mapping[str, float | None] | None) -> str:
+    if found is None or found["value"] is None:
+        return "-"
+    floor = "" if found["floor"] is None else f" [{found['floor']:.3f}]"
+    return f"{found['value']:.3f}{floor}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _alarm(alarm: Mapping[str, Any]) -> str:
+    where = "all clusters" if alarm["cluster"] is None else f"cluster {alarm['cluster']}"
+    return (
+        f"{where}, {alarm['space']} space: {alarm['alarm']} ({alarm['measure']} {alarm['value']:.3f}, "
+        f"limit {alarm['limit']:g})"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from slsr.errors import InputError
-from slsr.images.loading import load_labelled, load_pixels
+from slsr.images.loading import load_pixels, read_labels
 from slsr.labels import Sparse, lsr, lsro, make_targets
 from slsr.params import Params, Regularizer
 from slsr.records import read_table
@@ -17,21 +17,20 @@ from slsr.training.classifier import TrainingSet
 
 def run(params: Params, regularizer: Regularizer) -> None:
     """Read train and validation tables and generated images, write `artifacts/train/<regularizer>/`."""
-    real = load_labelled(TRAIN_TABLE, params.image)
-    classes = int(real.labels.max()) + 1
-    pixels = [real.pixels]
-    distributions = [lsr(int(label), classes, params.train.label_smoothing) for label in real.labels]
-    weights = [torch.ones(len(real.labels))]
-    inputs, blocks = [TRAIN_TABLE, VALIDATION_TABLE], [params.image, params.train]
+    labels = read_labels(TRAIN_TABLE)
+    classes = int(labels.max()) + 1
+    distributions = [lsr(int(label), classes, params.train.label_smoothing) for label in labels]
+    weights = [torch.ones(len(labels))]
+    tables, blocks = [TRAIN_TABLE], [params.image, params.train]
     if regularizer != "none":
-        inputs.append(GENERATED_IMAGES)
-        blocks.append(params.generated)
-        pixels.append(load_pixels(GENERATED_IMAGES, params.image))
         generated = generated_distributions(regularizer, classes)
         distributions += generated
         weights.append(torch.full((len(generated),), params.generated.weight))
-    training = TrainingSet(torch.cat(pixels), make_targets(distributions, classes), torch.cat(weights))
-    scratch = scratch_folder(f"train-{regularizer}", blocks, inputs)
+        tables.append(GENERATED_IMAGES)
+        blocks.append(params.generated)
+    pixels = load_pixels(tables, params.image)
+    training = TrainingSet(pixels, make_targets(distributions, classes), torch.cat(weights))
+    scratch = scratch_folder(f"train-{regularizer}", blocks, [*tables, VALIDATION_TABLE])
     train_and_save(TRAINED / regularizer, training, params.train, params.image, scratch)
 
 

@@ -14,6 +14,7 @@ from slsr.stages.paths import VALIDATION_TABLE
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
 from slsr.training.curves import curves
 from slsr.training.launch import prepare_device
+from slsr.training.processes import is_first
 from slsr.training.resume import kept
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: I
     validation = held_out if len(held_out.labels) else None
     device = prepare_device(recipe.precision, recipe.deterministic)
     encoder = initial_encoder(recipe, training.targets.table.shape[1], image)
+    if not is_first():
+        with kept(scratch) as keeper:
+            train_classifier(encoder, training, validation, recipe, image, device, keeper=keeper)
+        return
     with kept(scratch) as keeper, replaced_folder(folder) as building, curves(building / "curves") as log_step:
 
         def on_epoch(epoch: Epoch) -> None:

@@ -19,6 +19,16 @@ from slsr.losses import soft_cross_entropy
 from slsr.models.encoder import Encoder
 from slsr.params import Image, Optimizer, Recipe
 from slsr.training.launch import autocast
+from slsr.training.processes import (
+    agreed,
+    any_process,
+    gather_rows,
+    is_first,
+    rank_and_size,
+    share_network,
+    share_of,
+    synchronise_batch_norm,
+)
 from slsr.training.resume import Keeper, derived_generator, derived_seed
 from slsr.training.schedule import learning_rate_factor
 
@@ -97,12 +107,14 @@ def train_classifier(
     """
     encoder.to(device).to(memory_format=torch.channels_last)
     training = training.to(device)
+    synchronise_batch_norm(encoder.backbone, device)
     optimizer = build_optimizer(encoder, recipe.optimizer)
     count = len(training.pixels)
     steps = len(batches(torch.arange(count), recipe.batch_size))
     first, losses, epochs = _restore(keeper, encoder, optimizer, device)
     for epoch in epochs:
         on_epoch(epoch)
+    network = share_network(GlobalBatch(encoder), device)
     with _progress_bar(count, recipe, first // steps) as bar:
         for step in range(first, steps * recipe.epochs):
             number, position = divmod(step, steps)
@@ -110,7 +122,7 @@ def train_classifier(
                 order = batches(epoch_order(count, recipe.seed, number), recipe.batch_size)
                 encoder.train()
             set_learning_rate(optimizer, learning_rate_factor(recipe.schedule, step, steps, recipe.epochs))
-            losses.append(_step(encoder, optimizer, training, order[position], recipe, image, step))
+            losses.append(_step(network, optimizer, training, order[position], recipe, image, step))
             bar.update(len(order[position]))
             if position + 1 == steps:
                 epochs.append(_finish(encoder, losses, optimizer, validation, number + 1, image, device))
@@ -119,8 +131,35 @@ def train_classifier(
                 losses = []
             elif (position + 1) % STEPS_BETWEEN_CHECKS == 0:
                 _stop_unless_finite(losses, number + 1)
-            if keeper is not None and keeper.due():
-                keeper.save(_state(encoder, optimizer, step + 1, losses, epochs))
+            if keeper is not None:
+                stop = _stop_agreed(keeper, position + 1, steps, device)
+                if is_first() and (stop or keeper.due()):
+                    keeper.save(_state(encoder, optimizer, step + 1, losses, epochs))
+                if stop:
+                    keeper.leave(step + 1)
+
+
+class GlobalBatch(nn.Module):
+    """An encoder whose head sees the features of the whole batch, while its backbone sees this process's share.
+
+    So dropout, batch norm and the loss are those of one process.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor, count: int) -> Tensor:
+        """Logits of all `count` images of a batch, from this process's share of them."""
+        logits: Tensor = self.encoder.head(gather_rows(self.encoder.features(images), count))
+        return logits
+
+
+def _stop_agreed(keeper: Keeper, position: int, steps: int, device: torch.device) -> bool:
+    """Whether to stop after this step of an epoch: at once alone, now and then together, since asking takes time."""
+    if rank_and_size()[1] > 1 and position % STEPS_BETWEEN_CHECKS and position != steps:
+        return False
+    return any_process(keeper.stop_requested, device)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -149,7 +188,7 @@ def _restore(
     keeper: Keeper | None, encoder: Encoder, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[int, list[Tensor], list[Epoch]]:
     """The step to begin with, the losses of its epoch so far, and the epochs behind."""
-    state = keeper.load() if keeper is not None else None
+    state = agreed(keeper.load() if keeper is not None and is_first() else None)
     if state is None:
         return 0, [], []
     encoder.load_state_dict(state["encoder"])
@@ -192,7 +231,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def _step(
-    encoder: Encoder,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     training: TrainingSet,
     images: Tensor,
@@ -215,9 +254,10 @@ def _step(
         random_erasing=recipe.random_erasing,
     )
     images = images.to(pixels.device, non_blocking=True)
-    inputs = augment(pixels, images, draw.to(pixels.device), crop, image.normalization)
+    share = share_of(len(images))
+    inputs = augment(pixels, images[share], draw.rows(share).to(pixels.device), crop, image.normalization)
     with autocast(pixels.device, recipe.precision):
-        logits = encoder(inputs)
+        logits = network(inputs, len(images))
     loss = soft_cross_entropy(logits, training.targets.batch(images), training.weights[images])
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

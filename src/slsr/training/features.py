@@ -16,6 +16,7 @@ from slsr.images.decoding import Pixels, decode_resized
 from slsr.models.encoder import Encoder
 from slsr.params import Image, Precision
 from slsr.training.launch import autocast
+from slsr.training.processes import gather_rows, share_of
 
 DECODED_AT_ONCE = 1024
 
@@ -40,18 +41,21 @@ def extract_features(
 
     Returns
     -------
-    float32 [N, D], not normalised, row i from `encoded[i]`.
+    float32 [N, D], not normalised, row i from `encoded[i]`; every process of a launch computes its share of the rows
+    and gets them all.
     """
     encoder = encoder.to(device).to(memory_format=torch.channels_last).eval()
+    count, share = len(encoded), share_of(len(encoded))
+    if count == 0:
+        return np.empty((0, 0), np.float32)
+    encoded, names = encoded[share], names[share] if names is not None else None
     blocks: list[Tensor] = []
     with tqdm(total=len(encoded), desc=title, unit="image", leave=False, disable=None) as bar:
         for pixels in _decoded_blocks(encoded, image, names):
             for batch in torch.from_numpy(pixels).split(batch_size):
                 blocks.append(_batch_features(encoder, batch.to(device), image, flip, precision).cpu())
                 bar.update(len(batch))
-    if not blocks:
-        return np.empty((0, 0), np.float32)
-    features: NDArray[np.float32] = torch.cat(blocks).numpy()
+    features: NDArray[np.float32] = gather_rows(torch.cat(blocks).to(device), count).cpu().numpy()
     return features
 
 

@@ -1,19 +1,123 @@
-"""The device a run uses and how exactly it computes there."""
+"""The devices and processes of a run, and how exactly it computes there."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from slsr.errors import InputError
 from slsr.params import Precision
+from slsr.training.processes import is_first, rank_and_size
 
 log = logging.getLogger(__name__)
 
+STATUS_FILE = "SLSR_STATUS_FILE"
+
+
+def processes_wanted(environment: Mapping[str, str]) -> int:
+    """How many processes a run on this machine starts: `SLSR_PROCESSES`, else one a visible GPU, at least one.
+
+    Raises
+    ------
+    InputError
+        SLSR_PROCESSES is not a whole number of at least 1, or more than the visible GPUs where there are any.
+    """
+    gpus = torch.cuda.device_count()
+    text = environment.get("SLSR_PROCESSES", "")
+    if not text:
+        return max(gpus, 1)
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"SLSR_PROCESSES: {text!r}; give a whole number of at least 1, or unset it")
+    if gpus and int(text) > gpus:
+        raise InputError(f"SLSR_PROCESSES: {text}, but {gpus} GPUs are visible; give at most that, one process a GPU")
+    return int(text)
+
+
+def launched(environment: Mapping[str, str]) -> bool:
+    """Whether this process is one of several that torchrun or Slurm started."""
+    return "RANK" in environment or (int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment)
+
+
+def start_processes(count: int, arguments: Sequence[str]) -> int:
+    """Run `slsr ARGUMENTS` in several processes on this machine through torch's launcher; return the exit status.
+
+    When one fails, the launcher ends the others. Messages come as they are written, so the first failure's first; the
+    status is that of the process that failed first.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    with tempfile.TemporaryDirectory() as folder:
+        status = os.environ[STATUS_FILE] = str(Path(folder) / "status")
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=folder,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "slsr", *arguments)
+        except (ChildFailedError, SignalException):
+            return read_status(Path(status))
+    return 0
+
+
+def write_status(code: int) -> None:
+    """Tell the launcher how this process ends, unless another one already has."""
+    if STATUS_FILE in os.environ:
+        with suppress(OSError), Path(os.environ[STATUS_FILE]).open("x") as file:
+            file.write(str(code))
+
+
+def read_status(path: Path) -> int:
+    """How the first process that failed ended; 1 where it could not say."""
+    return int(path.read_text()) if path.is_file() else 1
+
+
+def join_processes(environment: Mapping[str, str]) -> None:
+    """Meet the other processes of this launch, if there are any.
+
+    torchrun says who is who in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; under Slurm the first three
+    come from SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID, and the last two must be set.
+    """
+    if not launched(environment) or dist.is_initialized():
+        return
+    if "RANK" not in environment:
+        _adopt_slurm(environment)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend)
+    if not is_first():
+        logging.getLogger("slsr").setLevel(logging.WARNING)
+
+
+def _adopt_slurm(environment: Mapping[str, str]) -> None:
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if missing:
+        raise InputError(
+            f"{' and '.join(missing)} not set: Slurm started {environment['SLURM_NTASKS']} tasks, which need to find "
+            "each other; in the job script: export MASTER_ADDR=$(scontrol show hostnames | head -n 1) MASTER_PORT=29500"
+        )
+    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+    os.environ.update({name: environment[slurm] for name, slurm in names.items()})
+
 
 def prepare_device(precision: Precision, deterministic: bool) -> torch.device:
-    """Choose the GPU where there is one, else the CPU, and set precision and determinism for this process.
+    """Choose this process's GPU where there is one, else the CPU, and set precision and determinism for this process.
 
     `fp32` switches TensorFloat-32 off, `tf32` on; `bf16` is autocast, which the loops do themselves.
     """
@@ -22,9 +126,13 @@ def prepare_device(precision: Precision, deterministic: bool) -> torch.device:
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    log.info("device: %s, precision %s", name, precision)
+    if torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+        name = torch.cuda.get_device_name()
+    else:
+        device, name = torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
+    size = rank_and_size()[1]
+    log.info("device: %s%s, precision %s", f"{size} processes, each on " if size > 1 else "", name, precision)
     return device
 
 

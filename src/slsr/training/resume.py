@@ -10,23 +10,26 @@ import logging
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from slsr.errors import Interrupted
+from slsr.training.processes import is_first, rank_and_size
 
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
 SECONDS_BETWEEN_SAVES = 60.0
 STALE_AFTER_DAYS = 14.0
+SECONDS_TO_LEAVE = 20.0
 
 
 class Keeper:
@@ -58,20 +61,28 @@ class Keeper:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self.stop_requested or time.monotonic() - self._saved_at >= self._seconds
+        return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Save, then leave with `Interrupted` if a signal asked for it.
+        """Save a state, which has the key `step`.
 
-        The state before stays until the new one is whole; when the disk is full it is kept, and the run goes on.
+        The one before stays until the new one is whole; when the disk is full it is kept, and the run goes on.
         """
         try:
             self._write(state)
         except OSError as error:
             log.warning("%s: the state could not be saved (%s); an earlier one is kept", self.folder, error)
         self._saved_at = time.monotonic()
-        if self.stop_requested:
-            raise Interrupted(f"interrupted in step {state['step']}; the same command goes on from {self.folder}")
+
+    def leave(self, step: int) -> NoReturn:
+        """End the run because a signal asked for it.
+
+        Raises
+        ------
+        Interrupted
+            Always.
+        """
+        raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}")
 
     def _write(self, state: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,14 +112,24 @@ def kept(folder: Path, seconds: float = SECONDS_BETWEEN_SAVES) -> Iterator[Keepe
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         keeper.stop_requested = True
+        if rank_and_size()[1] > 1:
+            _leave_in_any_case()
 
     before = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield keeper
-        keeper.clear()
+        if is_first():
+            keeper.clear()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_in_any_case() -> None:
+    """End this process soon even if it waits for another one that is gone."""
+    timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, (128 + signal.SIGTERM,))
+    timer.daemon = True
+    timer.start()
 
 
 def _remove_stale(folder: Path) -> None:

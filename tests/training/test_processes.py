@@ -1,0 +1,181 @@
+"""Two processes compute what one does."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from slsr.errors import InputError
+from slsr.images.decoding import encode_jpeg
+from slsr.images.loading import LabelledImages
+from slsr.models.weights import initial_encoder
+from slsr.params import Image, Optimizer, Recipe, Schedule
+from slsr.training.classifier import TrainingSet, train_classifier
+from slsr.training.features import extract_features
+from slsr.training.launch import launched, processes_wanted
+from slsr.training.processes import GlobalBatchNorm, gather_rows, share_of
+from slsr.training.resume import kept
+
+IMAGE = Image(
+    height=32, width=32, resize_height=34, resize_width=34, interpolation="bilinear", test="whole", normalization="unit"
+)
+RECIPE = Recipe(
+    backbone="resnet18",
+    weights="none",
+    head="bottleneck",
+    epochs=20,
+    batch_size=13,
+    random_crop=True,
+    horizontal_flip=True,
+    random_erasing=0.5,
+    precision="fp32",
+    deterministic=True,
+    seed=3,
+    optimizer=Optimizer(name="sgd", learning_rate=0.003, head_learning_rate=0.003, momentum=0.9, weight_decay=5e-4),
+    schedule=Schedule(
+        name="constant", step_epochs=1, step_factor=0.5, inverse_gamma=0.1, inverse_power=0.1, one_cycle_warmup=0.3
+    ),
+)
+COUNT = 13  # does not divide by two: the shares differ
+
+
+def train_and_extract(folder: Path) -> tuple[list[float], np.ndarray]:
+    """Twenty steps of one batch each, then features; what each process gets."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (COUNT, 34, 34, 3), dtype=torch.uint8, generator=generator)
+    images = LabelledImages(pixels, torch.arange(COUNT) % 3)
+    encoder = initial_encoder(RECIPE, 3, IMAGE)
+    losses: list[float] = []
+    with kept(folder / "scratch" / "key", 0.0) as keeper:
+        train_classifier(
+            encoder,
+            TrainingSet.of_labelled(images),
+            images,
+            RECIPE,
+            IMAGE,
+            torch.device("cpu"),
+            lambda epoch: losses.append(epoch.loss),
+            keeper,
+        )
+    encoded = [encode_jpeg(image.numpy(), 95) for image in pixels]
+    return losses, extract_features(encoder, encoded, IMAGE, torch.device("cpu"), flip=True, batch_size=4)
+
+
+def one_of(rank: int, size: int, folder: Path, task) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
+    torch.save(task(folder), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def in_two_processes(folder: Path, task) -> list:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    processes = [context.Process(target=one_of, args=(rank, 2, folder, task)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_loss_curve_and_features_are_those_of_one_process(tmp_path):
+    torch.set_num_threads(1)
+    expected_losses, expected_features = train_and_extract(tmp_path / "alone")
+    (first_losses, first_features), (_, second_features) = in_two_processes(tmp_path, train_and_extract)
+    assert len(expected_losses) == 20
+    assert np.std(expected_losses) > 0.01
+    np.testing.assert_allclose(first_losses, expected_losses, atol=1e-4)
+    np.testing.assert_array_equal(first_features, second_features)
+    scale = np.abs(expected_features).max()
+    np.testing.assert_allclose(first_features / scale, expected_features / scale, atol=1e-4)
+    assert not (tmp_path / "scratch" / "key").exists()
+
+
+def normalise_share(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A share through the global norm; the whole output, the input's gradient, and the running variance."""
+    torch.manual_seed(0)
+    whole = torch.randn(5, 3, 4, 2) * 3 + 1
+    share = whole[share_of(5)].requires_grad_()
+    norm = GlobalBatchNorm(3)
+    output = gather_rows(norm(share), 5)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    return output.detach(), share.grad / 2, norm.running_var
+
+
+def test_global_batch_norm_is_batch_norm_over_everything(tmp_path):
+    results = in_two_processes(tmp_path, normalise_share)
+    torch.manual_seed(0)
+    whole = (torch.randn(5, 3, 4, 2) * 3 + 1).requires_grad_()
+    norm = nn.BatchNorm2d(3)
+    output = norm(whole)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    for result in results:
+        torch.testing.assert_close(result[0], output.detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result[2], norm.running_var)
+    gradient = torch.cat([results[0][1], results[1][1]])
+    torch.testing.assert_close(gradient, whole.grad, atol=2e-3, rtol=1e-4)
+
+
+def test_shares_cover_everything_once():
+    assert share_of(7) == slice(0, 7)
+
+
+@pytest.mark.parametrize(("text", "message"), [("two", "SLSR_PROCESSES: 'two'"), ("0", "at least 1")])
+def test_a_wrong_number_of_processes_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        processes_wanted({"SLSR_PROCESSES": text})
+
+
+def test_who_is_launched():
+    assert processes_wanted({"SLSR_PROCESSES": "3"}) == 3 or torch.cuda.is_available()
+    assert not launched({})
+    assert not launched({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"})
+    assert launched({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"})
+    assert launched({"RANK": "0"})
+
+
+CRASH = """
+import os, sys, time
+import torch.distributed as dist
+import slsr.stages.train_encoder as stage
+import slsr.params, slsr.cli
+from slsr.errors import InputError
+def run(params):
+    if dist.get_rank() == 1:
+        raise InputError("the second process fails")
+    dist.barrier()
+    time.sleep(300)
+stage.run = run
+slsr.params.load_params = lambda path: None
+slsr.cli.main()
+"""
+
+
+def test_a_crash_of_one_process_ends_the_others_with_its_error_and_status(tmp_path):
+    """The launcher runs `python -m slsr`; here that is a package whose second process fails."""
+    package = tmp_path / "slsr_crash.py"
+    package.write_text(CRASH)
+    program = (
+        "import sys; from slsr.training import launch; "
+        "real = launch.elastic_launch; "
+        f"launch.elastic_launch = lambda config, entry: lambda *a: real(config, entry)({str(package)!r}, *a[2:]); "
+        "sys.exit(launch.start_processes(2, ['train-encoder']))"
+    )
+    environment = os.environ | {"SLSR_PROCESSES": "2"}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "slsr, process 1: the second process fails"
+    assert time.monotonic() - started < 90

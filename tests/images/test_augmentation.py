@@ -1,0 +1,248 @@
+"""Augmentation of a batch against a loop over images, and its draws against torchvision's transforms."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from tiny import make_image, noise
+from torchvision import transforms
+from torchvision.transforms import functional
+
+from slsr.images.augmentation import Draw, augment, draw_augmentation, to_input
+
+MEAN_AND_DEVIATION = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "symmetric": ([0.5] * 3, [0.5] * 3),
+    "unit": ([0.0] * 3, [1.0] * 3),
+}
+LEVEL = 0.001  # each statistical test fails by chance so rarely, and never twice: the seeds are fixed
+
+
+def draw(count, image_size, crop_size, seed=0, **options):
+    return draw_augmentation(count, image_size, crop_size, torch.Generator().manual_seed(seed), **options)
+
+
+def normalised(image, normalization):
+    mean, deviation = (np.array(part) for part in MEAN_AND_DEVIATION[normalization])
+    return (image / 255.0 - mean) / deviation
+
+
+def naive(pixels, images, choice, crop_size, normalization):
+    """The same crop, mirroring and erasing, one image after another: float64 [B, 3, h, w]."""
+    height, width = crop_size
+    result = []
+    for place, number in enumerate(images.tolist()):
+        top, left = int(choice.top[place]), int(choice.left[place])
+        image = pixels[number][top : top + height, left : left + width].astype(float)
+        assert image.shape == (height, width, 3), "the crop leaves the image"
+        if choice.flip[place]:
+            image = image[:, ::-1]
+        image = normalised(image, normalization)
+        for row in range(int(choice.erase_top[place]), int(choice.erase_top[place] + choice.erase_height[place])):
+            for column in range(
+                int(choice.erase_left[place]), int(choice.erase_left[place] + choice.erase_width[place])
+            ):
+                image[row, column] = 0
+        result.append(image.transpose(2, 0, 1))
+    return np.array(result)
+
+
+@pytest.mark.parametrize("normalization", MEAN_AND_DEVIATION)
+@pytest.mark.parametrize(("size", "crop"), [((18, 9), (16, 8)), ((16, 8), (16, 8)), ((11, 23), (7, 13))])
+def test_a_batch_equals_a_loop_over_its_images(normalization, size, crop):
+    pixels = noise(12, *size)
+    images = torch.tensor([3, 0, 11, 3, 7, 5, 5, 1, 2, 10])
+    choice = draw(len(images), size, crop, random_erasing=0.7)
+    assert choice.flip.any()
+    assert not choice.flip.all()
+    assert 0 < (choice.erase_height > 0).sum() < len(images)
+    found = augment(torch.from_numpy(pixels), images, choice, crop, normalization)
+    expected = naive(pixels, images, choice, crop, normalization)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_array_equal(found.numpy() == 0, expected == 0)
+
+
+def test_a_batch_may_be_split():
+    """On two devices, each takes its part of the draw."""
+    pixels, images = torch.from_numpy(noise(9, 20, 12)), torch.tensor([4, 8, 0, 0, 2, 6, 7])
+    choice = draw(7, (20, 12), (16, 8), random_erasing=0.5)
+    whole = augment(pixels, images, choice, (16, 8), "imagenet")
+    parts = [
+        augment(pixels, images[rows], Draw(**{k: v[rows] for k, v in vars(choice).items()}), (16, 8), "imagenet")
+        for rows in (slice(0, 1), slice(1, 5), slice(5, 7))
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_pixels_stay_as_they_are():
+    pixels = torch.from_numpy(noise(2, 18, 9))
+    before = pixels.clone()
+    augment(pixels, torch.tensor([0, 1, 1]), draw(3, (18, 9), (16, 8), random_erasing=1), (16, 8), "unit")
+    assert torch.equal(pixels, before)
+
+
+def test_a_seed_gives_the_same_draw_and_another_one_another():
+    one, two, three = (draw(50, (72, 36), (64, 32), seed, random_erasing=0.5) for seed in (1, 1, 2))
+    for name, value in vars(one).items():
+        assert torch.equal(value, vars(two)[name])
+        assert not torch.equal(value, vars(three)[name])
+
+
+def test_the_centre_is_cut_where_nothing_is_drawn():
+    choice = draw(5, (72, 36), (64, 32), random_crop=False, horizontal_flip=False)
+    assert choice.top.tolist() == [4] * 5
+    assert choice.left.tolist() == [2] * 5
+    assert not choice.flip.any()
+    assert (choice.erase_height == 0).all()
+    assert (choice.erase_width == 0).all()
+    pixels = torch.from_numpy(noise(5, 72, 36))
+    found = augment(pixels, torch.arange(5), choice, (64, 32), "unit")
+    expected = transforms.CenterCrop((64, 32))(pixels.permute(0, 3, 1, 2)) / 255
+    torch.testing.assert_close(found, expected)
+
+
+@given(
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    slack=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    seed=st.integers(0, 2**20),
+)
+def test_crops_and_erased_boxes_stay_inside(height, width, slack, seed):
+    choice = draw(40, (height + slack[0], width + slack[1]), (height, width), seed, random_erasing=1.0)
+    for start, length, room in (
+        (choice.top, height, height + slack[0]),
+        (choice.left, width, width + slack[1]),
+        (choice.erase_top, choice.erase_height, height),
+        (choice.erase_left, choice.erase_width, width),
+    ):
+        assert (start >= 0).all()
+        assert (start + length <= room).all()
+    # a box that spans the image is never taken (torchvision's rule)
+    assert (choice.erase_height < height).all()
+    assert (choice.erase_width < width).all()
+
+
+COUNT, SIZE, CROP = 6000, (72, 36), (64, 32)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return draw(COUNT, SIZE, CROP, seed=5, random_erasing=0.5)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Offsets of RandomCrop and boxes of RandomErasing, as torchvision draws them."""
+    torch.manual_seed(6)
+    picture = torch.zeros(3, *SIZE)
+    crops = [transforms.RandomCrop.get_params(picture, CROP)[:2] for _ in range(COUNT)]
+    cut = torch.zeros(3, *CROP)
+    boxes = [transforms.RandomErasing.get_params(cut, (0.02, 0.4), (0.3, 3.3), [0.0])[:4] for _ in range(COUNT // 2)]
+    return np.array(crops), np.array(boxes)
+
+
+def assert_uniform(offsets, choices):
+    counts = np.bincount(offsets, minlength=choices)
+    assert len(counts) == choices
+    assert stats.chisquare(counts).pvalue > LEVEL
+
+
+def test_crop_offsets_are_uniform_as_torchvisions(ours, theirs):
+    for axis, offsets in enumerate((ours.top.numpy(), ours.left.numpy())):
+        choices = SIZE[axis] - CROP[axis] + 1
+        assert_uniform(offsets, choices)
+        table = [np.bincount(one, minlength=choices) for one in (offsets, theirs[0][:, axis])]
+        assert stats.chi2_contingency(table).pvalue > LEVEL
+
+
+def test_half_of_the_images_are_mirrored_as_by_torchvision(ours):
+    assert stats.binomtest(int(ours.flip.sum()), COUNT, 0.5).pvalue > LEVEL
+    torch.manual_seed(7)
+    ramp = torch.arange(2.0).reshape(1, 1, 2)
+    flip = transforms.RandomHorizontalFlip()
+    theirs = sum(float(flip(ramp)[0, 0, 0]) for _ in range(COUNT))
+    table = [[int(ours.flip.sum()), COUNT - int(ours.flip.sum())], [theirs, COUNT - theirs]]
+    assert stats.chi2_contingency(table).pvalue > LEVEL
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
+def test_the_share_of_erased_images_is_the_probability(probability):
+    erased = draw(COUNT, SIZE, CROP, seed=8, random_erasing=probability).erase_height > 0
+    assert stats.binomtest(int(erased.sum()), COUNT, probability).pvalue > LEVEL
+
+
+def boxes_of(choice):
+    erased = (choice.erase_height > 0).numpy()
+    columns = (choice.erase_top, choice.erase_left, choice.erase_height, choice.erase_width)
+    return np.stack([column.numpy() for column in columns], axis=1)[erased]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda top, left, height, width: height * width,
+        lambda top, left, height, width: height / width,
+        lambda top, left, height, width: height,
+        lambda top, left, height, width: width,
+        lambda top, left, height, width: top,
+        lambda top, left, height, width: left,
+        lambda top, left, height, width: top / (CROP[0] - height + 1),
+        lambda top, left, height, width: left / (CROP[1] - width + 1),
+    ],
+    ids=["area", "aspect", "height", "width", "top", "left", "share of the way down", "share of the way across"],
+)
+def test_erased_boxes_are_distributed_as_torchvisions(ours, theirs, measure):
+    one, two = (measure(*boxes.T) for boxes in (boxes_of(ours), theirs[1]))
+    assert stats.ks_2samp(one, two).pvalue > LEVEL
+
+
+def test_erased_boxes_keep_to_the_published_ranges(ours):
+    _, _, height, width = boxes_of(ours).T
+    area, aspect = height * width / (CROP[0] * CROP[1]), height / width
+    assert 0.015 < area.min() < 0.03
+    assert 0.35 < area.max() < 0.43
+    assert 0.25 < aspect.min() < 0.35
+    assert 2.7 < aspect.max() < 4.0
+
+
+def test_a_box_that_does_not_fit_is_drawn_anew(ours):
+    """In a narrow image most wide boxes do not fit, yet nearly every image is erased, as torchvision does."""
+    narrow = (64, 8)
+    mine = draw(3000, narrow, narrow, seed=9, random_erasing=1.0)
+    torch.manual_seed(10)
+    picture = torch.ones(3, *narrow)
+    found = [transforms.RandomErasing.get_params(picture, (0.02, 0.4), (0.3, 3.3), [0.0])[:4] for _ in range(2000)]
+    theirs = np.array([box for box in found if box[2:] != narrow])
+    share = (mine.erase_height > 0).float().mean().item()
+    assert share > 0.9
+    assert abs(share - len(theirs) / 2000) < 0.02
+    mine = boxes_of(mine)
+    assert stats.ks_2samp(mine[:, 2] * mine[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > LEVEL
+    assert stats.ks_2samp(mine[:, 2] / mine[:, 3], theirs[:, 2] / theirs[:, 3]).pvalue > LEVEL
+
+
+def test_the_choices_for_an_image_are_independent_of_each_other_and_of_its_neighbours(ours):
+    erased = (ours.erase_height > 0).double()
+    columns = torch.stack([ours.top.double(), ours.left.double(), ours.flip.double(), erased])
+    correlation = torch.corrcoef(torch.cat([columns[:, 1:], columns[:, :-1]]))
+    others = correlation[~torch.eye(len(correlation), dtype=torch.bool)]
+    assert others.abs().max() < 4.5 / COUNT**0.5
+
+
+@pytest.mark.parametrize("normalization", MEAN_AND_DEVIATION)
+def test_images_without_augmentation_are_torchvisions(normalization):
+    pixels = torch.from_numpy(noise(3, 40, 38))
+    scaled = pixels.permute(0, 3, 1, 2) / 255
+    expected = functional.normalize(scaled, *MEAN_AND_DEVIATION[normalization])
+    size = {"height": 36, "width": 32, "resize_height": 40, "resize_width": 38, "normalization": normalization}
+    whole = to_input(pixels, make_image(test="whole", **size))
+    torch.testing.assert_close(whole, expected, atol=2e-6, rtol=0)
+    cut = to_input(pixels, make_image(test="centre-crop", **size))
+    torch.testing.assert_close(cut, functional.center_crop(expected, [36, 32]), atol=2e-6, rtol=0)
+    for found in (whole, cut):
+        assert found.dtype == torch.float32
+        assert found.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,216 @@
+"""Decoding: every mode against arithmetic on the stored values, every kind of damage against one message."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+from builders import enormous_png
+from PIL import Image
+from tiny import encode, noise
+
+from slsr.errors import InputError
+from slsr.images.decoding import FORMATS, MAXIMUM_PIXELS, decode_resized, encode_jpeg, open_image, open_rgb
+
+
+def decoded(encoded, name="x.png"):
+    image = open_rgb(encoded, name)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def saved(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def channel(seed=0, height=6, width=5, top=256):
+    return np.random.default_rng(seed).integers(0, top, (height, width)).astype(np.uint8)
+
+
+def test_rgb_is_exact():
+    pixels = noise(1, 7, 5)[0]
+    for form in ("PNG", "BMP", "TIFF", "PPM"):
+        np.testing.assert_array_equal(decoded(encode(pixels, form)), pixels)
+    np.testing.assert_array_equal(decoded(encode(pixels, "WEBP", lossless=True)), pixels)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "BMP"])
+def test_a_palette_gives_its_colours(form):
+    palette, index = noise(1, 1, 16)[0, 0], channel(1, top=16)
+    image = Image.fromarray(index, "L").convert("P")
+    image.putpalette(palette.ravel().tolist())
+    image.putdata(index.ravel().tolist())
+    np.testing.assert_array_equal(decoded(saved(image, form)), palette[index])
+
+
+def test_a_palette_with_transparency_gives_its_colours():
+    palette, index = noise(1, 1, 16)[0, 0], channel(1, top=16)
+    image = Image.new("P", (5, 6))
+    image.putpalette(palette.ravel().tolist())
+    image.putdata(index.ravel().tolist())
+    np.testing.assert_array_equal(decoded(saved(image, transparency=3)), palette[index])
+
+
+def test_transparency_is_dropped():
+    pixels = np.dstack([noise(1, 6, 5)[0], channel(2)])
+    np.testing.assert_array_equal(decoded(encode(pixels)), pixels[..., :3])
+    grey = np.dstack([channel(3), channel(4)])
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(grey, "LA"))), np.repeat(grey[..., :1], 3, axis=2))
+
+
+def test_grey_and_black_and_white_fill_three_channels():
+    grey = channel(5)
+    np.testing.assert_array_equal(decoded(encode(grey)), np.dstack([grey] * 3))
+    bits = channel(6, top=2)
+    image = Image.fromarray(bits * 255).convert("1", dither=Image.Dither.NONE)
+    np.testing.assert_array_equal(decoded(saved(image)), np.dstack([bits * 255] * 3))
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(form, order):
+    grey = np.random.default_rng(7).integers(0, 65536, (6, 5)).astype(order)
+    grey[0, :3] = 0, 65535, 256
+    mode = "I;16" if order == "<u2" else "I;16B"
+    image = Image.frombytes(mode, (5, 6), grey.tobytes())
+    expected = np.rint(grey.astype(float) * 255 / 65535).astype(np.uint8)
+    np.testing.assert_array_equal(decoded(saved(image, form)), np.dstack([expected] * 3))
+
+
+def test_cmyk_follows_its_definition():
+    inks = np.dstack([channel(seed) for seed in range(4)])
+    light = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:].astype(float)) / 255
+    found = decoded(saved(Image.fromarray(inks, "CMYK"), "TIFF"))
+    assert np.abs(found - light).max() <= 1
+    flat = np.tile(np.array([30, 90, 160, 20], np.uint8), (16, 16, 1))
+    found = decoded(saved(Image.fromarray(flat, "CMYK"), "JPEG", quality=100))
+    assert np.abs(found - (255 - flat[..., :3].astype(float)) * 235 / 255).max() <= 6
+
+
+def test_the_first_picture_of_an_animation_counts():
+    first, second = (Image.fromarray(pixels).quantize(8) for pixels in noise(2, 6, 5))
+    encoded = saved(first, "GIF", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(decoded(encoded), np.asarray(first.convert("RGB")))
+
+
+def test_the_stored_mode_is_kept_where_asked():
+    assert open_image(encode(channel()), "x").mode == "L"
+    assert open_image(encode(np.dstack([noise(1, 6, 5)[0], channel()])), "x").mode == "RGBA"
+
+
+PICTURE = noise(1, 40, 20)[0]
+WHOLE = {form: encode(PICTURE, form) for form in FORMATS}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_truncated_file_is_refused_by_name(form):
+    whole = WHOLE[form]
+    decoded(whole)
+    for share in (0.02, 0.1, 0.5, 0.9):
+        with pytest.raises(InputError, match=r"^train/0002_c1\.jpg: .*(replace or remove it)"):
+            open_rgb(whole[: max(1, int(share * len(whole)))], "train/0002_c1.jpg")
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\0" * 100, b"\xff\xd8\xff", b"%PDF-1.4\n", b"GIF89a"])
+def test_what_is_no_image_is_refused_by_name(content):
+    with pytest.raises(InputError, match=r"^a/b\.jpg: (not an image|does not decode)"):
+        open_rgb(content, "a/b.jpg")
+
+
+def test_an_empty_file_is_refused_by_name():
+    with pytest.raises(InputError, match=r"^a/b\.jpg: an empty file"):
+        open_rgb(b"", "a/b.jpg")
+
+
+def test_formats_that_run_programs_are_not_tried():
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
+    with pytest.raises(InputError, match="not an image"):
+        open_rgb(postscript, "x.jpg")
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (7072, 7071), (65_000, 1000)])
+def test_a_bomb_is_refused_before_it_is_decoded(width, height):
+    assert width * height > MAXIMUM_PIXELS
+    with pytest.raises(InputError, match=r"^bomb\.png: .*(pixels|bomb|exceeds)") as caught:
+        open_rgb(enormous_png(width, height), "bomb.png")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_large_image_is_no_bomb():
+    with pytest.raises(InputError, match="does not decode"):  # the file is cut off, the size is not what is wrong
+        open_rgb(enormous_png(7000, 7000), "large.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMATS)
+def test_damage_ends_in_an_image_or_in_the_one_error(form):
+    generator = random.Random(form)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(WHOLE[form])
+        for _ in range(generator.randrange(1, 6)):
+            damaged[generator.randrange(min(len(damaged), generator.choice([30, 200, 10_000])))] = generator.randrange(
+                256
+            )
+        try:
+            assert open_rgb(bytes(damaged), "x.jpg").mode == "RGB"
+        except InputError as error:
+            assert str(error).startswith("x.jpg: ")
+            refused += 1
+    assert refused > 0
+
+
+def test_order_is_kept():
+    count = 64
+    encoded = [encode(np.full((4 + 9 * (n % 7), 5, 3), n, np.uint8)) for n in range(count)]
+    pixels = decode_resized(encoded, 6, 4)
+    assert pixels.shape == (count, 6, 4, 3)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.arange(count)[:, None, None, None] * np.ones((1, 6, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)]
+)
+def test_resizing_is_pillows(name, method):
+    pixels = noise(3, 40, 20)
+    found = decode_resized([encode(one) for one in pixels], 16, 24, name)
+    expected = [np.asarray(Image.fromarray(one).resize((24, 16), method)) for one in pixels]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_grey_is_resized_after_it_became_rgb():
+    found = decode_resized([encode(channel(0, 9, 9))], 4, 4)
+    assert (found[..., :1] == found).all()
+
+
+def test_an_image_of_the_right_size_is_untouched():
+    pixels = noise(2, 12, 6)
+    np.testing.assert_array_equal(decode_resized([encode(one) for one in pixels], 12, 6), pixels)
+
+
+def test_the_image_that_does_not_decode_is_named():
+    good = encode(PICTURE)
+    encoded = [good, good, good[:200], good, b"junk"]
+    with pytest.raises(InputError, match=r"^c\.png: "):
+        decode_resized(encoded, 4, 4, names=["a.png", "b.png", "c.png", "d.png", "e.png"])
+    with pytest.raises(InputError, match=r"^image in row 2: "):
+        decode_resized(encoded, 4, 4)
+
+
+def test_no_images_are_no_pixels():
+    assert decode_resized([], 8, 4).shape == (0, 8, 4, 3)
+
+
+def test_jpeg_without_subsampling_the_same_bytes_twice():
+    pixels = PICTURE
+    encoded = encode_jpeg(pixels, 95)
+    assert encoded == encode_jpeg(pixels.copy(), 95)
+    with Image.open(io.BytesIO(encoded)) as image:
+        assert image.format == "JPEG"
+        assert {layer[1:3] for layer in image.layer} == {(1, 1)}, "no channel is subsampled"
+        assert np.abs(np.asarray(image).astype(int) - pixels).mean() < 6
+    assert len(encode_jpeg(pixels, 60)) < len(encoded)

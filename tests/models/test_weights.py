@@ -1,0 +1,218 @@
+"""Where a backbone's weights come from, and what is said when they cannot."""
+
+import pickle
+from functools import cache
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from tiny import make_image, make_recipe
+
+from slsr.errors import InputError
+from slsr.models.encoder import build_backbone, convolutional_part, save_encoder
+from slsr.models.weights import initial_encoder, initialise_backbone
+
+
+@cache
+def network(name="resnet18", seed=1, **options):
+    torch.manual_seed(seed)
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+backbone_of = cache(build_backbone)
+
+
+def loaded(name, weights):
+    """The state of a backbone after loading."""
+    backbone = backbone_of(name)
+    for value in backbone.state_dict().values():
+        value.fill_(7)
+    initialise_backbone(backbone, name, str(weights))
+    return backbone.state_dict()
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def refused(name, weights):
+    with pytest.raises(InputError) as caught:
+        initialise_backbone(backbone_of(name), name, str(weights))
+    assert str(weights) in str(caught.value)
+    return str(caught.value)
+
+
+def test_none_keeps_the_random_weights():
+    found = loaded("resnet18", "none")
+    assert all((value == 7).all() for value in found.values())
+
+
+@pytest.mark.parametrize("form", ["new.pth", "legacy.pth", "weights.safetensors", "without classifier.pth", "1000.bin"])
+def test_a_file_in_torchvisions_format_is_read(tmp_path, form):
+    source = network()
+    state = source.state_dict()
+    path = tmp_path / form
+    if form.startswith("without"):
+        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form != "legacy.pth")
+    assert_same(loaded("resnet18", path), convolutional_part(source, "resnet18").state_dict())
+
+
+def test_the_number_of_classes_in_the_file_does_not_matter(tmp_path):
+    source = network(num_classes=751)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    assert_same(loaded("resnet18", tmp_path / "w.pth"), convolutional_part(source, "resnet18").state_dict())
+
+
+def test_densenet_reads_new_and_old_names(tmp_path):
+    source = network("densenet121")
+    expected = convolutional_part(source, "densenet121").state_dict()
+    state = source.state_dict()
+    # files of before 2018: features.denseblock1.denselayer1.norm.1.weight
+    old = {}
+    for key, value in state.items():
+        for part in ("norm", "relu", "conv"):
+            for number in "12":
+                key = key.replace(f".{part}{number}.", f".{part}.{number}.") if "denselayer" in key else key
+        old[key] = value
+    assert sum(".norm.1." in key for key in old) == 58 * 5
+    for name, content in (("new", state), ("old", old)):
+        torch.save(content, tmp_path / f"{name}.pth")
+        assert_same(loaded("densenet121", tmp_path / f"{name}.pth"), expected)
+
+
+def test_an_encoder_of_ours_gives_its_backbone(tmp_path):
+    encoder = initial_encoder(make_recipe(head="bottleneck", seed=5), 4, make_image())
+    save_encoder(tmp_path / "model.safetensors", encoder)
+    assert_same(loaded("resnet18", tmp_path / "model.safetensors"), encoder.backbone.state_dict())
+    assert "does not fit the backbone resnet50" in refused("resnet50", tmp_path / "model.safetensors")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(network("resnet18").state_dict(), tmp_path / "w.pth")
+    assert "does not fit the backbone resnet50" in refused("resnet50", tmp_path / "w.pth")
+    torch.save(network("densenet121").state_dict(), tmp_path / "w.pth")
+    assert "does not fit the backbone resnet18" in refused("resnet18", tmp_path / "w.pth")
+
+
+def test_incomplete_weights_are_refused(tmp_path):
+    state = network().state_dict()
+    del state["layer3.1.conv2.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    text = refused("resnet18", tmp_path / "w.pth")
+    assert "does not fit the backbone resnet18" in text
+    assert "layer3.1.conv2.weight" in text
+
+
+def test_a_missing_file_names_the_choices(tmp_path):
+    text = refused("resnet18", tmp_path / "nosuch.pth")
+    assert "no such file" in text
+    assert "imagenet, none, or the path" in text
+    assert "no such file" in refused("resnet18", tmp_path)
+
+
+class Trap:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.marker),)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_malicious_pickle_is_not_executed(tmp_path):
+    marker = tmp_path / "executed"
+    trap = {"fc.weight": Trap(str(marker))}
+    torch.load(saved(trap, tmp_path / "trap.pth"), weights_only=False)
+    assert marker.exists(), "the trap works"
+    marker.unlink()
+    for path in (saved(trap, tmp_path / "new.pth"), saved(trap, tmp_path / "old.pth", new=False)):
+        assert "not a readable weights file" in refused("resnet18", path)
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(trap))
+    assert "not a readable weights file" in refused("resnet18", tmp_path / "plain.pth")
+    assert not marker.exists()
+
+
+def saved(content, path, new=True):
+    torch.save(content, path, _use_new_zipfile_serialization=new)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello world\n", b"<html>404</html>", b"PK\x03\x04junk", b"\x80\x02junk"])
+def test_what_is_no_weights_file_is_refused(tmp_path, content, suffix):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    assert "not a readable weights file" in refused("resnet18", path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_truncated_file_is_refused(tmp_path):
+    for path in (saved(network().state_dict(), tmp_path / "new.pth"), tmp_path / "w.safetensors"):
+        if path.suffix == ".safetensors":
+            save_file(network().state_dict(), path)
+        path.write_bytes(path.read_bytes()[:5_000_000])
+        assert "not a readable weights file" in refused("resnet18", path)
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"state_dict": {"conv1.weight": torch.zeros(1)}}, torch.zeros(3), {"a": 1}]
+)
+def test_what_holds_no_state_dict_is_refused(tmp_path, content):
+    assert "no state dict of tensors" in refused("resnet18", saved(content, tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("resnet18", URLError("[Errno -3] Temporary failure in name resolution")),
+        ("resnet50", ConnectionResetError("reset")),
+        ("densenet121", RuntimeError('invalid hash value (expected "f37072fd", got "00000000")')),
+    ],
+)
+def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path, name, error):
+    asked = []
+
+    def fail(url, *arguments, **options):
+        asked.append((url, options.get("check_hash", arguments[2:3])))
+        raise error
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    text = refused(name, "imagenet")
+    assert len(asked) == 1
+    url, checked = asked[0]
+    assert url == torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    assert checked is True
+    for part in (url, str(error), str(tmp_path), "file's path", "none", "market1501-scratch"):
+        assert part in text
+    assert len(text.splitlines()) == 1
+
+
+def test_imagenet_weights_are_torchvisions(monkeypatch):
+    source = network(seed=4)
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *args, **options: source.state_dict()
+    )
+    assert_same(loaded("resnet18", "imagenet"), convolutional_part(source, "resnet18").state_dict())
+
+
+def test_the_initial_encoder_follows_from_the_seed(tmp_path):
+    one, two, three = (initial_encoder(make_recipe(seed=seed), 4, make_image()) for seed in (1, 1, 2))
+    assert_same(one.state_dict(), two.state_dict())
+    assert not torch.equal(one.head[0].weight, three.head[0].weight)
+    assert not torch.equal(one.backbone[0].weight, three.backbone[0].weight)
+    assert one.head[0].weight.shape == (4, 512)
+    torch.save(network(seed=8).state_dict(), tmp_path / "w.pth")
+    given = initial_encoder(make_recipe(seed=1, weights=str(tmp_path / "w.pth")), 4, make_image())
+    assert_same(given.head.state_dict(), one.head.state_dict())
+    assert_same(given.backbone.state_dict(), convolutional_part(network(seed=8), "resnet18").state_dict())

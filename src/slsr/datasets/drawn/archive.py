@@ -15,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from slsr.datasets.drawn.camera import CAMERAS
-from slsr.datasets.drawn.figure import View, person_solids
+from slsr.datasets.drawn.figure import person_solids
 from slsr.datasets.drawn.identity import Identity, draw_identities, draw_identity
 from slsr.datasets.drawn.paint import Solid
 from slsr.datasets.drawn.scene import Backdrop, backdrop
+from slsr.datasets.drawn.shapes import View
 from slsr.datasets.drawn.shot import (
     Box,
     Shot,
@@ -199,10 +200,11 @@ def _frames(rng: np.random.Generator) -> Iterator[int]:
 
 
 def _training(number: int, person: Identity, camera: int, rng: np.random.Generator) -> Iterator[_Picture]:
-    visit = draw_visit(camera, rng)
+    """Two passages by a camera, two to five pictures in all."""
+    visits = [draw_visit(camera, rng), draw_visit(camera, rng)]
     frames = _frames(rng)
-    for _ in range(int(rng.integers(2, 6))):
-        shot = draw_shot(visit, person, detected_box(person.height, rng), rng)
+    for index in range(int(rng.integers(2, 6))):
+        shot = draw_shot(visits[index % 2], person, detected_box(person.height, rng), rng)
         yield _Picture(TRAIN, number, shot, next(frames), int(rng.integers(1, 5)))
 
 

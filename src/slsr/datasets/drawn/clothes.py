@@ -86,11 +86,10 @@ def torso_texture(person: Identity) -> Texture:
 
 
 def sleeve_texture(person: Identity, upper: bool) -> Texture:
-    """The upper or the lower half of an arm."""
+    """The upper or the lower half of an arm: cloth as far as it reaches, then skin."""
     cloth = person.accent if person.pattern == "sleeves" else person.top_colour
-    bare_from = (
-        {"vest": 0.0, "tee": 0.75}.get(person.top, 9.0) if upper else {"vest": 0.0, "tee": 0.0}.get(person.top, 0.93)
-    )
+    reach = {"vest": 0.0, "tee": 0.75}.get(person.top, 1.93)
+    bare_from = reach if upper else max(0.0, reach - 1.0)
     striped = person.pattern in ("stripes", "checks")
     yoke = person.pattern == "yoke" and upper
 
@@ -101,6 +100,24 @@ def sleeve_texture(person: Identity, upper: bool) -> Texture:
         return mix(colour, person.skin, _step(along - bare_from))
 
     return texture
+
+
+def tails_texture(person: Identity) -> Texture:
+    """A coat below the waist: open in front, with a hem in the accent colour where the pattern has one."""
+    hemmed = person.pattern in ("stripes", "block", "band")
+
+    def texture(along: Array, azimuth: Array) -> Array:
+        opening = _step(0.06 + 0.12 * along - np.abs(_turned(azimuth)), 0.08)
+        colour = mix(person.top_colour, person.bottom_colour, opening)
+        return mix(colour, person.accent, hemmed * _step(0.04 - np.abs(along - 0.92), 0.08))
+
+    return texture
+
+
+def bag_texture(person: Identity) -> Texture:
+    """A bag's cloth, with a darker seam across all but carriers."""
+    seam = darker(person.bag_colour, 0.7) if person.bag != "carrier" else person.bag_colour
+    return lambda along, azimuth: mix(person.bag_colour, seam, _step(0.055 - np.abs(along - 0.42), 0.03))
 
 
 def leg_texture(person: Identity, upper: bool, left: bool) -> Texture:

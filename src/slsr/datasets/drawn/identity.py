@@ -78,7 +78,7 @@ class Identity:
         return self.pattern, self.accent, self.top, self.bottom, self.bag, self.hair, self.hat
 
 
-def draw_identities(count: int, rng: np.random.Generator, alike: int = 4) -> list[Identity]:
+def draw_identities(count: int, rng: np.random.Generator, alike: int = 3) -> list[Identity]:
     """Draw `count` people, `alike` of whom at a time wear the same two colours.
 
     Two who wear the same colours differ in at least four of the seven looks, so colours alone do not tell people

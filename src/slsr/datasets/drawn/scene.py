@@ -14,7 +14,7 @@ WIDE, HIGH, HORIZON = 24.0, 3.6, 1.35
 """Metres of a backdrop, and the height at which the ground meets what stands behind it."""
 
 PIXELS_A_METRE = 80
-MUTED = 0.45
+MUTED = 0.6
 """How far a backdrop is drawn towards one grey, as if the same haze lay over all four places."""
 
 
@@ -239,7 +239,7 @@ def _leaf(x: float, rng: np.random.Generator) -> Solid:
     side, up = rng.normal(x, 0.17), abs(rng.normal(0.0, 0.33))
     shade = 0.75 + 0.5 * rng.random()
     angle = np.linspace(0.0, np.pi, 9)
-    texture = plain((0.20 * shade, 0.36 * shade, 0.17 * shade))
+    texture = plain((0.27 * shade, 0.36 * shade, 0.24 * shade))
     return Solid(
         (side, up + radius),
         (side, up - radius),

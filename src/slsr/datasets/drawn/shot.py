@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image
 
 from slsr.datasets.drawn.camera import CAMERAS, Camera, Moment, expose, moment
-from slsr.datasets.drawn.figure import Pose, View, person_solids
+from slsr.datasets.drawn.figure import person_solids
 from slsr.datasets.drawn.identity import Identity
 from slsr.datasets.drawn.paint import Array, Canvas, Solid, paint
 from slsr.datasets.drawn.scene import HORIZON, WIDE, Backdrop, obstacle
+from slsr.datasets.drawn.shapes import View
+from slsr.datasets.drawn.skeleton import Pose
 
 FINE = 2
 """Pixels painted for each pixel of a picture, in each direction."""

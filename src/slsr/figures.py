@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from slsr.files import write_bytes
 from slsr.images.decoding import Pixels
@@ -23,6 +24,7 @@ from slsr.images.decoding import Pixels
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 RIGHT, WRONG, QUERY = "#009E73", "#D55E00", "#000000"
 DOTS_AN_INCH = 110
+PANEL_IMAGE_WIDTH, CAPTION_HEIGHT, PANEL_BACKGROUND = 64, 26, "white"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -117,6 +119,46 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow], title: str) -> None:
         line[0].text(-0.15, 0.5, row.caption, ha="right", va="center", fontsize=9, transform=line[0].transAxes)
     figure.suptitle(title, fontsize=10, y=0.97)
     save_figure(figure, path)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A captioned grid of images, uint8 [n, H, W, 3]."""
+
+    caption: str
+    pixels: Pixels
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
+    """Captioned grids of images of one size, one below the other, pixel for pixel.
+
+    Small images are enlarged by the whole factor that brings their width closest to 64 pixels.
+    """
+    width = panels[0].pixels.shape[2]
+    factor = max(1, round(PANEL_IMAGE_WIDTH / width))
+    grids = [_grid(panel.pixels, columns).repeat(factor, axis=0).repeat(factor, axis=1) for panel in panels]
+    sheet = Image.new(
+        "RGB", (columns * width * factor, sum(len(grid) + CAPTION_HEIGHT for grid in grids)), PANEL_BACKGROUND
+    )
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    top = 0
+    for panel, grid in zip(panels, grids, strict=True):
+        pen.text((4, top + CAPTION_HEIGHT // 2), panel.caption, fill="black", font=font, anchor="lm")
+        sheet.paste(Image.fromarray(grid), (0, top + CAPTION_HEIGHT))
+        top += CAPTION_HEIGHT + len(grid)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def _grid(pixels: Pixels, columns: int) -> Pixels:
+    """Images in rows of `columns`, the last row filled with white: uint8 [rows * H, columns * W, 3]."""
+    count, height, width = pixels.shape[:3]
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    cells[:count] = pixels
+    grid: Pixels = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, -1, 3)
+    return grid
 
 
 @dataclass(frozen=True)

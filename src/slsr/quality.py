@@ -50,8 +50,8 @@ def _handcrafted(pixels: Pixels) -> Features:
         images = torch.nn.functional.interpolate(images.float(), HANDCRAFTED_SIZE, mode="bilinear", antialias=True)
         images = images.round().clamp(0, 255).to(torch.uint8)
     resized = images.permute(0, 2, 3, 1).contiguous().numpy()
-    gradients = unit_rows(hog(resized))
-    return (np.concatenate([hsv_stripes(resized), gradients], axis=1) / np.sqrt(2)).astype(np.float32)
+    both: Features = np.concatenate([hsv_stripes(resized), unit_rows(hog(resized))], axis=1)
+    return both / np.float32(np.sqrt(2))
 
 
 def hog(pixels: Pixels) -> Features:

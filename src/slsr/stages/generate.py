@@ -1,0 +1,229 @@
+"""Draw images from every cluster's generator, label them, and measure how good they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from slsr.errors import InputError
+from slsr.figures import Panel, draw_panels
+from slsr.files import read_json, read_npy, replaced_folder, write_json
+from slsr.images.decoding import decode_resized, encode_jpeg
+from slsr.labels import Sparse, slsr
+from slsr.models.dcgan import draw_noise, iterate_images, load_generator
+from slsr.models.encoder import load_encoder
+from slsr.params import Alarms, Generate, Params
+from slsr.quality import Features, Measured, assess, cluster_consistency, find_alarms, handcrafted
+from slsr.records import GENERATED as SCHEMA
+from slsr.records import table_writer
+from slsr.stages.clustered import ClusteredImages, load_clustered
+from slsr.stages.paths import CLUSTER_IDENTITIES, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES
+from slsr.training.features import extract_features
+from slsr.training.launch import prepare_device
+
+log = logging.getLogger(__name__)
+
+MEASURES = ["kernel", "coverage", "recall", "duplicates", "copies"]
+# Both saturate in an embedding of identities, where even noise scores high.
+HANDCRAFTED_MEASURES = [*MEASURES, "precision", "density"]
+COLUMNS, CLUSTERS_SHOWN = 16, 8
+
+
+def run(params: Params) -> None:
+    """Read the generators, the clusters, the train table and its features; write `artifacts/generated/`.
+
+    images.parquet (image, name, cluster, sparse label), quality.json, sheet.png.
+    """
+    clusters = read_json(CLUSTER_IDENTITIES)["clusters"]
+    counts = allocate(params.generate.images, [cluster["images"] for cluster in clusters], params.generate.allocation)
+    device = prepare_device("fp32", deterministic=True)
+    real = load_clustered(params.gan.height, params.gan.width)
+    with replaced_folder(GENERATED) as folder:
+        encoded = _write_images(folder / "images.parquet", clusters, counts, params.generate, device)
+        _draw_sheet(folder / "sheet.png", encoded, real)
+        quality = _measure(encoded, real, params.generate, device)
+        write_json(folder / "quality.json", quality)
+    log.info("wrote %s: %s images from %d clusters", GENERATED, f"{sum(counts):,}", len(counts))
+    for alarm in quality["alarms"]:
+        log.warning("alarm: %s", describe_alarm(alarm))
+
+
+def allocate(total: int, sizes: Sequence[int], allocation: Literal["equal", "proportional"]) -> list[int]:
+    """How many of `total` images each cluster gives; what is left goes to the largest remainders, the first of equals.
+
+    >>> allocate(10, [30, 30, 40], "equal")
+    [4, 3, 3]
+    >>> allocate(10, [25, 35, 40], "proportional")
+    [3, 3, 4]
+    """
+    weights = np.ones(len(sizes), np.int64) if allocation == "equal" else np.asarray(sizes, np.int64)
+    counts, remainders = np.divmod(total * weights, weights.sum())
+    order = np.argsort(-remainders, kind="stable")
+    counts[order[: total - counts.sum()]] += 1
+    result: list[int] = counts.tolist()
+    return result
+
+
+def _write_images(
+    path: Path, clusters: Sequence[Mapping[str, Any]], counts: Sequence[int], choice: Generate, device: torch.device
+) -> list[list[bytes]]:
+    """Draw, encode, label and store; return the encoded images of each cluster."""
+    encoded: list[list[bytes]] = []
+    with (
+        table_writer(path, SCHEMA) as table,
+        tqdm(total=sum(counts), desc="generate", unit="image", leave=False, disable=None) as bar,
+    ):
+        for cluster, count in zip(clusters, counts, strict=True):
+            number = int(cluster["cluster"])
+            label = _sparse_label(cluster)
+            encoded.append([])
+            for image in _images_of(number, count, choice, device):
+                name = f"g{number}_{len(encoded[-1]):05d}.jpg"
+                table.append(
+                    {
+                        "image": image,
+                        "name": name,
+                        "cluster": number,
+                        "label_index": label[0],
+                        "label_weight": label[1],
+                    }
+                )
+                encoded[-1].append(image)
+                bar.update(1)
+    return encoded
+
+
+def _images_of(cluster: int, count: int, choice: Generate, device: torch.device) -> Iterator[bytes]:
+    """JPEG images of one cluster's generator; image i is the same however many are asked for."""
+    generator = load_generator(GAN / f"cluster_{cluster}.safetensors").to(device)
+    noise = draw_noise((choice.seed, cluster), count, generator.description.latent)
+    for batch in iterate_images(generator, noise):
+        for pixels in batch:
+            yield encode_jpeg(pixels, choice.jpeg_quality)
+
+
+def _sparse_label(cluster: Mapping[str, Any]) -> Sparse:
+    if not cluster["labels"]:
+        raise InputError(
+            f"{CLUSTER_IDENTITIES}: cluster {cluster['cluster']} holds no identity; lower cluster.minimum_images"
+        )
+    return slsr(cluster["labels"])
+
+
+@dataclass(frozen=True)
+class Space:
+    """Features of real and of generated images in one space, and what is measured there."""
+
+    name: str
+    real: Features
+    generated: list[Features]
+    measures: Sequence[str]
+
+
+def _measure(
+    encoded: Sequence[Sequence[bytes]], real: ClusteredImages, choice: Generate, device: torch.device
+) -> dict[str, Any]:
+    """quality.json: measures overall and of each cluster in two feature spaces, cluster consistency, alarms."""
+    spaces = [_handcrafted_space(encoded, real), _encoder_space(encoded, real, device)]
+    sets: list[dict[str, Any]] = [{"cluster": None} | _measure_set(spaces, None, real.clusters, choice)]
+    for cluster in tqdm(range(len(encoded)), "quality", unit="cluster", leave=False, disable=None):
+        sets.append({"cluster": cluster} | _measure_set(spaces, cluster, real.clusters, choice))
+    return {
+        "limits": choice.alarms.model_dump(),
+        "overall": sets[0],
+        "clusters": sets[1:],
+        "cluster_consistency": _consistency(spaces[1], real.clusters),
+        "alarms": [alarm for each in sets for alarm in _alarms(each, spaces, choice.alarms)],
+    }
+
+
+def _handcrafted_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages) -> Space:
+    size = real.pixels.shape[1:3]
+    generated = [handcrafted(decode_resized(images, *size)) for images in encoded]
+    return Space("handcrafted", handcrafted(real.pixels), generated, HANDCRAFTED_MEASURES)
+
+
+def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, device: torch.device) -> Space:
+    """The space that was clustered: the encoder's features, not scaled."""
+    features: Features = read_npy(TRAIN_FEATURES)
+    if len(features) != len(real.clusters):
+        raise InputError(f"{TRAIN_FEATURES}: {len(features)} features for {len(real.clusters)} images; run `dvc repro`")
+    encoder = load_encoder(ENCODER_MODEL)
+    together = [image for images in encoded for image in images]
+    found = extract_features(encoder, together, encoder.description.image, device, title="features of generated")
+    return Space("encoder", features, np.split(found, np.cumsum([len(images) for images in encoded])[:-1]), MEASURES)
+
+
+def _measure_set(
+    spaces: Sequence[Space], cluster: int | None, clusters: NDArray[np.int32], choice: Generate
+) -> dict[str, Any]:
+    """Measures of one cluster, or of all together."""
+    found: dict[str, Any] = {}
+    for space in spaces:
+        real = space.real if cluster is None else space.real[clusters == cluster]
+        generated = np.concatenate(space.generated) if cluster is None else space.generated[cluster]
+        found |= {"real": len(real), "generated": len(generated)}
+        found[space.name] = {
+            name: _rounded(measured) for name, measured in assess(real, generated, space.measures, choice.seed).items()
+        }
+    return found
+
+
+def _rounded(measured: Measured) -> dict[str, float | None]:
+    return {key: None if value is None else round(value, 6) for key, value in asdict(measured).items()}
+
+
+def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
+    """Share of images whose nearest centroid is their own cluster's; the floor is that of the real images."""
+    count = len(space.generated)
+    centroids = np.stack([space.real[clusters == cluster].mean(axis=0) for cluster in range(count)])
+    own = [
+        cluster_consistency(features, np.full(len(features), cluster), centroids) if len(features) else None
+        for cluster, features in enumerate(space.generated)
+    ]
+    together = np.repeat(np.arange(count), [len(features) for features in space.generated])
+    return {
+        "value": round(cluster_consistency(np.concatenate(space.generated), together, centroids), 6),
+        "floor": round(cluster_consistency(space.real, clusters, centroids), 6),
+        "clusters": [None if value is None else round(value, 6) for value in own],
+    }
+
+
+def _alarms(measures: Mapping[str, Any], spaces: Sequence[Space], limits: Alarms) -> list[dict[str, Any]]:
+    return [
+        {"cluster": measures["cluster"], "space": space.name} | asdict(alarm)
+        for space in spaces
+        for alarm in find_alarms(
+            {name: Measured(**value) for name, value in measures[space.name].items()}, **limits.model_dump()
+        )
+    ]
+
+
+def describe_alarm(alarm: Mapping[str, Any]) -> str:
+    """One line on an alarm of quality.json."""
+    where = "all clusters" if alarm["cluster"] is None else f"cluster {alarm['cluster']}"
+    side = "below" if alarm["value"] < alarm["limit"] else "above"
+    return (
+        f"{where}: {alarm['alarm']}: {alarm['measure']} {alarm['value']:.3f} is {side} {alarm['limit']:g} "
+        f"in the {alarm['space']} space"
+    )
+
+
+def _draw_sheet(path: Path, encoded: Sequence[Sequence[bytes]], real: ClusteredImages) -> None:
+    """The paper's Figure 2: generated images of each cluster above real ones."""
+    panels: list[Panel] = []
+    for cluster, images in list(enumerate(encoded))[:CLUSTERS_SHOWN]:
+        own = real.of(cluster)
+        shown = np.unique(np.linspace(0, len(own) - 1, COLUMNS).astype(int))
+        generated = decode_resized(images[: 2 * COLUMNS], *own.shape[1:3])
+        panels.append(Panel(f"cluster {cluster}: {len(images):,} generated", generated))
+        panels.append(Panel(f"cluster {cluster}: {len(own):,} real", own[shown]))
+    draw_panels(path, panels, COLUMNS)

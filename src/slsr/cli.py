@@ -250,6 +250,17 @@ def main() -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         sys.exit(_say(f"no space left on the disk{where}; free some (`dvc gc -w` drops unused cache) and run again", 2))
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        remedy = "lower batch_size or the image size in params.yaml, or use precision: bf16"
+        sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the host's memory or a GPU's is exhausted; asks torch only where it is loaded already."""
+    torch = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def _run_app() -> None:

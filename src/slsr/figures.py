@@ -1,4 +1,4 @@
-"""Every picture. Colours are those of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Every diagram (contact sheets are in sheets.py). Colours are those of Okabe and Ito, which colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from slsr.files import write_bytes
 from slsr.images.decoding import Pixels
@@ -24,7 +23,6 @@ from slsr.images.decoding import Pixels
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 RIGHT, WRONG, QUERY = "#009E73", "#D55E00", "#000000"
 DOTS_AN_INCH = 110
-PANEL_IMAGE_WIDTH, CAPTION_HEIGHT, PANEL_BACKGROUND = 64, 26, "white"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -85,80 +83,10 @@ def draw_cmc(path: Path, curves: dict[str, NDArray[np.float64]], title: str) -> 
             label=f"{100 * curve[0]:.1f} %  {name}",
         )
     axis.set(xlabel="rank", ylabel="queries with a right match up to this rank, %", title=title, ylim=(None, 101))
+    axis.set_xticks([1, *range(5, len(ranks) + 1, 5)])
     axis.grid(alpha=0.3)
     axis.legend(title="rank-1", loc="lower right")
     save_figure(figure, path)
-
-
-@dataclass(frozen=True)
-class SheetRow:
-    """A row of a contact sheet: its caption and its images, uint8 [n, H, W, 3]."""
-
-    caption: str
-    pixels: Pixels
-
-
-def draw_sheet(path: Path, rows: Sequence[SheetRow], title: str) -> None:
-    """A contact sheet: one captioned row of images for each entry."""
-    columns = max(len(row.pixels) for row in rows)
-    height, width = rows[0].pixels.shape[1:3]
-    cell_width = 0.55
-    cell_height = cell_width * height / width
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(cell_width * columns + 1.8, cell_height * len(rows) + 0.5),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
-    )
-    for row, line in zip(rows, axes, strict=True):
-        for column, axis in enumerate(line):
-            axis.set_axis_off()
-            if column < len(row.pixels):
-                axis.imshow(row.pixels[column], aspect="auto")
-        line[0].text(-0.15, 0.5, row.caption, ha="right", va="center", fontsize=9, transform=line[0].transAxes)
-    figure.suptitle(title, fontsize=10, y=0.97)
-    save_figure(figure, path)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A captioned grid of images, uint8 [n, H, W, 3]."""
-
-    caption: str
-    pixels: Pixels
-
-
-def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
-    """Captioned grids of images of one size, one below the other, pixel for pixel.
-
-    Small images are enlarged by the whole factor that brings their width closest to 64 pixels.
-    """
-    width = panels[0].pixels.shape[2]
-    factor = max(1, round(PANEL_IMAGE_WIDTH / width))
-    grids = [_grid(panel.pixels, columns).repeat(factor, axis=0).repeat(factor, axis=1) for panel in panels]
-    sheet = Image.new(
-        "RGB", (columns * width * factor, sum(len(grid) + CAPTION_HEIGHT for grid in grids)), PANEL_BACKGROUND
-    )
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
-    top = 0
-    for panel, grid in zip(panels, grids, strict=True):
-        pen.text((4, top + CAPTION_HEIGHT // 2), panel.caption, fill="black", font=font, anchor="lm")
-        sheet.paste(Image.fromarray(grid), (0, top + CAPTION_HEIGHT))
-        top += CAPTION_HEIGHT + len(grid)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
-
-
-def _grid(pixels: Pixels, columns: int) -> Pixels:
-    """Images in rows of `columns`, the last row filled with white: uint8 [rows * H, columns * W, 3]."""
-    count, height, width = pixels.shape[:3]
-    rows = -(-count // columns)
-    cells = np.full((rows * columns, height, width, 3), 255, np.uint8)
-    cells[:count] = pixels
-    grid: Pixels = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, -1, 3)
-    return grid
 
 
 @dataclass(frozen=True)
@@ -177,7 +105,8 @@ def draw_ranked_lists(path: Path, rows: Sequence[RankedRow], title: str) -> None
     figure, axes = plt.subplots(
         len(rows), depth + 1, figsize=(0.72 * (depth + 1) + 1.6, 1.45 * len(rows) + 0.8), squeeze=False
     )
-    figure.subplots_adjust(wspace=0.12, hspace=0.12)
+    height = figure.get_size_inches()[1]
+    figure.subplots_adjust(wspace=0.12, hspace=0.12, bottom=0.01, top=1 - 0.75 / height)
     for row, line in zip(rows, axes, strict=True):
         _framed(line[0], row.query, QUERY, "solid")
         line[0].text(-0.2, 0.5, row.caption, ha="right", va="center", fontsize=9, transform=line[0].transAxes)
@@ -189,7 +118,7 @@ def draw_ranked_lists(path: Path, rows: Sequence[RankedRow], title: str) -> None
                 axis.set_axis_off()
     for column, axis in enumerate(axes[0]):
         axis.set_title("query" if column == 0 else str(column), fontsize=9)
-    figure.suptitle(f"{title}\nsolid green: right person; dashed orange: wrong", fontsize=10, y=1.0)
+    figure.suptitle(f"{title}\nsolid green: right person; dashed orange: wrong", fontsize=10, y=1 - 0.1 / height)
     save_figure(figure, path)
 
 

@@ -20,11 +20,12 @@ from slsr.clustering import (
     project,
 )
 from slsr.errors import InputError
-from slsr.figures import SheetRow, draw_clusters, draw_sheet
+from slsr.figures import draw_clusters
 from slsr.files import read_npy, replaced_folder, write_json
 from slsr.images.decoding import decode_resized
 from slsr.params import Cluster, Params
 from slsr.records import column_numpy, read_table, table_writer
+from slsr.sheets import Panel, draw_panels
 from slsr.stages.paths import CLUSTERS, TRAIN_FEATURES, TRAIN_TABLE
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 ASSIGNMENT = pa.schema(
     [("name", pa.string()), ("identity", pa.int32()), ("label", pa.int32()), ("cluster", pa.int32())]
 )
-MEMBERS_SHOWN = 14
+MEMBERS_SHOWN, CLUSTERS_SHOWN = 14, 20
 PICTURE_SIZE = (128, 64)
 
 
@@ -103,12 +104,12 @@ def _sweep_row(k: int, full: Clustering, plane: Clustering) -> dict[str, object]
 
 def _draw_members(path: Path, train: pa.Table, features: NDArray[np.float32], chosen: Clustering) -> None:
     """The paper's Figure 3: members of each cluster, spread evenly from the nearest to the centroid to the farthest."""
-    rows = []
-    for cluster, centroid in enumerate(chosen.centroids):
+    panels = []
+    for cluster, centroid in enumerate(chosen.centroids[:CLUSTERS_SHOWN]):
         members = np.flatnonzero(chosen.assignments == cluster)
         distances = np.linalg.norm(features[members] - centroid, axis=1)
         ordered = members[np.argsort(distances, kind="stable")]
         shown = ordered[np.unique(np.linspace(0, len(ordered) - 1, MEMBERS_SHOWN).astype(int))]
         pixels = decode_resized([train.column("image")[int(row)].as_py() for row in shown], *PICTURE_SIZE)
-        rows.append(SheetRow(f"cluster {cluster}\n{len(members):,} images", pixels))
-    draw_sheet(path, rows[:20], "members of each cluster, nearest to its centroid first")
+        panels.append(Panel(f"cluster {cluster}: {len(members):,} images, from its centroid outwards", pixels))
+    draw_panels(path, panels, MEMBERS_SHOWN)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slsr.errors import InputError
-from slsr.figures import Panel, draw_panels
 from slsr.files import read_json, read_npy, replaced_folder, write_json
 from slsr.images.decoding import decode_resized, encode_jpeg
 from slsr.labels import Sparse, slsr
@@ -24,6 +23,7 @@ from slsr.params import Alarms, Generate, Params
 from slsr.quality import Features, Measured, assess, cluster_consistency, find_alarms, handcrafted
 from slsr.records import GENERATED as SCHEMA
 from slsr.records import table_writer
+from slsr.sheets import Panel, draw_panels
 from slsr.stages.clustered import ClusteredImages, load_clustered
 from slsr.stages.paths import CLUSTER_IDENTITIES, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES
 from slsr.training.features import extract_features

@@ -15,12 +15,18 @@ from slsr.params import Params, Regularizer
 from slsr.records import read_table
 from slsr.retrieval import Evaluation, compare
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
-from slsr.stages.report_text import Report, render
+from slsr.stages.report_text import Report, rankings_of, render
 
 log = logging.getLogger(__name__)
 
-BASELINE: Regularizer = "none"
 PAIRS: list[tuple[Regularizer, Regularizer]] = [("none", "lsro"), ("none", "slsr"), ("lsro", "slsr")]
+SUMMARY_PREFIX = {
+    "single_query": "",
+    "single_gallery_shot": "",
+    "single_query_rerank": "rerank_",
+    "multi_query": "multi_query_",
+    "multi_query_rerank": "multi_query_rerank_",
+}
 HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
@@ -41,7 +47,7 @@ def run(params: Params) -> None:
     for name, metrics in runs.items():
         write_json(METRICS / f"{name}.json", metrics)
     write_json(METRICS / "summary.json", _summary(report))
-    ranking = next(iter(runs[BASELINE]))
+    ranking = rankings_of(runs)[0]
     draw_cmc(
         METRICS / "cmc.png",
         {name: _cmc(EVALUATED / name / "cmc.csv", ranking) for name in runs},
@@ -89,14 +95,14 @@ def _summary(report: Report) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for name, metrics in report.runs.items():
         summary[name] = {
-            (key if number == 0 else f"{ranking}_{key}"): found[key]
-            for number, (ranking, found) in enumerate(metrics.items())
-            for key in HEADLINE_KEYS
-            if key in found
+            f"{SUMMARY_PREFIX[ranking]}{key}": metrics[ranking][key]
+            for ranking in rankings_of(report.runs)
+            for key in (HEADLINE_KEYS if not SUMMARY_PREFIX[ranking] else ("rank1", "map_trapezoid"))
+            if key in metrics[ranking]
         }
     for pair, rankings in report.comparison.items():
-        first: dict[str, Any] = next(iter(rankings.values()), {})
-        summary[pair] = {key: first[key]["difference"] for key in ("rank1", "map_trapezoid") if key in first}
+        found = rankings.get("single_query", {})
+        summary[pair] = {key: found[key]["difference"] for key in ("rank1", "map_trapezoid") if key in found}
     return {key: value for key, value in summary.items() if value}
 
 

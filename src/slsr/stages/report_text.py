@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,12 @@ class Report:
     comparison: dict[str, Any]
 
 
+def rankings_of(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The ways of ranking that runs were measured by, the plain one first."""
+    measured = next(iter(runs.values()))
+    return [name for name in RANKINGS if name in measured]
+
+
 def render(report: Report) -> str:
     """The report, `metrics/report.md`."""
     parts = [
@@ -72,7 +78,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _setting(report: Report) -> str:
     params, splits = report.params, report.dataset["splits"]
     train, recipe = splits["train"], params.train
-    counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in splits)
+    counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in SPLITS)
     return (
         f"`{params.dataset.archive}`: {counts} images; {train['identities']} training identities. "
         f"{recipe.backbone}, {params.image.height}x{params.image.width} pixels, weights {recipe.weights}, "
@@ -86,7 +92,7 @@ def _setting(report: Report) -> str:
 
 def _rankings(report: Report) -> list[str]:
     parts = []
-    for ranking in next(iter(report.runs.values())):
+    for ranking in rankings_of(report.runs):
         rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
         keys = [key for key in COLUMNS if key in next(iter(rows.values()))]
         body = [[NAMES[name], *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
@@ -107,7 +113,8 @@ def _differences(report: Report) -> str:
     rows = []
     for pair, rankings in report.comparison.items():
         second, first = pair.split("_minus_")
-        for ranking, found in rankings.items():
+        for ranking in (name for name in RANKINGS if name in rankings):
+            found = rankings[ranking]
             cells = [_difference(found[key]) for key in ("rank1", "map_trapezoid")]
             rows.append([f"{NAMES[second]} - {NAMES[first]}, {RANKINGS[ranking].lower()}", *cells])
     if not rows:
@@ -121,7 +128,8 @@ def _differences(report: Report) -> str:
 
 def _difference(found: Mapping[str, Any]) -> str:
     low, high = found["ci95"]
-    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p = {found['p']:.3f}"
+    chance = f"p = {found['p']:.3f}" if found["p"] >= 0.001 else "p < 0.001"
+    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], {chance}"
 
 
 def _clusters(clusters: Mapping[str, Any]) -> str:
@@ -150,6 +158,7 @@ def _silhouette(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
+SPLITS = ("train", "validation", "query", "gallery", "multi_query")
 MEASURES = {
     "kernel": "KID (kernel distance)",
     "coverage": "coverage",
@@ -176,9 +185,7 @@ def _generated(quality: Mapping[str, Any]) -> str:
         f"{_percent(consistency['value'])} of the generated images lie nearest to the centroid of their own cluster "
         f"(real ones: {_percent(consistency['floor'])})."
     )
-    alarms = [f"- {_alarm(alarm)}" for alarm in quality["alarms"]] or ["No alarm."]
-    parts = [note, table(["", *(f"{space} space" for space in spaces)], rows), "Alarms:", "\n".join(alarms)]
-    return "\n\n".join(parts)
+    return "\n\n".join([note, table(["", *(f"{space} space" for space in spaces)], rows), _alarms(quality["alarms"])])
 
 
 def _measured(found: Mapping[str, float | None] | None) -> str:
@@ -192,9 +199,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _alarm(alarm: Mapping[str, Any]) -> str:
-    where = "all clusters" if alarm["cluster"] is None else f"cluster {alarm['cluster']}"
-    return (
-        f"{where}, {alarm['space']} space: {alarm['alarm']} ({alarm['measure']} {alarm['value']:.3f}, "
-        f"limit {alarm['limit']:g})"
-    )
+def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each kind of alarm: where it sounded, with the value there."""
+    if not alarms:
+        return "No alarm."
+    kinds: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for alarm in alarms:
+        kinds.setdefault((alarm["alarm"], alarm["measure"], alarm["space"]), []).append(alarm)
+    lines = [
+        f"- **{kind}**, {space} space: {measure} beyond {found[0]['limit']:g} in {_places(found)}"
+        for (kind, measure, space), found in kinds.items()
+    ]
+    return "\n".join(["Alarms:", "", *lines])
+
+
+def _places(alarms: Sequence[Mapping[str, Any]]) -> str:
+    names = ["all clusters together" if one["cluster"] is None else f"cluster {one['cluster']}" for one in alarms]
+    shown = [f"{name} ({one['value']:.3f})" for name, one in zip(names[:8], alarms, strict=False)]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slsr.figures import Panel, draw_panels
 from slsr.files import replaced_folder, write_bytes
 from slsr.images.decoding import Pixels
 from slsr.models.dcgan import save_generator
 from slsr.params import Gan, Params
+from slsr.sheets import Panel, draw_panels
 from slsr.stages.clustered import ClusteredImages, load_clustered
 from slsr.stages.paths import GAN
 from slsr.training.curves import curves

@@ -1,0 +1,59 @@
+"""Contact sheets: images of one size under captions, pixel for pixel.
+
+Apart from figures.py, so that an edit of a diagram does not make the training of generators stale.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from slsr.files import write_bytes
+from slsr.images.decoding import Pixels
+
+PANEL_IMAGE_WIDTH, CAPTION_HEIGHT, PANEL_BACKGROUND = 64, 26, "white"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A captioned grid of images, uint8 [n, H, W, 3]."""
+
+    caption: str
+    pixels: Pixels
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
+    """Captioned grids of images of one size, one below the other, pixel for pixel.
+
+    Small images are enlarged by the whole factor that brings their width closest to 64 pixels.
+    """
+    width = panels[0].pixels.shape[2]
+    factor = max(1, round(PANEL_IMAGE_WIDTH / width))
+    grids = [_grid(panel.pixels, columns).repeat(factor, axis=0).repeat(factor, axis=1) for panel in panels]
+    sheet = Image.new(
+        "RGB", (columns * width * factor, sum(len(grid) + CAPTION_HEIGHT for grid in grids)), PANEL_BACKGROUND
+    )
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    top = 0
+    for panel, grid in zip(panels, grids, strict=True):
+        pen.text((4, top + CAPTION_HEIGHT // 2), panel.caption, fill="black", font=font, anchor="lm")
+        sheet.paste(Image.fromarray(grid), (0, top + CAPTION_HEIGHT))
+        top += CAPTION_HEIGHT + len(grid)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def _grid(pixels: Pixels, columns: int) -> Pixels:
+    """Images in rows of `columns`, the last row filled with white: uint8 [rows * H, columns * W, 3]."""
+    count, height, width = pixels.shape[:3]
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    cells[:count] = pixels
+    grid: Pixels = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, -1, 3)
+    return grid

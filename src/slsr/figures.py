@@ -1,4 +1,4 @@
-"""Every diagram (contact sheets are in sheets.py). Colours are those of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Every diagram; contact sheets are in sheets.py. Colours are Okabe and Ito's, told apart by colour-blind readers too."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_people_in_the_same_colours_differ_otherwise():
         assert len({(person.top_colour, person.bottom_colour) for person in group}) == 1
         for one in group:
             for other in group:
-                assert one is other or sum(a != b for a, b in zip(one.looks(), other.looks(), strict=True)) >= 4
+                assert one is other or sum(a != b for a, b in zip(one.looks(), other.looks(), strict=True)) >= 5
     assert len({(person.top_colour, person.bottom_colour) for person in people}) == 4
 
 

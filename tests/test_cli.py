@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import ROOT
 
 from slsr import cli, presets
@@ -120,6 +121,22 @@ def test_other_failures_of_the_system_are_not_passed_off_as_a_full_disk(slsr, mo
     monkeypatch.setattr(cli, "_run_stage", raising(OSError(errno.EIO, "input/output error")))
     with pytest.raises(OSError, match="input/output"):
         slsr("prepare")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore")])
+def test_no_memory_left_is_said_with_the_remedy(slsr, monkeypatch, error):
+    monkeypatch.setattr(cli, "_run_stage", raising(error))
+    code, out, err = slsr("train-encoder")
+    assert (code, out) == (2, "")
+    assert err.startswith("slsr: out of memory (")
+    assert "batch_size" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(slsr, monkeypatch):
+    monkeypatch.setattr(cli, "_run_stage", raising(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        slsr("train-encoder")
 
 
 @pytest.mark.parametrize("stage", STAGES)

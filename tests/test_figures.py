@@ -1,0 +1,89 @@
+"""Pictures: PNG files that open, the same bytes for the same content, other bytes for other content."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import noise
+
+from slsr.figures import RankedRow, draw_clusters, draw_cmc, draw_ranked_lists
+
+
+def points(seed=0):
+    return np.random.default_rng(seed).normal(size=(60, 2)).astype(np.float32)
+
+
+def clusterings(seed=0):
+    generator = np.random.default_rng(seed)
+    return {k: generator.integers(0, k, 60).astype(np.int32) for k in (3, 2)}
+
+
+def ranked(seed=0, right=True):
+    pixels = noise(5, 16, 8, seed=seed)
+    marks = np.array([right, False, True, False])
+    short = RankedRow("2", pixels[1], pixels[2:4], marks[:2])
+    return [RankedRow("identity 1\ncamera 2", pixels[0], pixels[1:], marks), short]
+
+
+PICTURES = {
+    "clusters": (
+        lambda path: draw_clusters(path, points(), clusterings()),
+        lambda path: draw_clusters(path, points(), clusterings(1)),
+    ),
+    "many clusters": (
+        lambda path: draw_clusters(path, points(), {12: np.arange(60, dtype=np.int32) % 12}),
+        lambda path: draw_clusters(path, points(1), {12: np.arange(60, dtype=np.int32) % 12}),
+    ),
+    "cmc": (
+        lambda path: draw_cmc(path, {"none": np.linspace(0.5, 1, 50), "slsr": np.linspace(0.6, 1, 50)}, "title"),
+        lambda path: draw_cmc(path, {"none": np.linspace(0.5, 1, 50), "slsr": np.linspace(0.7, 1, 50)}, "title"),
+    ),
+    "ranked lists": (
+        lambda path: draw_ranked_lists(path, ranked(), "title"),
+        lambda path: draw_ranked_lists(path, ranked(right=False), "title"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_opens_and_depends_on_its_content_alone(tmp_path, name):
+    draw, draw_another = PICTURES[name]
+    draw(tmp_path / "new" / "one.png")
+    draw(tmp_path / "two.png")
+    draw_another(tmp_path / "three.png")
+    content = (tmp_path / "new" / "one.png").read_bytes()
+    assert content == (tmp_path / "two.png").read_bytes()
+    assert content != (tmp_path / "three.png").read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) > 100
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+        assert "Software" not in picture.info
+        assert not any("date" in key.lower() or "time" in key.lower() for key in picture.info)
+    assert plt.get_fignums() == [], "every figure is closed"
+
+
+def has_colour(path, colour):
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(pixels - wanted).max(axis=2) < 8).sum() > 20)
+
+
+def test_right_and_wrong_matches_are_framed_in_their_colours(tmp_path):
+    grey = np.full((4, 16, 8, 3), 128, np.uint8)
+    for marks, shown, hidden in (([True] * 4, "#009E73", "#D55E00"), ([False] * 4, "#D55E00", "#009E73")):
+        draw_ranked_lists(tmp_path / "r.png", [RankedRow("x", grey[0], grey, np.array(marks))], "t")
+        assert has_colour(tmp_path / "r.png", shown)
+        assert not has_colour(tmp_path / "r.png", hidden)
+
+
+def test_every_run_has_its_curve(tmp_path):
+    curves = {name: np.linspace(0.2 * number, 0.9, 20) for number, name in enumerate("abc")}
+    draw_cmc(tmp_path / "cmc.png", curves, "title")
+    assert all(has_colour(tmp_path / "cmc.png", colour) for colour in ("#0072B2", "#E69F00", "#009E73"))
+    del curves["c"]
+    draw_cmc(tmp_path / "cmc.png", curves, "title")
+    assert not has_colour(tmp_path / "cmc.png", "#009E73")

@@ -1,0 +1,342 @@
+"""Training: it learns, it repeats itself, and the label of a generated image moves the weights."""
+
+import copy
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import coloured, make_image, make_recipe, noise
+
+from slsr.errors import CheckFailed
+from slsr.images.augmentation import to_input
+from slsr.images.loading import LabelledImages
+from slsr.labels import lsro, make_targets, one_hot, slsr
+from slsr.models.encoder import Encoder, EncoderDescription
+from slsr.models.weights import initial_encoder
+from slsr.training.classifier import (
+    TrainingSet,
+    batches,
+    build_optimizer,
+    describe,
+    set_learning_rate,
+    train_classifier,
+    validate,
+)
+
+CPU = torch.device("cpu")
+CLASSES = 4
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+def labels(count):
+    return [number % CLASSES for number in range(count)]
+
+
+def real_set(count=16, seed=0):
+    return TrainingSet.of_labelled(coloured(labels(count), seed=seed))
+
+
+def mixed_set(generated_target, weight=1.0, real=16, generated=8):
+    """Labelled images, and noise with one target."""
+    images = coloured(labels(real))
+    pixels = torch.cat([images.pixels, torch.from_numpy(noise(generated, seed=5))])
+    distributions = [one_hot(label) for label in labels(real)] + [generated_target] * generated
+    weights = torch.cat([torch.ones(real), torch.full((generated,), weight)])
+    return TrainingSet(pixels, make_targets(distributions, CLASSES), weights)
+
+
+def trained(training, validation=None, image=None, **recipe):
+    """The encoder after training, and its epochs."""
+    image, choice, epochs = image or make_image(), make_recipe(**recipe), []
+    encoder = initial_encoder(choice, CLASSES, image)
+    train_classifier(encoder, training, validation, choice, image, CPU, epochs.append)
+    return encoder, epochs
+
+
+def equal(one, two):
+    first, second = one.state_dict(), two.state_dict()
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("head", "optimizer"), [("plain", "sgd"), ("linear", "sgd-nesterov"), ("bottleneck", "adamw")])
+def test_it_learns_what_can_be_learnt(head, optimizer):
+    _, epochs = trained(
+        real_set(32),
+        coloured(labels(12), seed=1),
+        head=head,
+        epochs=10,
+        horizontal_flip=True,
+        random_crop=True,
+        schedule={"name": "one-cycle"},
+        optimizer={"name": optimizer, "learning_rate": 0.02, "head_learning_rate": 0.02, "weight_decay": 0.0},
+    )
+    assert [epoch.number for epoch in epochs] == list(range(1, 11))
+    assert epochs[0].loss > 1.0
+    assert epochs[-1].validation_accuracy > 0.9
+    assert epochs[-1].loss < 0.7 * epochs[0].loss
+    assert epochs[-1].validation_loss < 0.5 * epochs[0].validation_loss
+
+
+RANDOM = {"random_crop": True, "horizontal_flip": True, "random_erasing": 0.5, "head": "bottleneck"}
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit():
+    torch.manual_seed(1)
+    one, first = trained(real_set(), coloured(labels(4), seed=2), seed=3, **RANDOM)
+    torch.manual_seed(2)
+    torch.rand(7)
+    two, second = trained(real_set(), coloured(labels(4), seed=2), seed=3, **RANDOM)
+    assert equal(one, two)
+    assert first == second
+    three, _ = trained(real_set(), seed=4, **RANDOM)
+    assert not equal(one, three)
+
+
+def test_validation_does_not_change_the_training():
+    one, _ = trained(real_set(), None, **RANDOM)
+    two, _ = trained(real_set(), coloured(labels(10), seed=9), **RANDOM)
+    assert equal(one, two)
+
+
+def from_one_start(training, seed, **recipe):
+    """Trained with a seed, but from the same initial weights whatever the seed."""
+    image = make_image()
+    encoder = initial_encoder(make_recipe(seed=1, head="bottleneck"), CLASSES, image)
+    train_classifier(encoder, training, None, make_recipe(seed=seed, head="bottleneck", **recipe), image, CPU)
+    return encoder
+
+
+@pytest.mark.parametrize("drawn", ["order", "dropout", "random_crop", "horizontal_flip", "random_erasing"])
+def test_each_draw_follows_the_seed(drawn):
+    """One batch of all images leaves no order; what is left to chance is what is switched on."""
+    options = {"batch_size": 16, "epochs": 1} if drawn != "order" else {"batch_size": 4, "epochs": 1}
+    if drawn not in ("order", "dropout"):
+        options[drawn] = 0.8 if drawn == "random_erasing" else True
+    assert not equal(from_one_start(real_set(), 1, **options), from_one_start(real_set(), 2, **options))
+
+
+def test_every_epoch_sees_every_image_once_in_another_order():
+    seen, training = [], real_set(19)
+
+    class Watched:
+        def __init__(self, targets):
+            self.table, self._targets = targets.table, targets
+
+        def to(self, device):
+            return self
+
+        def batch(self, images):
+            seen.append(images.tolist())
+            return self._targets.batch(images)
+
+    watched = TrainingSet(training.pixels, Watched(training.targets), training.weights)
+    trained(watched, epochs=3, batch_size=6)
+    orders = [[*chain(*seen[start : start + 3])] for start in range(0, len(seen), 3)]
+    assert [len(batch) for batch in seen[:3]] == [6, 6, 7], "the image left over joins the batch before"
+    assert len(orders) == 3
+    for order in orders:
+        assert sorted(order) == list(range(19))
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@given(st.integers(2, 300), st.integers(2, 64))
+def test_no_batch_has_one_image_and_none_is_lost(count, size):
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+    parts = batches(order, size)
+    assert torch.equal(torch.cat(parts), order)
+    assert all(2 <= len(part) <= size + 1 for part in parts)
+    assert all(len(part) == size for part in parts[:-1])
+    assert len(parts) == max(1, (count + size - 2) // size)
+
+
+def plain_step(target, weight=1.0, rate=0.5):
+    """One step of plain SGD on one batch of everything: the change of the classifier's bias, and what it should be."""
+    training, image = mixed_set(target, weight), make_image()
+    recipe = make_recipe(
+        epochs=1,
+        batch_size=24,
+        optimizer={"learning_rate": rate, "head_learning_rate": rate, "momentum": 0.0, "weight_decay": 0.0},
+    )
+    encoder = initial_encoder(recipe, CLASSES, image)
+    with torch.no_grad():
+        encoder.head[0].weight.normal_(generator=torch.Generator().manual_seed(2))
+        before = encoder.head[0].bias.clone()
+        probability = copy.deepcopy(encoder).train()(to_input(training.pixels, image)).softmax(dim=1)
+    wanted = torch.zeros(24, CLASSES)
+    for row, label in enumerate(labels(16)):
+        wanted[row, label] = 1
+    index, share = target
+    wanted[16:, torch.from_numpy(index.astype(np.int64))] = torch.from_numpy(share)
+    factor = torch.cat([torch.ones(16), torch.full((8,), weight)])[:, None]
+    expected = -rate * (factor * (probability - wanted)).mean(dim=0)
+    train_classifier(encoder, training, None, recipe, image, CPU)
+    return encoder.head[0].bias.detach() - before, expected
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25, 0.0])
+@pytest.mark.parametrize("target", [slsr([1, 3]), slsr([2]), lsro(CLASSES)], ids=["slsr", "one identity", "lsro"])
+def test_a_step_of_training_follows_the_target_of_generated_images(target, weight):
+    """The published code drops the sparse target on the way; here it arrives in the weights of the network."""
+    change, expected = plain_step(target, weight)
+    torch.testing.assert_close(change, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_slsr_and_lsro_train_different_networks():
+    changes = [plain_step(target)[0] for target in (slsr([1, 3]), lsro(CLASSES))]
+    difference = changes[0] - changes[1]
+    # 8 of 24 images, rate 0.5: each generated image moves weight from identities 0 and 2 to 1 and 3
+    expected = 0.5 * 8 / 24 * (torch.tensor([0, 0.5, 0, 0.5]) - 0.25)
+    torch.testing.assert_close(difference, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_weight_zero_leaves_the_labels_of_generated_images_without_effect():
+    one, two = (trained(mixed_set(target, 0.0), **RANDOM)[0] for target in (slsr([1, 3]), lsro(CLASSES)))
+    assert equal(one, two)
+    one, two = (trained(mixed_set(target, 1.0), **RANDOM)[0] for target in (slsr([1, 3]), lsro(CLASSES)))
+    assert not equal(one, two)
+
+
+@pytest.mark.parametrize("name", ["sgd", "sgd-nesterov", "adamw"])
+def test_backbone_and_head_have_their_own_rates(name):
+    encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
+    choice = make_recipe(
+        optimizer={
+            "name": name,
+            "learning_rate": 0.01,
+            "head_learning_rate": 0.05,
+            "momentum": 0.8,
+            "weight_decay": 3e-4,
+        }
+    ).optimizer
+    optimizer = build_optimizer(encoder, choice)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate_of) == len(list(encoder.parameters()))
+    assert {rate_of[id(p)] for p in encoder.backbone.parameters()} == {0.01}
+    assert {rate_of[id(p)] for p in encoder.head.parameters()} == {0.05}
+    assert isinstance(optimizer, torch.optim.AdamW if name == "adamw" else torch.optim.SGD)
+    for group in optimizer.param_groups:
+        assert group["weight_decay"] == 3e-4
+        if name == "adamw":
+            assert group["betas"] == (0.8, 0.999)
+        else:
+            assert (group["momentum"], group["nesterov"]) == (0.8, name == "sgd-nesterov")
+    set_learning_rate(optimizer, 0.5)
+    set_learning_rate(optimizer, 0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.005])
+
+
+def test_a_rate_of_the_head_alone_moves_the_head_alone():
+    def moved(backbone_rate, head_rate):
+        rates = {"learning_rate": backbone_rate, "head_learning_rate": head_rate, "weight_decay": 0.0, "momentum": 0.0}
+        recipe = make_recipe(epochs=1, optimizer=rates)
+        encoder = initial_encoder(recipe, CLASSES, make_image())
+        before = copy.deepcopy(encoder)
+        train_classifier(encoder, real_set(), None, recipe, make_image(), CPU)
+        return [
+            max(float((a - b).detach().abs().max()) for a, b in zip(new.parameters(), old.parameters(), strict=True))
+            for new, old in ((encoder.backbone, before.backbone), (encoder.head, before.head))
+        ]
+
+    backbone, head = moved(1e-12, 0.1)
+    assert backbone < 1e-9
+    assert head > 1e-4
+
+
+def test_the_schedule_sets_the_rate_of_every_epoch():
+    schedule = {"name": "step", "step_epochs": 2, "step_factor": 0.1}
+    _, epochs = trained(real_set(), epochs=5, schedule=schedule, optimizer={"learning_rate": 0.02})
+    assert [epoch.learning_rate for epoch in epochs] == pytest.approx([0.02, 0.02, 0.002, 0.002, 0.0002])
+    _, epochs = trained(real_set(), epochs=3, schedule={"name": "one-cycle"}, optimizer={"learning_rate": 0.02})
+    assert epochs[-1].learning_rate == pytest.approx(0.02 / 250_000)
+
+
+def test_the_reported_loss_is_the_mean_of_the_steps():
+    """At a rate of next to nothing, the loss of an epoch is the loss of the start."""
+    images, image = coloured(labels(16)), make_image()
+    recipe = make_recipe(epochs=1, batch_size=16, optimizer={"learning_rate": 1e-12, "head_learning_rate": 1e-12})
+    encoder = initial_encoder(recipe, CLASSES, image)
+    with torch.no_grad():
+        logits = copy.deepcopy(encoder).train()(to_input(images.pixels, image))
+        expected = float(torch.nn.functional.cross_entropy(logits, images.labels))
+    epochs = []
+    train_classifier(encoder, TrainingSet.of_labelled(images), None, recipe, image, CPU, epochs.append)
+    assert epochs[0].loss == pytest.approx(expected, rel=1e-5)
+    assert epochs[0].validation_loss is None
+    assert epochs[0].validation_accuracy is None
+
+
+@pytest.mark.parametrize(("at", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (7, 2, 3), (8, 2, 4)])
+def test_a_loss_that_is_no_number_stops_with_epoch_and_step(monkeypatch, at, epoch, step):
+    from slsr.training import classifier
+
+    original, calls = classifier.soft_cross_entropy, []
+
+    def sometimes(*arguments):
+        calls.append(1)
+        return original(*arguments) * (float("nan") if len(calls) == at else 1.0)
+
+    monkeypatch.setattr(classifier, "soft_cross_entropy", sometimes)
+    with pytest.raises(CheckFailed, match=rf"the loss is nan in epoch {epoch}, step {step}: .*learning_rate"):
+        trained(real_set(16), epochs=5, batch_size=4)
+    assert len(calls) <= 4 * epoch
+
+
+def test_an_infinite_loss_stops_within_a_long_epoch(monkeypatch):
+    from slsr.training import classifier
+
+    original, calls = classifier.soft_cross_entropy, []
+
+    def explode(*arguments):
+        calls.append(1)
+        return original(*arguments) + (float("inf") if len(calls) == 30 else 0.0)
+
+    monkeypatch.setattr(classifier, "soft_cross_entropy", explode)
+    with pytest.raises(CheckFailed, match=r"the loss is inf in epoch 1, step 30"):
+        trained(real_set(160), epochs=1, batch_size=2)
+    assert len(calls) < 80, "not only at the end of the epoch"
+
+
+def test_a_rate_out_of_all_proportion_is_a_failed_check():
+    with pytest.raises(CheckFailed, match=r"epoch \d+, step \d+"):
+        trained(real_set(16), epochs=6, optimizer={"learning_rate": 1e30, "head_learning_rate": 1e30})
+
+
+def test_validation_is_a_loop_over_images(monkeypatch):
+    from slsr.training import classifier
+
+    monkeypatch.setattr(classifier, "VALIDATION_BATCH", 3)
+    image = make_image()
+    encoder, _ = trained(real_set(), epochs=1)
+    held_out = LabelledImages(torch.from_numpy(noise(8)), torch.tensor([0, 1, 2, 3, 3, 2, 1, 1]))
+    encoder.eval()
+    losses, right = [], 0
+    with torch.no_grad():
+        for pixels, label in zip(held_out.pixels, held_out.labels.tolist(), strict=True):
+            probability = encoder(to_input(pixels[None], image))[0].softmax(dim=0)
+            losses.append(-float(torch.log(probability[label])))
+            right += int(probability.argmax() == label)
+    encoder.train()
+    loss, accuracy = validate(encoder, held_out, image, CPU)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert accuracy == right / 8
+
+
+def test_labelled_images_have_all_weight_on_their_label():
+    training = TrainingSet.of_labelled(coloured([2, 0, 3, 3]))
+    assert training.targets.batch(torch.arange(4)).tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
+    assert training.weights.tolist() == [1, 1, 1, 1]
+
+
+def test_an_epoch_is_described_in_one_line():
+    _, epochs = trained(real_set(), coloured(labels(4)), epochs=1)
+    line = describe(epochs[0], 7)
+    assert line.startswith(
+        f"epoch 1/7: loss {epochs[0].loss:.4f}, validation accuracy {epochs[0].validation_accuracy:.3f}"
+    )
+    _, epochs = trained(real_set(), None, epochs=1)
+    assert "validation" not in describe(epochs[0], 7)

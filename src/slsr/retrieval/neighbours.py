@@ -18,7 +18,8 @@ from slsr.retrieval.workers import Workers, compiled
 
 SPARE_NEIGHBOURS = 3
 TILE_ROWS, TILE_COLUMNS = 1024, 4096
-CHUNK = 64
+CHUNK = 128
+LANES = 64
 ROUNDING = 16
 
 Indices = NDArray[np.int32]
@@ -64,11 +65,13 @@ class Images:
         nearest = np.full((self.count, length), -1, np.int32)
         keys = np.full((self.count, length), -np.inf, self.dtype)
         nearest[:, 0], keys[:, 0] = np.arange(self.count), np.inf
-        lowest = np.full(self.count, np.inf, self.dtype)
+        lowest, floor = np.full(self.count, np.inf, self.dtype), np.full(self.count, -np.inf, self.dtype)
         scale, terms = self.scale.astype(self.dtype), self.terms.astype(self.dtype)
         for row, column, tile in self._tiles():
-            arguments = (tile, row, column, scale, terms, nearest, keys, lowest)
-            workers.run(_scan_rows, tile.shape[0], *arguments)
+            if row == column and length <= LANES // 2:
+                workers.run(_raise_floor, len(tile), tile, row, scale, terms, length, floor)
+            arguments = (tile, row, column, scale, terms, floor, nearest, keys, lowest)
+            workers.run(_scan_rows, len(tile), *arguments)
             if row != column:
                 workers.run(_scan_columns, -(-tile.shape[1] // CHUNK), *arguments)
         doubt = self._doubt()
@@ -99,17 +102,26 @@ class Images:
         return np.asarray(ROUNDING * np.finfo(self.dtype).eps * largest)
 
     def _tiles(self) -> Iterator[tuple[int, int, Floats]]:
-        """The products of all pairs of images, each pair once: first row, first column, products."""
-        borders = [*edges(0, self.queries, TILE_ROWS), *edges(self.queries, self.count, TILE_ROWS)]
+        """The products of all pairs of images, each pair once: first row, first column, products.
+
+        Squares on the diagonal come first: they show every image as many others, and where images are sorted by
+        identity its own, so that few of those seen later are among its nearest.
+        """
         buffer = np.empty(TILE_ROWS * TILE_COLUMNS, self.dtype)
-        for top, bottom in borders:
-            border = self.queries if bottom <= self.queries else self.count
-            columns = [(top, bottom), *edges(bottom, border, TILE_COLUMNS)]
+        for (top, bottom), (left, right) in self._layout():
+            tile = buffer[: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
+            yield top, left, np.matmul(self._values(top, bottom), self._values(left, right).T, out=tile)
+
+    def _layout(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Rows and columns of the tiles; none of them holds both queries and gallery on one side."""
+        stripes = [*edges(0, self.queries, TILE_ROWS), *edges(self.queries, self.count, TILE_ROWS)]
+        beside = []
+        for stripe in stripes:
+            border = self.queries if stripe[1] <= self.queries else self.count
+            beside += [(stripe, columns) for columns in edges(stripe[1], border, TILE_COLUMNS)]
             if border < self.count:
-                columns += edges(self.queries, self.count, TILE_COLUMNS)
-            for left, right in columns:
-                tile = buffer[: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
-                yield top, left, np.matmul(self._values(top, bottom), self._values(left, right).T, out=tile)
+                beside += [(stripe, columns) for columns in edges(self.queries, self.count, TILE_COLUMNS)]
+        return [(stripe, stripe) for stripe in stripes] + beside
 
     def _values(self, start: int, stop: int) -> Floats:
         if stop <= self.queries:
@@ -126,14 +138,20 @@ def edges(start: int, stop: int, size: int) -> list[tuple[int, int]]:
 
 
 def _insert_image(key: Any, image: int, nearest: Indices, keys: Floats) -> None:
-    """Put an image where it belongs in a list of the nearest, whose last falls out."""
-    place = len(keys)
-    while place > 0 and (key > keys[place - 1] or (key == keys[place - 1] and image < nearest[place - 1])):
+    """Put an image whose key is at least the last one where it belongs in a list of the nearest; the last falls out."""
+    last = len(keys) - 1
+    if key == keys[last] and image > nearest[last]:
+        return
+    place = last
+    while place > 0 and key > keys[place - 1]:
         place -= 1
-        if place + 1 < len(keys):
-            keys[place + 1], nearest[place + 1] = keys[place], nearest[place]
-    if place < len(keys):
-        keys[place], nearest[place] = key, image
+    while place > 0 and key == keys[place - 1] and image < nearest[place - 1]:
+        place -= 1
+    for behind in range(last, place, -1):
+        keys[behind] = keys[behind - 1]
+    for behind in range(last, place, -1):
+        nearest[behind] = nearest[behind - 1]
+    keys[place], nearest[place] = key, image
 
 
 def _any_in_row(products: Floats, scale: Floats, terms: Floats, nearest: Any, furthest: Any) -> np.int32:
@@ -159,6 +177,40 @@ _row_matters = compiled(_any_in_row)
 _columns_matter = compiled(_any_in_columns)
 
 
+def _raise_to_largest(products: Floats, scale: Floats, terms: Floats, largest: Floats) -> None:
+    for column in range(len(products)):
+        key = products[column] * scale[column] + terms[column]
+        largest[column] = key if key > largest[column] else largest[column]
+
+
+_raise = compiled(_raise_to_largest)
+
+
+def _raise_floors(
+    start: int, stop: int, tile: Floats, first: int, scale: Floats, terms: Floats, length: int, floor: Floats
+) -> None:
+    """For the rows of a square tile, a key that `length` images, the row's own among them, are sure to reach.
+
+    It is the `length`-th of the largest keys of as many groups of columns as there are lanes.
+    """
+    largest, top = np.empty(LANES, tile.dtype), np.empty(length, tile.dtype)
+    for row in range(start, stop):
+        largest[:] = -np.inf
+        for left in range(0, tile.shape[1], LANES):
+            products = tile[row, left : left + LANES]
+            others = slice(first + left, first + left + len(products))
+            _raise(products, scale[others], terms[others], largest)
+        top[:] = -np.inf
+        for key in largest:
+            if key > top[-1]:
+                place = length - 1
+                while place > 0 and key > top[place - 1]:
+                    top[place] = top[place - 1]
+                    place -= 1
+                top[place] = key
+        floor[first + row] = top[-1]
+
+
 def _scan_tile_rows(
     start: int,
     stop: int,
@@ -167,6 +219,7 @@ def _scan_tile_rows(
     first_column: int,
     scale: Floats,
     terms: Floats,
+    floor: Floats,
     nearest: Indices,
     keys: Floats,
     lowest: Floats,
@@ -174,18 +227,21 @@ def _scan_tile_rows(
     """Show the images of the tile's columns to those of its rows `start:stop`."""
     for row in range(start, stop):
         image = first_row + row
+        worst, furthest = max(keys[image, -1], floor[image]), lowest[image]
         for left in range(0, tile.shape[1], CHUNK):
             products = tile[row, left : left + CHUNK]
-            others = first_column + left
-            scales, added = scale[others : others + len(products)], terms[others : others + len(products)]
-            if not _row_matters(products, scales, added, keys[image, -1], lowest[image]):
+            first = first_column + left
+            scales, added = scale[first : first + len(products)], terms[first : first + len(products)]
+            if not _row_matters(products, scales, added, worst, furthest):
                 continue
             for column in range(len(products)):
                 key = products[column] * scales[column] + added[column]
-                if others + column != image:
-                    lowest[image] = min(lowest[image], key)
-                    if key >= keys[image, -1]:
-                        _insert(key, others + column, nearest[image], keys[image])
+                if (key >= worst or key < furthest) and first + column != image:
+                    furthest = min(furthest, key)
+                    if key >= worst:
+                        _insert(key, first + column, nearest[image], keys[image])
+                        worst = max(keys[image, -1], worst)
+        lowest[image] = furthest
 
 
 def _scan_tile_columns(
@@ -196,29 +252,33 @@ def _scan_tile_columns(
     first_column: int,
     scale: Floats,
     terms: Floats,
+    floor: Floats,
     nearest: Indices,
     keys: Floats,
     lowest: Floats,
 ) -> None:
     """Show the images of the tile's rows to those of its columns, `CHUNK` columns at a time."""
     for part in range(start, stop):
-        left = first_column + part * CHUNK
-        width = min(CHUNK, first_column + tile.shape[1] - left)
-        worst = keys[left : left + width, -1].copy()
-        furthest = lowest[left : left + width]
+        left, right = part * CHUNK, min(part * CHUNK + CHUNK, tile.shape[1])
+        first = first_column + left
+        worst = np.maximum(keys[first : first_column + right, -1], floor[first : first_column + right])
+        furthest = lowest[first : first_column + right].copy()
         for row in range(tile.shape[0]):
-            products = tile[row, part * CHUNK : part * CHUNK + width]
+            products = tile[row, left:right]
             other = first_row + row
             if not _columns_matter(products, scale[other], terms[other], worst, furthest):
                 continue
-            for column in range(width):
+            for column in range(len(products)):
                 key = products[column] * scale[other] + terms[other]
-                furthest[column] = min(furthest[column], key)
-                if key >= worst[column]:
-                    _insert(key, other, nearest[left + column], keys[left + column])
-                    worst[column] = keys[left + column, -1]
+                if key >= worst[column] or key < furthest[column]:
+                    furthest[column] = min(furthest[column], key)
+                    if key >= worst[column]:
+                        _insert(key, other, nearest[first + column], keys[first + column])
+                        worst[column] = max(keys[first + column, -1], worst[column])
+        lowest[first : first_column + right] = furthest
 
 
+_raise_floor = compiled(_raise_floors)
 _scan_rows = compiled(_scan_tile_rows)
 _scan_columns = compiled(_scan_tile_columns)
 

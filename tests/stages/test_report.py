@@ -1,0 +1,269 @@
+"""The report: well-formed tables that say what the stages measured, and differences that a loop confirms."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slsr.files import read_json, write_bytes, write_json
+from slsr.params import validate_params
+from slsr.records import table_writer
+from slsr.retrieval import Evaluation, headline
+from slsr.stages import report
+from slsr.stages.evaluate import PER_QUERY
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
+from slsr.stages.report_text import COLUMNS, NAMES, RANKINGS, Report, render, table
+
+RUNS = ["none", "lsro", "slsr"]
+QUERIES, GALLERY = 9, 40
+
+
+def ranks_of(run, ranking):
+    """For each query, the ranks of its right matches; the last two queries have none."""
+    generator = np.random.default_rng([RUNS.index(run), len(ranking)])
+    lists = [sorted(generator.choice(GALLERY, generator.integers(1, 5), replace=False) + 1) for _ in range(QUERIES - 2)]
+    return [[int(rank) for rank in one] for one in lists] + [[], []]
+
+
+def measured(lists):
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])])
+    evaluation = Evaluation(offsets, np.array([rank for one in lists for rank in one], np.int32), GALLERY)
+    return headline(evaluation, resamples=100, seed=1) | {"queries_without_match": evaluation.excluded}
+
+
+FACTS_VALUE = {
+    "splits": {
+        name: {"images": 1000 + number, "identities": 10 + number}
+        for number, name in enumerate(("gallery", "multi_query", "query", "train", "validation"))
+    }
+}
+CLUSTERS_VALUE = {
+    "chosen_k": 3,
+    "rule": "fixed",
+    "sweep": [
+        {"k": 1, "silhouette_full_dimension": None, "silhouette_two_components": None, "inertia": 3.0},
+        {"k": 2, "silhouette_full_dimension": 0.5175, "silhouette_two_components": -0.25, "inertia": 2.0},
+        {"k": 3, "silhouette_full_dimension": 0.7003, "silhouette_two_components": 0.5, "inertia": 1.0},
+    ],
+    "make_up": {
+        "images": [5000, 30, 2],
+        "identities": [12, 7, 2],
+        "cameras": [{"1": 2}, {"1": 3}, {"2": 1}],
+        "straddling_identities": 4,
+        "training_identities": 13,
+        "purity": 0.98765,
+    },
+}
+
+
+def measure(value, floor):
+    return {"value": value, "deviation": None, "floor": floor, "floor_deviation": None}
+
+
+def alarm(kind, cluster, value, name="coverage", space="encoder"):
+    return {"alarm": kind, "cluster": cluster, "limit": 0.5, "measure": name, "space": space, "value": value}
+
+
+QUALITY_VALUE = {
+    "overall": {
+        "cluster": None,
+        "generated": 1200,
+        "real": 394,
+        "handcrafted": {
+            "kernel": measure(2.64, -0.003),
+            "coverage": measure(0.125, 0.97),
+            "density": measure(1.5, None),
+        },
+        "encoder": {"kernel": measure(4.4, -0.004), "coverage": measure(None, 0.9)},
+    },
+    "cluster_consistency": {"value": 0.55, "floor": 0.999, "clusters": [0.5]},
+    "alarms": [],
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, values):
+    """Everything that the stage reads, of two ways of ranking."""
+    monkeypatch.chdir(tmp_path)
+    values["evaluate"]["bootstrap"]["resamples"] = 100
+    write_json(FACTS, FACTS_VALUE)
+    write_json(CLUSTERS / "silhouette.json", CLUSTERS_VALUE)
+    write_json(GENERATED / "quality.json", QUALITY_VALUE)
+    write_json(FLOORS / "metrics.json", {name: {"single_query": measured(ranks_of("none", "floor"))} for name in FLOOR})
+    for run in RUNS:
+        lists = {ranking: ranks_of(run, ranking) for ranking in ("multi_query", "single_query")}
+        write_json(EVALUATED / run / "metrics.json", {ranking: measured(one) for ranking, one in lists.items()})
+        with table_writer(EVALUATED / run / "per_query.parquet", PER_QUERY) as rows:
+            for ranking, of_queries in lists.items():
+                for number, ranks in enumerate(of_queries):
+                    row = dict.fromkeys(PER_QUERY.names) | {"ranking": ranking, "name": f"{number}", "ranks": ranks}
+                    rows.append(row)
+        curve = "rank,multi_query,single_query\n1,0.5,0.25\n2,0.75,0.5\n"
+        write_bytes(EVALUATED / run / "cmc.csv", curve.encode())
+    return validate_params(values, "params.yaml")
+
+
+FLOOR = ["untrained", "colour_histogram"]
+
+
+def tables_of(text):
+    """Heading above each table, and its cells; fails on a table that is not well-formed."""
+    found, heading, lines = [], None, text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        if line.startswith("|") and not lines[number - 1].startswith("|"):
+            assert lines[number - 1] == "", "a table needs an empty line before it"
+            end = next((n for n in range(number, len(lines)) if not lines[n].startswith("|")), len(lines))
+            assert end == len(lines) or lines[end] == "", "and one after it"
+            rows = [[cell.strip() for cell in row.strip().strip("|").split("|")] for row in lines[number:end]]
+            assert len(rows) >= 3
+            assert len({len(row) for row in rows}) == 1, f"rows of unequal length below {heading}"
+            assert all(re.fullmatch(":?-{3,}:?", cell) for cell in rows[1])
+            assert all(cell for row in rows[2:] for cell in row), "an empty cell"
+            assert all(rows[0][1:]), "an empty heading"
+            found.append((heading, [rows[0], *rows[2:]]))
+    return found
+
+
+def test_the_report_says_what_was_measured(project):
+    report.run(project)
+    text = (METRICS / "report.md").read_text(encoding="utf-8")
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["Single query", "Multi-query", "Differences", "Clusters", "Generated images"]
+    tables = tables_of(text)
+    assert [heading for heading, _ in tables] == headings
+    single, multi = tables[0][1], tables[1][1]
+    assert [row[0] for row in single[1:]] == [NAMES[name] for name in ("colour_histogram", "untrained", *RUNS)]
+    assert [row[0] for row in multi[1:]] == [NAMES[name] for name in RUNS]
+    assert single[0] == ["", *COLUMNS.values()]
+    for run, row in zip(RUNS, single[3:], strict=True):
+        lists = [ranks for ranks in ranks_of(run, "single_query") if ranks]
+        rank1 = 100 * np.mean([ranks[0] == 1 for ranks in lists])
+        precision = 100 * np.mean([np.mean([(i + 1) / rank for i, rank in enumerate(ranks)]) for ranks in lists])
+        for column, value in (("rank-1", rank1), ("mAP (standard)", precision)):
+            shown, low, high = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", row[single[0].index(column)]).groups()
+            assert float(shown) == pytest.approx(value, abs=0.0501)
+            assert float(low) <= float(shown) <= float(high)
+    assert f"{QUERIES - 2} queries, {GALLERY} gallery images; 2 queries without a right match are left out." in text
+    assert "1,003 train, 1,004 validation, 1,002 query, 1,000 gallery, 1,001 multi-query images" in text
+    assert "13 training identities" in text
+    assert "nan" not in text.lower()
+
+
+def test_differences_are_those_of_a_loop_over_queries(project):
+    report.run(project)
+    comparison = read_json(METRICS / "comparison.json")
+    rows = dict(tables_of((METRICS / "report.md").read_text(encoding="utf-8")))["Differences"][1:]
+    shown = {row[0]: row[1:] for row in rows}
+    for second, first in (("lsro", "none"), ("slsr", "none"), ("slsr", "lsro")):
+        for ranking in ("single_query", "multi_query"):
+            pairs = zip(ranks_of(second, ranking), ranks_of(first, ranking), strict=True)
+            expected = np.mean([(a[0] == 1) - (b[0] == 1) for a, b in pairs if a])
+            found = comparison[f"{second}_minus_{first}"][ranking]["rank1"]
+            assert found["difference"] == pytest.approx(expected)
+            assert found["ci95"][0] <= found["difference"] <= found["ci95"][1]
+            assert 0 < found["p"] <= 1
+            cell = shown[f"{NAMES[second]} - {NAMES[first]}, {RANKINGS[ranking].lower()}"][0]
+            assert float(cell.split(" ")[0]) == pytest.approx(100 * expected, abs=0.0501)
+    assert len(rows) == 6
+
+
+def test_what_git_keeps_is_what_the_stages_wrote(project):
+    report.run(project)
+    assert {path.name for path in METRICS.iterdir()} == {
+        *(f"{name}.json" for name in (*RUNS, "summary", "dataset", "floors", "clusters", "generated", "comparison")),
+        "cmc.png",
+        "report.md",
+    }
+    for run in RUNS:
+        assert (METRICS / f"{run}.json").read_bytes() == (EVALUATED / run / "metrics.json").read_bytes()
+    assert read_json(METRICS / "clusters.json") == CLUSTERS_VALUE
+    with Image.open(METRICS / "cmc.png") as picture:
+        picture.load()
+    summary, single = read_json(METRICS / "summary.json"), read_json(METRICS / "slsr.json")["single_query"]
+    assert summary["slsr"]["rank1"] == single["rank1"]
+    assert summary["slsr"]["map_trapezoid"] == single["map_trapezoid"]
+    difference = summary["slsr_minus_none"]["rank1"]
+    assert difference == pytest.approx(summary["slsr"]["rank1"] - summary["none"]["rank1"])
+    before = {path: path.read_bytes() for path in METRICS.iterdir()}
+    report.run(project)
+    assert {path: path.read_bytes() for path in METRICS.iterdir()} == before
+
+
+def built(values, **changes):
+    runs = {run: {"single_query": measured(ranks_of(run, "single_query"))} for run in RUNS}
+    parts = {
+        "dataset": FACTS_VALUE,
+        "floors": {},
+        "clusters": CLUSTERS_VALUE,
+        "generated": QUALITY_VALUE,
+        "runs": runs,
+        "comparison": {},
+    }
+    return render(Report(params=validate_params(values, "params.yaml"), **copy.deepcopy(parts | changes)))
+
+
+def test_clusters_and_silhouettes_are_percentages(values):
+    text = built(values)
+    rows = dict(tables_of(text))["Clusters"][1:]
+    assert rows == [["1", "-", "-"], ["2", "51.75 %", "-25.00 %"], ["3 (used)", "70.03 %", "50.00 %"]]
+    assert "5,000 images of 12 identities, 30 images of 7 identities, 2 images of 2 identities." in text
+    assert "4 of 13 identities have images in several; purity 0.988." in text
+
+
+def test_measures_of_generated_images_stand_beside_their_floors(values):
+    text = built(values)
+    rows = {row[0]: row[1:] for row in dict(tables_of(text))["Generated images"]}
+    assert rows[""] == ["handcrafted space", "encoder space"]
+    assert rows["KID (kernel distance)"] == ["2.640 [-0.003]", "4.400 [-0.004]"]
+    assert rows["coverage"] == ["0.125 [0.970]", "-"]
+    assert rows["density"] == ["1.500", "-"]
+    assert "recall" not in rows
+    assert "1,200 generated images against 394 real ones" in text
+    assert "55.0 % of the generated images" in text
+    assert "No alarm." in text
+
+
+def test_alarms_are_gathered_by_kind(values):
+    alarms = [
+        alarm("collapse", None, 0.25),
+        *(alarm("collapse", c, 0.1 * c) for c in range(9)),
+        alarm("copying", 2, 0.9),
+    ]
+    text = built(values, generated=QUALITY_VALUE | {"alarms": alarms})
+    assert "No alarm" not in text
+    lines = [line for line in text.splitlines() if line.startswith("- **")]
+    assert len(lines) == 2
+    assert "all clusters together (0.250), cluster 0 (0.000), cluster 1 (0.100)" in lines[0]
+    assert lines[0].endswith("and 2 more")
+    assert lines[1].startswith("- **copying**")
+    assert "cluster 2 (0.900)" in lines[1]
+
+
+def test_a_difference_shows_its_sign_and_chance(values):
+    def found(difference, p):
+        return {"difference": difference, "ci95": [difference - 0.1, difference + 0.1], "p": p}
+
+    both = {"rank1": found(0.015, 0.0304), "map_trapezoid": found(-0.2, 0.0002)}
+    rows = dict(tables_of(built(values, comparison={"slsr_minus_none": {"single_query": both}})))["Differences"][1:]
+    title = "SLSR - baseline (none), single query"
+    assert rows == [[title, "+1.5 [-8.5, +11.5], p = 0.030", "-20.0 [-30.0, -10.0], p < 0.001"]]
+
+
+def test_a_protocol_without_pairs_says_so(values):
+    one = {"queries": 100, "gallery": 100} | {f"rank{k}": k / 20 for k in (1, 5, 10, 20)}
+    one |= {f"rank{k}_ci95": [0.0, 1.0] for k in (1, 5, 10, 20)}
+    runs = {run: {"single_gallery_shot": one} for run in RUNS}
+    text = built(values, runs=runs, floors={"untrained": {"single_gallery_shot": one}}, comparison={})
+    heading, rows = tables_of(text)[0]
+    assert heading == RANKINGS["single_gallery_shot"]
+    assert rows[0] == ["", "rank-1", "rank-5", "rank-10"]
+    assert [row[0] for row in rows[1:]] == [NAMES[name] for name in ("untrained", *RUNS)]
+    assert "No paired test exists for this protocol." in text
+
+
+def test_a_table_is_markdown():
+    assert table(["", "a"], [["x", "1"], ["y", "2"]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n| y | 2 |"

@@ -56,10 +56,11 @@ class Images:
         self.terms = np.concatenate([query.terms, gallery.terms])
         self.constants = np.concatenate([query.constants, gallery.constants])
 
-    def neighbours(self, cuts: Sequence[int], workers: Workers) -> NeighbourTable:
+    def neighbours(self, cuts: Sequence[int], kept: Floats, workers: Workers) -> NeighbourTable:
         """The nearest images of each, as many as the last cut and a few more.
 
-        Those before each cut are told from those behind it as float64 tells them apart.
+        Those before each cut are told from those behind it as float64 tells them apart. On the way the products of the
+        first queries with the gallery are put into `kept` [as many queries as it has rows, G].
         """
         length = min(max(cuts) + SPARE_NEIGHBOURS, self.count)
         nearest = np.full((self.count, length), -1, np.int32)
@@ -74,6 +75,9 @@ class Images:
             workers.run(_scan_rows, len(tile), *arguments)
             if row != column:
                 workers.run(_scan_columns, -(-tile.shape[1] // CHUNK), *arguments)
+            if row < len(kept) and column >= self.queries:
+                left = column - self.queries
+                kept[row : row + len(tile), left : left + tile.shape[1]] = tile[: len(kept) - row]
         doubt = self._doubt()
         for cut in cuts:
             workers.run(_settle, self.count, cut, doubt, nearest, keys, *self._exact())

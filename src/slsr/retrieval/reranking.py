@@ -3,8 +3,8 @@
 Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with k-reciprocal Encoding (2017). The function is that of
 the authors' own code, on squared Euclidean distances d of all N = Q + G images, each row divided by its maximum. It is
 computed here in memory O(N k): a blocked product of the features, of which symmetry spares half, keeps each image's
-nearest neighbours and its furthest distance; what follows works on short lists; and the distances of a block of queries
-are multiplied again when they are asked for.
+nearest neighbours and its furthest distance; what follows works on short lists; and the products of a block of queries
+are made again when they are asked for, but for as many as fit `KEPT_BYTES`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.retrieval.distances import ArrayDistances, DistanceRows, Floats, feature_pair, is_tensor
+from slsr.retrieval.distances import ArrayDistances, DistanceRows, Features, Floats, feature_pair, is_tensor
 from slsr.retrieval.encoding import Encoding, Parameters, encode, subtract_overlap
 from slsr.retrieval.matching import Integers, Labels
 from slsr.retrieval.neighbours import Images
 from slsr.retrieval.ranking import Evaluation, check_fit, evaluate_distances
 from slsr.retrieval.workers import Workers, compiled
+
+KEPT_BYTES = 2**28
 
 
 def rerank(
@@ -72,11 +74,14 @@ def rerank(
         from slsr.retrieval import tensors
 
         return tensors.reranked(query_features, gallery_features, parameters, normalize)
-    images = Images(*feature_pair(query_features, gallery_features, normalize))
+    query, gallery = feature_pair(query_features, gallery_features, normalize)
+    images = Images(query, gallery)
+    rows = min(images.queries, KEPT_BYTES // (len(gallery.values) * images.dtype.itemsize))
+    kept = np.empty((rows, len(gallery.values)), images.dtype)
     with Workers() as workers:
-        table = images.neighbours(parameters.cuts, workers)
+        table = images.neighbours(parameters.cuts, kept, workers)
         encoding = encode(table, parameters, images.queries, images.pair_distances, workers)
-    return ArrayReranked(images, table.furthest[: images.queries], encoding, parameters.lambda_)
+    return ArrayReranked(query, gallery, kept, table.furthest[: images.queries], encoding, parameters.lambda_)
 
 
 def evaluate_reranked(
@@ -111,22 +116,33 @@ def evaluate_reranked(
 class ArrayReranked:
     """Re-ranked distances of numpy features, see `rerank`."""
 
-    def __init__(self, images: Images, furthest: NDArray[np.float64], encoding: Encoding, lambda_: float) -> None:
-        self._plain = ArrayDistances(images.query, images.gallery)
-        self._images, self._encoding, self._lambda = images, encoding, lambda_
+    def __init__(
+        self,
+        query: Features,
+        gallery: Features,
+        kept: Floats,
+        furthest: NDArray[np.float64],
+        encoding: Encoding,
+        lambda_: float,
+    ) -> None:
+        self._plain = ArrayDistances(query, gallery)
+        self._query, self._gallery, self._kept = query, gallery, kept
+        self._encoding, self._lambda = encoding, lambda_
         self.shape = self._plain.shape
         self.gallery_scale = self.gallery_terms = None
         slope = np.divide(lambda_, furthest, out=np.zeros_like(furthest), where=furthest > 0)
-        self._base = 1 - lambda_ + slope * images.query.constants
-        self._slope = 2 * slope * images.query.scale
+        self._base = 1 - lambda_ + slope * query.constants
+        self._slope = 2 * slope * query.scale
 
     def order(self, start: int, stop: int) -> Floats:
         """Re-ranked distances of the queries `start:stop`, [stop - start, G]."""
+        if stop <= len(self._kept):
+            return self._finished(np.arange(start, stop), self._kept[start:stop].copy())
         return self._finished(np.arange(start, stop), self._plain.order(start, stop))
 
     def rows(self, queries: Integers) -> Floats:
         """Re-ranked distances of these queries, [len(queries), G]."""
-        return self._finished(queries, self._images.query.values[queries] @ self._images.gallery.values.T)
+        return self._finished(queries, self._query.values[queries] @ self._gallery.values.T)
 
     def _finished(self, queries: Integers, products: Floats) -> Floats:
         base, slope = (values[queries].astype(products.dtype) for values in (self._base, self._slope))

@@ -183,12 +183,12 @@ def test_a_solid_covers_its_area_and_no_more():
     flat = np.array([0.3, 0.3])
     paint(
         canvas,
-        [Solid((0.0, 0.5), (0.0, -0.5), np.array([0.0, 1.0]), flat, plain((1.0, 1.0, 1.0)))],
-        Light(0.0, 0.0, 1.0),
+        [Solid((0.0, 0.5), (0.0, -0.5), np.array([0.0, 1.0]), flat, plain((1 / 1.12,) * 3))],
+        Light(ambient=1.12),
     )
-    covered = canvas.pixels[..., 0] > 0
-    assert covered.sum() / 50.0**2 == pytest.approx(0.6 * 1.0, rel=0.05)
-    assert not covered[:, :30].any() and not covered[:20].any()
+    covered = canvas.pixels[..., 0]
+    assert covered.sum() / 50.0**2 == pytest.approx(0.6 * 1.0, rel=0.01)
+    assert covered[:, :34].max() == covered[:24].max() == 0
 
 
 def test_the_nearer_solid_hides_the_farther():

@@ -82,7 +82,8 @@ def expose(pixels: Array, camera: Camera, moment: Moment, size: tuple[int, int])
 
 def _respond(pixels: Array, camera: Camera, moment: Moment) -> Array:
     """Exposure and white balance in linear light, then saturation, contrast and haze."""
-    gains = np.array(camera.gains) * np.array(moment.gains) * camera.exposure * moment.exposure
+    exposure = camera.exposure * moment.exposure
+    gains = np.array(camera.gains, dtype=np.float32) * np.array(moment.gains, dtype=np.float32) * np.float32(exposure)
     seen = np.minimum(pixels**2.2 * gains, 1.6)
     seen = np.clip(seen / (1 + 0.25 * seen**2), 0.0, 1.0) ** (1 / 2.2)
     grey = (seen @ GREY)[..., None]

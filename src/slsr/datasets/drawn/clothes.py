@@ -59,30 +59,40 @@ PATTERN: dict[str, Weight] = {
 
 
 def torso_texture(person: Identity) -> Texture:
-    """The upper garment around the body, with collar, opening, hood, straps and pattern."""
+    """The upper garment around the body: its pattern, how it closes in front, and the straps over it."""
     pattern = PATTERN[person.pattern]
 
     def texture(along: Array, azimuth: Array) -> Array:
         colour = mix(person.top_colour, person.accent, pattern(along, azimuth))
         facing = _turned(azimuth)
-        if person.top in ("jacket", "coat"):
-            lining = np.asarray((0.86, 0.85, 0.82) if sum(person.top_colour) < 1.5 else (0.16, 0.16, 0.18))
-            colour = mix(colour, tuple(lining), _step(0.32 * (1.15 - along) - np.abs(facing), 0.06))
-        if person.top in ("shirt", "vest", "tee"):
-            colour = mix(colour, person.skin, _step(0.5 - np.abs(facing) - along * 7, 0.1))
-        if person.top == "shirt":
-            colour = mix(colour, (0.95, 0.95, 0.93), 0.5 * _step(0.045 - np.abs(facing), 0.03))
-        if person.bag == "backpack":
-            straps = np.abs(np.abs(np.sin(facing)) - 0.55)
-            colour = mix(
-                colour, person.bag_colour, _step(0.13 - straps, 0.05) * (np.cos(facing) > 0) * _step(0.6 - along)
-            )
-        if person.bag == "shoulder bag":
-            slant = np.sin(facing) * (1 if person.left_handed else -1)
-            colour = mix(colour, person.bag_colour, _step(0.11 - np.abs(slant - (along - 0.42) * 1.9), 0.05))
-        return colour
+        return _strapped(person, _closed(person, colour, along, facing), along, facing)
 
     return texture
+
+
+def _closed(person: Identity, colour: Array, along: Array, facing: Array) -> Array:
+    """The front: what shows under an open jacket, a neckline, a row of buttons."""
+    if person.top in ("jacket", "coat"):
+        under = (0.86, 0.85, 0.82) if sum(person.top_colour) < 1.5 else (0.16, 0.16, 0.18)
+        return mix(colour, under, _step(0.32 * (1.15 - along) - np.abs(facing), 0.06))
+    if person.top == "hoodie":
+        return colour
+    colour = mix(colour, person.skin, _step(0.5 - np.abs(facing) - along * 7, 0.1))
+    if person.top != "shirt":
+        return colour
+    return mix(colour, (0.95, 0.95, 0.93), 0.5 * _step(0.045 - np.abs(facing), 0.03))
+
+
+def _strapped(person: Identity, colour: Array, along: Array, facing: Array) -> Array:
+    """Two straps of a backpack over the chest, or one of a shoulder bag across it."""
+    if person.bag == "backpack":
+        beside = np.abs(np.abs(np.sin(facing)) - 0.55)
+        on_chest = (np.cos(facing) > 0) * _step(0.6 - along)
+        return mix(colour, person.bag_colour, _step(0.13 - beside, 0.05) * on_chest)
+    if person.bag == "shoulder bag":
+        slant = np.sin(facing) * (1 if person.left_handed else -1)
+        return mix(colour, person.bag_colour, _step(0.11 - np.abs(slant - (along - 0.42) * 1.9), 0.05))
+    return colour
 
 
 def sleeve_texture(person: Identity, upper: bool) -> Texture:

@@ -81,7 +81,7 @@ class Identity:
 def draw_identities(count: int, rng: np.random.Generator, alike: int = 3) -> list[Identity]:
     """Draw `count` people, `alike` of whom at a time wear the same two colours.
 
-    Two who wear the same colours differ in at least four of the seven looks, so colours alone do not tell people
+    Two who wear the same colours differ in at least five of the seven looks, so colours alone do not tell people
     apart but a person looking at the pictures can.
     """
     people: list[Identity] = []
@@ -91,7 +91,7 @@ def draw_identities(count: int, rng: np.random.Generator, alike: int = 3) -> lis
         group: list[Identity] = []
         while len(group) < min(alike, count - len(people)):
             someone = draw_identity(rng, *colours)
-            if all(_differences(someone, other) >= 4 for other in group):
+            if all(_differences(someone, other) >= 5 for other in group):
                 group.append(someone)
         people += group
     return people

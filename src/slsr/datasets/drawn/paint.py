@@ -81,7 +81,7 @@ def _paint_solid(canvas: Canvas, solid: Solid, light: Light) -> None:
     length, axis_x, axis_y = _axis(solid)
     along = ((x - solid.start[0]) * axis_x + (y - solid.start[1]) * axis_y) / length
     across = (x - solid.start[0]) * -axis_y + (y - solid.start[1]) * axis_x
-    radius = np.interp(along, solid.knots, solid.radii, left=0.0, right=0.0)
+    radius = np.interp(along, solid.knots, solid.radii, left=0.0, right=0.0).astype(np.float32)
     coverage = np.clip((radius - np.abs(across)) * canvas.scale + 0.5, 0.0, 1.0) * (radius > 0)
     bulge = np.clip(across / np.maximum(radius, 1e-4), -1.0, 1.0)
     azimuth = np.arcsin(bulge if axis_y < 0 else -bulge) - solid.yaw

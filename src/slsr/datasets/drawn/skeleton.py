@@ -43,9 +43,10 @@ def skeleton(person: Identity, pose: Pose) -> Joints:
     chest = moved(pelvis, 0.0, trunk * np.cos(lean), trunk * np.sin(lean))
     joints = {"pelvis": pelvis, "chest": chest, "head": moved(chest, 0.0, height * 0.105, 0.02 + person.stoop / 2)}
     hip, shoulder = 0.085 * person.hips * person.girth, 0.168 * person.shoulders * person.girth**0.6
+    stride = pose.stride * (0.65 if "skirt" in person.bottom else 1.0)
     for side, sign in SIDES:
         phase = pose.phase if sign > 0 else pose.phase + np.pi
-        joints |= _leg(side, moved(pelvis, sign * hip, -0.02, 0.0), leg, phase, pose.stride)
+        joints |= _leg(side, moved(pelvis, sign * hip, -0.02, 0.0), leg, phase, stride)
         joints |= _arm(side, moved(chest, sign * shoulder, -0.055, 0.0), person, phase + np.pi, pose.swing, sign)
     ground = min(joints["left ankle"][1], joints["right ankle"][1]) - 0.07
     return {name: moved(point, 0.0, -ground, 0.0) for name, point in joints.items()}

@@ -14,7 +14,7 @@ TINY = """
 dataset: {archive: slsr-sample.zip, identities: 8}
 image: {height: 32, width: 32, resize_height: 36, resize_width: 36, test: centre-crop}
 encoder: {backbone: resnet18, weights: none, epochs: 2, optimizer: {name: adamw}, schedule: {name: one-cycle}}
-cluster: {k: 2, sweep: [2, 3], restarts: 2}
+cluster: {k: 2, sweep: [2, 3], restarts: 2, minimum_images: 6}
 gan: {height: 32, width: 32, channels: 4, epochs: 1, minimum_steps: 2, batch_size: 16}
 generate: {images: 24}
 train: {backbone: resnet18, weights: none, epochs: 2, optimizer: {name: adamw, learning_rate: 0.001}}
@@ -70,7 +70,10 @@ def clone(folder: Path) -> Project:
             shutil.copyfile(source, target)
         else:
             target.unlink(missing_ok=True)
-    return Project(folder)
+    project = Project(folder)
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--allow-empty", "--message", "as it stands")
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,207 @@
+import io
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from threadpoolctl import threadpool_limits
+from tiny import DEFAULTS, coloured, encode, make_image
+
+from slsr.errors import InputError
+from slsr.files import write_json, write_npy
+from slsr.labels import slsr
+from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
+from slsr.params import Params
+from slsr.records import TRAINING, table_writer
+from slsr.stages import generate, train_gan
+from slsr.stages.cluster import ASSIGNMENT
+from slsr.stages.generate import allocate
+from slsr.stages.paths import (
+    ASSIGNMENTS,
+    CLUSTER_IDENTITIES,
+    ENCODER_MODEL,
+    GAN,
+    GENERATED,
+    TRAIN_FEATURES,
+    TRAIN_TABLE,
+)
+
+LABELS = np.arange(6).repeat(7)
+# Identity 2 straddles both clusters.
+CLUSTERS = np.array([0] * 18 + [1] * 24, np.int32)
+MEMBERS = [[0, 1, 2], [2, 3, 4, 5]]
+
+
+def make_params(**differences) -> Params:
+    values = {name: dict(block) for name, block in DEFAULTS.items()}
+    values["gan"] |= {"height": 32, "width": 32, "latent": 8, "channels": 4, "batch_size": 8, "epochs": 2}
+    values["generate"] |= {"images": 31}
+    for block, changes in differences.items():
+        values[block] |= changes
+    return Params.model_validate(values)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone) -> Path:
+    """A folder as the stages before leave it: 42 images of 6 people in two clusters, features, an encoder."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{row:02d}.png" for row in range(len(LABELS))]
+    with table_writer(TRAIN_TABLE, TRAINING) as table:
+        for name, label, pixels in zip(names, LABELS, coloured(LABELS.tolist()).pixels.numpy(), strict=True):
+            table.append({"image": encode(pixels), "name": name, "identity": label + 10, "camera": 1, "label": label})
+    with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
+        for name, label, cluster in zip(names, LABELS, CLUSTERS, strict=True):
+            table.append({"name": name, "identity": label + 10, "label": label, "cluster": cluster})
+    write_identities(MEMBERS)
+    write_npy(TRAIN_FEATURES, np.random.default_rng(1).normal(0, 1, (42, 16)).astype(np.float32) + CLUSTERS[:, None])
+    torch.manual_seed(1)
+    save_encoder(ENCODER_MODEL, Encoder(EncoderDescription("resnet18", "plain", 6, make_image())))
+    with threadpool_limits(1):
+        yield tmp_path
+
+
+def write_identities(members: list[list[int]]) -> None:
+    clusters = [
+        {
+            "cluster": cluster,
+            "images": int((cluster == CLUSTERS).sum()),
+            "labels": labels,
+            "counts": [int(((label == LABELS) & (cluster == CLUSTERS)).sum()) for label in labels],
+        }
+        for cluster, labels in enumerate(members)
+    ]
+    write_json(CLUSTER_IDENTITIES, {"classes": 6, "clusters": clusters})
+
+
+@cache
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_images_from_every_cluster_with_its_sparse_label(project):
+    params = make_params()
+    train_gan.run(params)
+    generate.run(params)
+    table = pq.read_table(GENERATED / "images.parquet").to_pylist()
+    assert [row["cluster"] for row in table] == [0] * 16 + [1] * 15
+    assert [row["name"] for row in table][:2] == ["g0_00000.jpg", "g0_00001.jpg"]
+    assert len({row["name"] for row in table}) == 31
+    for row in table:
+        index, weight = slsr(MEMBERS[row["cluster"]])
+        assert row["label_index"] == index.tolist()
+        assert row["label_weight"] == pytest.approx(weight.tolist())
+        assert sum(row["label_weight"]) == pytest.approx(1)
+    images = [Image.open(io.BytesIO(row["image"])) for row in table]
+    assert {(image.format, image.size) for image in images} == {("JPEG", (32, 32))}
+    quality = json.loads((GENERATED / "quality.json").read_text())
+    assert [(each["cluster"], each["real"], each["generated"]) for each in quality["clusters"]] == [
+        (0, 18, 16),
+        (1, 24, 15),
+    ]
+    assert set(quality["overall"]["handcrafted"]) - set(quality["overall"]["encoder"]) == {"precision", "density"}
+    assert {alarm["alarm"] for alarm in quality["alarms"]} == {"collapse"}
+    assert quality["limits"] == {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05}
+
+
+def test_outputs_of_training_and_the_same_bytes_again(project):
+    params = make_params(gan={"parent_epochs": 1})
+    train_gan.run(params)
+    generate.run(params)
+    first = contents(GAN) | contents(GENERATED)
+    contents.cache_clear()
+    train_gan.run(params)
+    generate.run(params)
+    assert contents(GAN) | contents(GENERATED) == first
+    lines = [json.loads(line) for line in (GAN / "statistics.jsonl").read_text().splitlines()]
+    assert [(line["cluster"], line["number"]) for line in lines] == [(None, 1), (0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [line["images"] for line in lines] == [48, 24, 48, 24, 48]
+    tables = sorted(path.relative_to(GAN / "curves/plots/metrics").parts for path in GAN.rglob("*.tsv"))
+    assert len(tables) == 3 * 4
+    assert tables[0] == ("all_clusters", "discriminator_loss.tsv")
+    assert (GAN / "curves/plots/metrics/cluster_1/real.tsv").read_text().splitlines()[0] == "step\treal"
+    for picture in (GAN / "preview_0.png", GAN / "preview_1.png", GENERATED / "sheet.png"):
+        assert Image.open(picture).size[0] == 16 * 64
+
+
+def test_more_images_begin_with_the_same_ones(project):
+    params = make_params()
+    train_gan.run(params)
+    found = []
+    for count in (6, 80):
+        generate.run(make_params(generate={"images": count}))
+        table = pq.read_table(GENERATED / "images.parquet").to_pylist()
+        found.append({row["name"]: row["image"] for row in table})
+    assert len(found[1]) == 80
+    assert found[0].items() <= found[1].items()
+
+
+def test_another_seed_gives_other_images(project):
+    train_gan.run(make_params())
+    generate.run(make_params())
+    contents.cache_clear()
+    first = contents(GENERATED)["images.parquet"]
+    generate.run(make_params(generate={"seed": 2}))
+    contents.cache_clear()
+    assert contents(GENERATED)["images.parquet"] != first
+
+
+def test_a_cluster_trains_the_same_whatever_the_others_are(project):
+    train_gan.run(make_params())
+    before = (GAN / "cluster_0.safetensors").read_bytes()
+    rows = pq.read_table(ASSIGNMENTS).to_pylist()
+    with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
+        for row in rows:
+            table.append(row | {"cluster": 1 + row["label"] % 2 if row["cluster"] else 0})
+    train_gan.run(make_params())
+    assert (GAN / "cluster_2.safetensors").is_file()
+    assert (GAN / "cluster_0.safetensors").read_bytes() == before
+
+
+def test_an_empty_cluster_is_named_and_earlier_outputs_stay(project):
+    train_gan.run(make_params())
+    before = (GAN / "cluster_1.safetensors").read_bytes()
+    rows = pq.read_table(ASSIGNMENTS).to_pylist()
+    with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
+        for row in rows:
+            table.append(row | {"cluster": 2 * row["cluster"]})
+    with pytest.raises(InputError, match=r"cluster 1 has no image .* lower cluster\.k"):
+        train_gan.run(make_params())
+    assert (GAN / "cluster_1.safetensors").read_bytes() == before
+    assert sorted(path.name for path in GAN.parent.iterdir() if "gan" in path.name) == ["gan"]
+
+
+def test_tables_that_do_not_belong_together_are_refused(project):
+    rows = pq.read_table(ASSIGNMENTS).to_pylist()
+    with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
+        for row in rows[1:]:
+            table.append(row)
+    with pytest.raises(InputError, match=r"assignments\.parquet: its 41 images are not the 42 of .*dvc repro"):
+        train_gan.run(make_params())
+
+
+def test_missing_inputs_name_the_file(project):
+    with pytest.raises(InputError, match=r"cluster_0\.safetensors: no such model"):
+        generate.run(make_params())
+    train_gan.run(make_params())
+    write_npy(TRAIN_FEATURES, np.zeros((41, 16), np.float32))
+    with pytest.raises(InputError, match=r"train\.npy: 41 features for 42 images"):
+        generate.run(make_params())
+    write_identities([[], MEMBERS[1]])
+    with pytest.raises(InputError, match=r"identities\.json: cluster 0 holds no identity"):
+        generate.run(make_params())
+    assert not GENERATED.exists()
+
+
+@given(total=st.integers(1, 5000), sizes=st.lists(st.integers(1, 900), min_size=1, max_size=40))
+def test_allocation_adds_up_and_is_fair(total, sizes):
+    equal, proportional = allocate(total, sizes, "equal"), allocate(total, sizes, "proportional")
+    assert sum(equal) == sum(proportional) == total
+    assert max(equal) - min(equal) <= 1
+    for count, size in zip(proportional, sizes, strict=True):
+        assert abs(count - total * size / sum(sizes)) < 1

@@ -153,6 +153,30 @@ def sample(
     typer.echo(f"wrote {target}: {counts}")
 
 
+@app.command(rich_help_panel=TOOLS)
+def score(
+    features: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.npz",
+            help="arrays query_features, query_identities, query_cameras and the same three of the gallery",
+        ),
+    ],
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="k-reciprocal re-ranking too: k1 20, k2 6, lambda 0.3")
+    ] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the numbers here")] = None,
+    per_query: Annotated[
+        Path | None, typer.Option(metavar="OUT.parquet", help="write the measures of every query here")
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="scale features to length 1")] = True,
+) -> None:
+    """CMC, average precision and mINP of features from any tool."""
+    from slsr.retrieval.scoring import score_file
+
+    typer.echo(score_file(features, rerank=rerank, normalize=normalize, json_path=json_path, per_query=per_query))
+
+
 data_app = typer.Typer(help="Archives: add one, check what is in it, list what can be read.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=TOOLS)
 
@@ -168,7 +192,9 @@ def data_add(
     ],
     name: Annotated[str | None, typer.Option(help="file name in data/")] = None,
     link: Annotated[bool, typer.Option("--link", help="reflink or hard link instead of a copy")] = False,
-    allow_unreadable: Annotated[bool, typer.Option(help="accept images that do not decode")] = False,
+    allow_unreadable: Annotated[
+        bool, typer.Option("--allow-unreadable", help="accept images that do not decode")
+    ] = False,
 ) -> None:
     """Recognise an archive, verify every image, put it into data/ and track it with DVC."""
     from slsr.datasets.adding import add_archive, next_steps

@@ -85,7 +85,8 @@ def euclidean_distances(
         from slsr.retrieval import tensors
 
         return tensors.TensorDistances(query_features, gallery_features, normalize, gallery_rows)
-    return ArrayDistances(*feature_pair(query_features, gallery_features, normalize, gallery_rows))
+    query, gallery = feature_pair(query_features, gallery_features, normalize)
+    return ArrayDistances(query, gallery if gallery_rows is None else gallery.select(gallery_rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,10 @@ class Features:
     scale: NDArray[np.float64]
     terms: NDArray[np.float64]
     constants: NDArray[np.float64]
+
+    def select(self, rows: NDArray[np.int64]) -> Features:
+        """The features of these rows alone."""
+        return Features(self.values[rows], self.scale[rows], self.terms[rows], self.constants[rows])
 
 
 class ArrayDistances:
@@ -141,9 +146,7 @@ def block_rows(columns: int, itemsize: int, limit: int = BLOCK_BYTES) -> int:
     return max(1, limit // max(1, columns * itemsize))
 
 
-def feature_pair(
-    query_features: Floats, gallery_features: Floats, normalize: bool, gallery_rows: NDArray[np.int64] | None = None
-) -> tuple[Features, Features]:
+def feature_pair(query_features: Floats, gallery_features: Floats, normalize: bool) -> tuple[Features, Features]:
     """Both sides in one type: float64 if one of them has it, else float32.
 
     Raises
@@ -155,12 +158,12 @@ def feature_pair(
     sides = {"query_features": query_features, "gallery_features": gallery_features}
     check_features(query_features.shape, gallery_features.shape)
     for name, features in sides.items():
-        if features.dtype not in (np.float16, np.float32, np.float64):
+        if features.dtype.kind != "f" or features.dtype.itemsize > 8:
             raise InputError(f"{name} is of type {features.dtype}; features must be float16, float32 or float64")
     dtype = np.promote_types(np.float32, np.promote_types(query_features.dtype, gallery_features.dtype))
     return (
         measured("query_features", query_features, dtype, normalize),
-        measured("gallery_features", gallery_features, dtype, normalize, gallery_rows),
+        measured("gallery_features", gallery_features, dtype, normalize),
     )
 
 
@@ -176,39 +179,34 @@ def check_features(query: tuple[int, ...], gallery: tuple[int, ...]) -> None:
         )
 
 
-def measured(
-    name: str, features: Floats, dtype: np.dtype[Any], normalize: bool, rows: NDArray[np.int64] | None = None
-) -> Features:
-    """Features [N, D], or their `rows`, checked and measured; copied only where type, layout or `rows` ask for it.
+def measured(name: str, features: Floats, dtype: np.dtype[Any], normalize: bool) -> Features:
+    """Features [N, D], checked and measured; copied only where their type or layout has to change.
 
     Raises
     ------
     InputError
         Features that are not finite, or zero vectors to normalise; the message says which rows.
     """
-    values = np.ascontiguousarray(features if rows is None else features[rows], dtype)
+    values = np.ascontiguousarray(features, dtype)
     squared = squared_lengths(values)
     odd = np.flatnonzero(~((squared > SAFELY_SQUARED[0]) & (squared < SAFELY_SQUARED[1])))
-    if len(odd):
-        largest = np.abs(values[odd]).max(axis=1)
-        complain(name, odd[~np.isfinite(largest)], "NaN or infinite features", rows)
+    largest = np.abs(values[odd]).max(axis=1)
+    complain(name, odd[~np.isfinite(largest)], "NaN or infinite features")
     if not normalize:
-        ones = np.ones(len(values))
-        return Features(values, ones, -squared / 2, squared)
+        return Features(values, np.ones(len(values)), -squared / 2, squared)
+    complain(name, odd[largest == 0], "zero vectors, which have no direction,")
     if len(odd):
-        complain(name, odd[largest == 0], "zero vectors, which have no direction,", rows)
-        values = values.copy() if values is features else values
+        values = values.copy() if np.may_share_memory(values, features) else values
         values[odd] = np.ldexp(values[odd], -np.frexp(largest)[1][:, None])
-        squared = squared_lengths(values)
+        squared[odd] = squared_lengths(values[odd])
     return Features(values, 1 / np.sqrt(squared), np.zeros(len(values)), np.full(len(values), 2.0))
 
 
-def complain(name: str, wrong: NDArray[np.int64], what: str, rows: NDArray[np.int64] | None) -> None:
-    """Raise InputError if something is wrong with any feature; `rows` is where the features stood before selection."""
-    if len(wrong):
-        places = wrong if rows is None else rows[wrong]
-        listed = ", ".join(map(str, places[:10])) + (", ..." if len(places) > 10 else "")
-        raise InputError(f"{name} holds {what} in {len(places)} of its rows ({listed}); extract these images again")
+def complain(name: str, rows: NDArray[np.int64], what: str) -> None:
+    """Raise InputError if something is wrong with any of these rows."""
+    if len(rows):
+        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+        raise InputError(f"{name} holds {what} in {len(rows)} of its rows ({listed}); extract these images again")
 
 
 def squared_lengths(values: Floats) -> NDArray[np.float64]:

@@ -26,6 +26,11 @@ class TensorFeatures:
     scale: torch.Tensor
     squared: torch.Tensor
 
+    def select(self, rows: Integers) -> TensorFeatures:
+        """The features of these rows alone."""
+        index = torch.as_tensor(rows, device=self.values.device)
+        return TensorFeatures(self.values[index], self.scale[index], self.squared[index])
+
     def of(self, rows: torch.Tensor) -> torch.Tensor:
         """The features of these rows as they are compared, in float64."""
         return self.values[rows].double() * self.scale[rows, None]
@@ -37,7 +42,8 @@ class TensorDistances:
     def __init__(
         self, query: torch.Tensor, gallery: torch.Tensor, normalize: bool, gallery_rows: Integers | None
     ) -> None:
-        self.query, self.gallery = feature_pair(query, gallery, normalize, gallery_rows)
+        self.query, whole = feature_pair(query, gallery, normalize)
+        self.gallery = whole if gallery_rows is None else whole.select(gallery_rows)
         self.shape = (len(self.query.values), len(self.gallery.values))
         dtype = self.query.values.dtype
         self.gallery_scale = (self.gallery.scale * (-1 if normalize else -2)).to(dtype)
@@ -66,9 +72,7 @@ def squared_distances(one: TensorFeatures, rows: torch.Tensor, other: TensorFeat
     )
 
 
-def feature_pair(
-    query: torch.Tensor, gallery: torch.Tensor, normalize: bool, gallery_rows: Integers | None = None
-) -> tuple[TensorFeatures, TensorFeatures]:
+def feature_pair(query: torch.Tensor, gallery: torch.Tensor, normalize: bool) -> tuple[TensorFeatures, TensorFeatures]:
     """Both sides in one type, checked and measured; errors as `distances.feature_pair`."""
     if not is_tensor(gallery) or query.device != gallery.device:
         raise InputError("query_features and gallery_features must be tensors on the same device")
@@ -79,21 +83,18 @@ def feature_pair(
     dtype = torch.promote_types(torch.float32, torch.promote_types(query.dtype, gallery.dtype))
     return (
         _measured("query_features", query, dtype, normalize),
-        _measured("gallery_features", gallery, dtype, normalize, gallery_rows),
+        _measured("gallery_features", gallery, dtype, normalize),
     )
 
 
-def _measured(
-    name: str, features: torch.Tensor, dtype: torch.dtype, normalize: bool, rows: Integers | None = None
-) -> TensorFeatures:
-    chosen = features.detach() if rows is None else features.detach()[torch.as_tensor(rows, device=features.device)]
-    values = chosen.to(dtype)
+def _measured(name: str, features: torch.Tensor, dtype: torch.dtype, normalize: bool) -> TensorFeatures:
+    values = features.detach().to(dtype)
     largest = values.abs().amax(dim=1, keepdim=True)
-    complain(name, _rows_where(~torch.isfinite(largest)), "NaN or infinite features", rows)
+    complain(name, _rows_where(~torch.isfinite(largest)), "NaN or infinite features")
     if not normalize:
         squared = squared_lengths(values)
         return TensorFeatures(values, torch.ones_like(squared), squared)
-    complain(name, _rows_where(largest == 0), "zero vectors, which have no direction,", rows)
+    complain(name, _rows_where(largest == 0), "zero vectors, which have no direction,")
     values = torch.ldexp(values, -torch.frexp(largest).exponent)
     return TensorFeatures(
         values, squared_lengths(values).rsqrt(), torch.ones(len(values), dtype=torch.float64, device=values.device)

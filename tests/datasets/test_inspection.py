@@ -73,3 +73,12 @@ def test_an_error_ends_the_map_and_its_threads():
     with pytest.raises(ValueError, match="three"):
         list(map_in_order(fail, range(100), workers=2))
     assert threading.active_count() == before
+
+
+def test_large_images_are_read_a_few_at_a_time():
+    entries = [Entry("train", f"{n:03d}.jpg", 1, 1, str(n), 2**21) for n in range(200)]
+    read = []
+    results = inspect_images(entries, lambda source: read.append(source) or picture(1), workers=2)
+    next(results)
+    results.close()
+    assert len(read) <= 2 * 4 + 1

@@ -22,7 +22,7 @@ def test_counts_and_differences(tmp_path):
     text = render_survey(found)
     assert "✗ query: images 4 instead of 3,368, identities 2 instead of 750" in text
     assert "images per training identity: 3 to 3, mean 3.0" in text
-    assert "no identical images across the split" in text
+    assert "no picture on two sides of the split" in text
 
 
 def test_problems_are_shown_beside_the_rest(tmp_path):
@@ -41,7 +41,7 @@ def test_problems_are_shown_beside_the_rest(tmp_path):
         "PROBLEM: identity 7 is both",
         "PROBLEM: 1 unreadable image; set dataset.unreadable_images: skip",
         "  Market/bounding_box_train/0002_c2s1_000009_01.jpg: an empty file (0 bytes)",
-        "identical images in train and gallery: 1, as 0002_c1s1_000001_01.jpg = 0007_c1s1_000001_09.jpg",
+        "pictures in both train and gallery: 1, as 0002_c1s1_000001_01.jpg = 0007_c1s1_000001_09.jpg",
         "1 image of mode L, converted to RGB when used",
     ):
         assert line in text

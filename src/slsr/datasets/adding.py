@@ -85,7 +85,7 @@ def add_archive(
     with tempfile.TemporaryDirectory() as scratch:
         found = survey(source, choice, Path(scratch))
     _require_usable(source, found, allow_unreadable)
-    target = root / DATA / (name or _target_name(source, found))
+    target = root / DATA / (name or _target_name(source, found, root / DATA))
     if target.parent != root / DATA:
         raise InputError(f"--name {name}: must be a file name, without folders")
     _restore_data(root)
@@ -146,8 +146,10 @@ def _single_file(source: Path) -> Path | None:
     return source / mat if mat else None
 
 
-def _target_name(source: Path, found: Survey) -> str:
+def _target_name(source: Path, found: Survey, data: Path) -> str:
     file = _single_file(source)
+    if file and file.resolve().parent == data.resolve():
+        return file.name
     if file and is_mat(file):
         return MAT_NAME
     if found.choice.protocol == "np":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import IO
 
 from tqdm import tqdm
@@ -19,7 +21,8 @@ from slsr.errors import InputError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 MAXIMUM_FILE_BYTES = 256 * 2**20
 PIECE = 2**20
-DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, struct.error)
+UNREADABLE = (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,16 @@ def open_archive(path: Path) -> Iterator[Archive]:
         leaves the folder.
     """
     if path.is_dir():
-        sizes = _folder_sizes(path)
-        yield Archive(path, sizes, lambda name: (path / name).read_bytes(), lambda name: (path / name).open("rb"))
+        yield folder_archive(path, _folder_sizes(path))
         return
     with _open_zip(path) as packed:
-        sizes = _zip_sizes(path, packed)
-        yield Archive(path, sizes, lambda name: _read_packed(path, packed, name), packed.open)
+        lock = Lock()
+        yield Archive(path, _zip_sizes(path, packed), lambda name: _read_packed(packed, name, lock), packed.open)
+
+
+def folder_archive(folder: Path, sizes: Mapping[str, int]) -> Archive:
+    """Some files of a folder, by name."""
+    return Archive(folder, sizes, lambda name: _read_file(folder / name, name), lambda name: (folder / name).open("rb"))
 
 
 def copy_out(archive: Archive, name: str, target: Path) -> None:
@@ -106,14 +113,23 @@ def _folder_sizes(folder: Path) -> dict[str, int]:
     return {name: files[name].stat().st_size for name in sorted(files) if not _is_litter(name)}
 
 
+def _read_file(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); mend it or remove it") from error
+
+
 def _open_zip(path: Path) -> zipfile.ZipFile:
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; mend the path")
     try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
         with path.open("rb") as file:
             start = file.read(4)
+        return zipfile.ZipFile(path)
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); change its permissions") from error
+    except UNREADABLE as error:
         if start == b"PK\x03\x04":
             raise InputError(f"{path}: the zip is cut off (no directory at its end); download it again") from error
         raise InputError(f"{path}: not a zip file; expected the archive as its authors published it") from error
@@ -139,11 +155,18 @@ def _zip_sizes(path: Path, packed: zipfile.ZipFile) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def _read_packed(path: Path, packed: zipfile.ZipFile, name: str) -> bytes:
+def _read_packed(packed: zipfile.ZipFile, name: str, lock: Lock) -> bytes:
+    """One file; the lock guards the zip's own count of open files, which several threads would get wrong."""
     size = packed.getinfo(name).file_size
     if size > MAXIMUM_FILE_BYTES:
         raise InputError(f"{name}: unpacks to {size:,} bytes, too many for an image; replace or remove it")
     try:
-        return packed.read(name)
-    except DAMAGE as error:
+        with lock:
+            stream = packed.open(name)
+        try:
+            return stream.read()
+        finally:
+            with lock:
+                stream.close()
+    except (*DAMAGE, OSError) as error:
         raise InputError(f"{name}: damaged in the zip ({error}); download the archive again") from error

@@ -170,7 +170,7 @@ def read_mat(
     try:
         shots, sizes = list_shots(path, file, boxes)
         tests = list_test_sets(file) if protocol == "classic" else []
-    except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: not laid out as {MAT_NAME} ({error}); download it again") from error
     first = np.cumsum([0, *sizes])
     references = {shot.name: shot.reference for shot in shots}

@@ -17,6 +17,7 @@ from slsr.datasets.inspection import Inspection
 Inspections = Mapping[Table, Sequence[Inspection]]
 
 EXAMPLES = 10
+COMPARED: tuple[Table, ...] = ("train", "validation", "query", "gallery")
 
 
 def describe(
@@ -40,7 +41,7 @@ def describe(
         "training_identities": len(arrangement.labels),
         "gallery_identities_without_query": len(_people(tables["gallery"]) - _people(tables["query"])),
         "identities_with_one_training_image": list(arrangement.single_image),
-        "queries_without_match": {"count": len(unmatched), "examples": unmatched[:EXAMPLES]},
+        "queries_without_match": _counted_examples(unmatched),
         "queries_without_multi_query_images": len(unpooled) if tables["multi_query"] else None,
         "duplicates": find_duplicates(tables, inspections, collection.evaluation.protocol == "cross-camera"),
         "skipped_unreadable": dict(sorted(skipped.items())),
@@ -76,29 +77,32 @@ def _people(entries: Sequence[Entry]) -> set[int]:
 def find_duplicates(
     tables: Mapping[Table, Sequence[Entry]], inspections: Inspections, compare_query_and_gallery: bool
 ) -> dict[str, Any]:
-    """Images with the same bytes: in two tables, or in one table under two identities.
+    """Pictures, byte for byte, that are in two tables, or in one table under two identities.
 
     Multi-query images are left out, since a query is by design among them, and so are pairs of query and gallery
     where one image serves as both (`compare_query_and_gallery` false).
     """
-    places: dict[bytes, list[tuple[Table, Entry]]] = defaultdict(list)
-    for name in TABLES[:4]:
+    copies: dict[bytes, dict[Table, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for name in COMPARED:
         for entry, inspection in zip(tables[name], inspections[name], strict=True):
-            places[inspection.digest].append((name, entry))
+            copies[inspection.digest][name].append(entry)
     across: dict[str, list[str]] = defaultdict(list)
     disagreeing = []
-    for found in (found for found in places.values() if len(found) > 1):
-        for (first, one), (second, other) in combinations(found, 2):
-            if first != second and (compare_query_and_gallery or {first, second} != {"query", "gallery"}):
-                across[f"{first} and {second}"].append(f"{one.name} = {other.name}")
-            elif first == second and one.identity != other.identity:
-                disagreeing.append(f"{one.name} = {other.name} ({first})")
+    for places in copies.values():
+        for first, second in combinations(places, 2):
+            if compare_query_and_gallery or {first, second} != {"query", "gallery"}:
+                across[f"{first} and {second}"].append(f"{places[first][0].name} = {places[second][0].name}")
+        for name, entries in places.items():
+            if other := next((entry for entry in entries if entry.identity != entries[0].identity), None):
+                disagreeing.append(f"{entries[0].name} = {other.name} ({name})")
     return {
-        "across_splits": {
-            pair: {"count": len(names), "examples": sorted(names)[:EXAMPLES]} for pair, names in sorted(across.items())
-        },
-        "of_two_identities": {"count": len(disagreeing), "examples": sorted(disagreeing)[:EXAMPLES]},
+        "across_splits": {pair: _counted_examples(names) for pair, names in sorted(across.items())},
+        "of_two_identities": _counted_examples(disagreeing),
     }
+
+
+def _counted_examples(names: Sequence[str]) -> dict[str, Any]:
+    return {"count": len(names), "examples": sorted(names)[:EXAMPLES]}
 
 
 def _range(values: Sequence[int]) -> dict[str, float] | None:
@@ -117,9 +121,9 @@ def summarise(facts: Mapping[str, Any]) -> list[str]:
     if count := facts["queries_without_match"]["count"]:
         lines.append(f"{_queries(count)} without a right match in another camera: evaluation leaves them out")
     for pair, found in facts["duplicates"]["across_splits"].items():
-        lines.append(f"identical images in {pair}: {found['count']}, as {found['examples'][0]}")
+        lines.append(f"pictures in both {pair}: {found['count']}, as {found['examples'][0]}")
     if count := facts["duplicates"]["of_two_identities"]["count"]:
-        lines.append(f"{counted(count, 'pair')} of identical images with two identities")
+        lines.append(f"{counted(count, 'picture')} under two identities")
     if skipped := facts["skipped_unreadable"]:
         lines.append(f"{counted(len(skipped), 'unreadable image')} skipped")
     for mode, count in facts["converted_to_rgb"].items():

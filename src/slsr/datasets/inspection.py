@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,7 @@ from slsr.errors import InputError
 from slsr.images.decoding import open_image
 
 CHUNK = 32
+CHUNK_BYTES = 2 * 2**20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,9 +55,22 @@ def inspect_images(
     def inspect_chunk(chunk: Sequence[Entry]) -> list[tuple[Entry, bytes, Inspection | Unreadable]]:
         return [(entry, *inspect_image(entry, read)) for entry in chunk]
 
-    chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
-    for results in map_in_order(inspect_chunk, chunks, workers or min(8, os.cpu_count() or 1)):
+    for results in map_in_order(inspect_chunk, _chunks(entries), workers or min(8, os.cpu_count() or 1)):
         yield from results
+
+
+def _chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """A few entries at a time, fewer where images are large."""
+    chunk: list[Entry] = []
+    size = 0
+    for entry in entries:
+        chunk.append(entry)
+        size += entry.size
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, Inspection | Unreadable]:
@@ -71,7 +85,7 @@ def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, In
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, ahead: int = 4
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = 4
 ) -> Iterator[Result]:
     """`map` on threads that runs at most `ahead` items a worker before the consumer."""
     with ThreadPoolExecutor(workers) as pool:

@@ -70,17 +70,17 @@ def open_collection(path: Path, choice: Choice, scratch: Path) -> Iterator[Colle
     InputError
         The file cannot be read, or is no such data set.
     """
-    if choice.name == "cuhk03":
-        if choice.protocol is None or choice.boxes is None:
-            raise InputError("CUHK03 needs dataset.protocol (classic or np) and dataset.boxes (detected or labeled)")
+    if problem := split_problem(choice.name, choice.protocol, choice.boxes, choice.split):
+        raise InputError(problem)
+    if choice.protocol and choice.boxes:
         with open_cuhk03(path, choice.protocol, choice.boxes, choice.split, scratch) as collection:
             yield collection
         return
     if is_mat(path):
         raise InputError(f"{path}: a .mat file, which is read as CUHK03 only; mend dataset.name or dataset.archive")
     with open_table_file(path) if is_table_file(path) else open_archive(path) as archive:
-        if choice.name == "viper":
-            yield read_viper(archive, choice.split or 1)
+        if choice.split:
+            yield read_viper(archive, choice.split)
         else:
             yield SIMPLE_READERS[choice.name](archive)
 

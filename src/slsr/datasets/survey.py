@@ -205,5 +205,5 @@ def _render_histogram(title: str, values: Sequence[int]) -> Iterator[str]:
 
 def _render_findings(facts: Mapping[str, Any]) -> Iterator[str]:
     if not facts["duplicates"]["across_splits"]:
-        yield "no identical images across the split"
+        yield "no picture on two sides of the split"
     yield from summarise(facts)

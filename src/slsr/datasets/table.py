@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slsr.datasets.archive import Archive, count_ignored, is_image, leaves_folder
+from slsr.datasets.archive import Archive, count_ignored, folder_archive, is_image, leaves_folder
 from slsr.datasets.collection import SPLITS, Collection, Entry, Split
 from slsr.errors import InputError
 
@@ -67,12 +67,7 @@ def open_table_file(path: Path) -> Iterator[Archive]:
     named = {_path(row["path"], place) for place, row in rows}
     sizes = {name: (folder / name).stat().st_size for name in named if (folder / name).is_file()}
     sizes[path.name] = len(content)
-    yield Archive(
-        folder,
-        dict(sorted(sizes.items())),
-        lambda name: (folder / name).read_bytes(),
-        lambda name: (folder / name).open("rb"),
-    )
+    yield folder_archive(folder, dict(sorted(sizes.items())))
 
 
 def table_name(archive: Archive) -> str:
@@ -114,14 +109,15 @@ def _csv_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, A
         raise InputError(f"{origin}: not UTF-8 ({error}); save the table as CSV UTF-8") from error
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    _check_columns(reader.fieldnames or [], origin)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        for row in reader:
+        columns = [name.strip() for name in next(reader, [])]
+        _check_columns(columns, origin)
+        for fields in filter(None, reader):
             place = f"{origin}, line {reader.line_num}"
-            if None in row or None in row.values():
+            if len(fields) != len(columns):
                 raise InputError(f"{place}: another number of fields than the header; quote fields that hold commas")
-            yield place, row
+            yield place, dict(zip(columns, (field.strip() for field in fields), strict=True))
     except csv.Error as error:
         raise InputError(f"{origin}, line {reader.line_num}: not CSV ({error})") from error
 
@@ -129,7 +125,7 @@ def _csv_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, A
 def _parquet_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{origin}: not a readable Parquet table ({error}); write it again") from error
     _check_columns(table.column_names, origin)
     known = [name for name in KNOWN if name in table.column_names]

@@ -1,4 +1,4 @@
-"""Every diagram; contact sheets are in sheets.py. Colours are Okabe and Ito's, told apart by colour-blind readers too."""
+"""Every diagram; contact sheets are in sheets.py. The colours, Okabe and Ito's, suit colour-blind readers too."""
 
 from __future__ import annotations
 

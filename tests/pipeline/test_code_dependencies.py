@@ -1,8 +1,10 @@
 """dvc.yaml names every module that a stage imports, directly or not, and no other: else DVC serves stale results."""
 
 import ast
+import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ def module_file(module: str) -> Path | None:
     return None
 
 
-def imported_modules(file: Path) -> set[str]:
+@cache
+def imported_modules(file: Path) -> frozenset[str]:
     """Every module of the package that a file names in an import, inside functions too."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -32,14 +35,16 @@ def imported_modules(file: Path) -> set[str]:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     modules = {name for name in found if name.split(".")[0] == "slsr" and module_file(name)}
     parents = {name.rsplit(".", depth)[0] for name in modules for depth in range(1, name.count(".") + 1)}
-    return modules | parents
+    return frozenset(modules | parents)
 
 
+@cache
 def has_code(file: Path) -> bool:
     body = ast.parse(file.read_text()).body
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
 
+@cache
 def imports_of(stage: str) -> set[str]:
     """Files of the package that running a stage can load, relative to the root."""
     waiting, seen = {f"slsr.stages.{stage}"}, set()
@@ -62,12 +67,31 @@ def test_a_stage_lists_exactly_what_it_imports(stage):
     assert listed - needed == set(), f"in the deps of {stage} in dvc.yaml, but not imported"
 
 
+LOAD_EACH = """
+import importlib, json, sys
+def ours(): return sorted(name for name in sys.modules if name.split(".")[0] == "slsr")
+loaded = {}
+for stage in sys.argv[1:]:
+    for name in ours():
+        del sys.modules[name]
+    importlib.import_module(f"slsr.stages.{stage}")
+    loaded[stage] = ours()
+print(json.dumps(loaded))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded_by_stage() -> dict[str, list[str]]:
+    """The modules of the package that importing each stage, from nothing, really loads."""
+    command = [sys.executable, "-c", LOAD_EACH, *sorted(STAGES)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 @pytest.mark.parametrize("stage", sorted(STAGES))
-def test_what_python_loads_is_what_the_source_says(stage):
+def test_what_python_loads_is_what_the_source_says(stage, loaded_by_stage):
     """The static reading above misses nothing that an import of the stage really loads."""
-    program = f"import sys, slsr.stages.{stage}; print(*(m for m in sys.modules if m.split('.')[0] == 'slsr'))"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    files = {module_file(module) for module in loaded}
+    assert f"slsr.stages.{stage}" in loaded_by_stage[stage]
+    files = {module_file(module) for module in loaded_by_stage[stage]}
     assert {str(file.relative_to(ROOT)) for file in files if has_code(file)} <= imports_of(stage)
 
 

@@ -27,7 +27,7 @@ def run(params: Params) -> None:
     features = extract_features(
         encoder,
         table.column("image").to_pylist(),
-        params.image,
+        encoder.description.image,
         device,
         names=table.column("name").to_pylist(),
         batch_size=params.evaluate.batch_size,

@@ -54,7 +54,8 @@ class Evaluation:
         if not self.valid.any():
             raise InputError(
                 f"none of the {len(self.valid)} queries has a right match, a gallery image of its identity from "
-                "another camera; check identities and cameras (gallery images from the query's own camera do not count)"
+                "another camera; check identities and cameras (those from the query's own camera do not count; without "
+                "cameras, number those of queries and gallery differently)"
             )
 
     @cached_property
@@ -288,7 +289,10 @@ def rank_block(
 def refuse(unranked: Sequence[int], first_query: int) -> None:
     """Raise InputError if a query of the block has distances that cannot be ranked."""
     if unranked:
-        raise InputError(f"the distances of query {first_query + unranked[0]} hold NaN or infinity; compute them again")
+        raise InputError(
+            f"the distances of query {first_query + unranked[0]} hold NaN or infinity, which cannot be ranked; "
+            "give finite ones, or normalise features that are this large"
+        )
 
 
 def _nearest_first(block: Floats, scale: Floats, terms: Floats, right: Ragged) -> Integers:

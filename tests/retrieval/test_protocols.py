@@ -1,0 +1,165 @@
+"""Multi-query, single-gallery-shot and repeated splits, against loops, enumeration and sampling."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from naive import clustered, naive_ranks
+
+from slsr.errors import InputError
+from slsr.retrieval import (
+    Labels,
+    both_directions,
+    euclidean_distances,
+    evaluate,
+    over_splits,
+    pool_queries,
+    random_splits,
+    single_gallery_shot,
+)
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_queries_are_pooled_over_identity_and_camera(how, normalize):
+    random = np.random.default_rng(0)
+    features = random.standard_normal((60, 5)).astype(np.float32)
+    identities, cameras = random.integers(-3, 4, 60), random.integers(0, 3, 60)
+    chosen = random.permutation(60)[:20]
+    found = pool_queries(
+        features, identities, cameras, identities[chosen], cameras[chosen], how=how, normalize=normalize
+    )
+    for row, query in enumerate(chosen):
+        own = features[(identities == identities[query]) & (cameras == cameras[query])].astype(float)
+        own = own / np.linalg.norm(own, axis=1, keepdims=True) if normalize else own
+        np.testing.assert_allclose(found[row], getattr(own, how)(axis=0), atol=1e-6)
+
+
+def test_multi_query_of_single_images_is_the_single_query():
+    query, gallery, labels = clustered(20, 100, 6)
+    names = np.arange(20)
+    pooled = pool_queries(query, names, names, names, names)
+    assert evaluate(pooled, gallery, labels).ranks.tolist() == evaluate(query, gallery, labels).ranks.tolist()
+
+
+def test_pooling_refuses_what_it_cannot_pool():
+    features = np.ones((2, 3), np.float32)
+    with pytest.raises(InputError, match=r"query 1 \(identity 1, camera 9\) has no image"):
+        pool_queries(features, [1, 2], [0, 0], [1, 1], [0, 9])
+    with pytest.raises(InputError, match="'median'; choose mean or max"):
+        pool_queries(features, [1, 2], [0, 0], [1], [0], how="median")
+    with pytest.raises(InputError, match="2 features to pool but 1 identities"):
+        pool_queries(features, [1], [0], [1], [0])
+
+
+def enumerated(distances, labels, depth):
+    """Every gallery of one image an identity, after the removals, for one query at a time."""
+    found = np.full((labels.queries, depth), np.nan)
+    for query in range(labels.queries):
+        identity, camera = labels.query_identities[query], labels.query_cameras[query]
+        groups = {}
+        for image, (other, seen_by) in enumerate(zip(labels.gallery_identities, labels.gallery_cameras, strict=True)):
+            if other != -1 and not (other == identity and seen_by == camera):
+                groups.setdefault(other, []).append(image)
+        if identity in groups:
+            galleries = list(itertools.product(*groups.values()))
+            ranks = np.array([naive_ranks([distances[query]], one_query(labels, query, g))[0] for g in galleries])
+            found[query] = [(ranks[:, 0] <= k).mean() for k in range(1, depth + 1)]
+    return found
+
+
+def one_query(labels, query, gallery):
+    hidden = np.full(labels.gallery, -1)
+    hidden[list(gallery)] = labels.gallery_identities[list(gallery)]
+    return Labels([labels.query_identities[query]], hidden, [labels.query_cameras[query]], labels.gallery_cameras)
+
+
+@pytest.mark.parametrize("kind", ["matrix", "tensor"])
+def test_expectation_is_the_mean_over_every_gallery(kind):
+    random = np.random.default_rng(3)
+    labels = Labels([0, 1, 2, 3, 9], random.integers(-1, 4, 14), [0, 1, 0, 1, 0], random.integers(0, 2, 14))
+    values = random.integers(0, 6, (5, 14)).astype(np.float32)
+    found = single_gallery_shot(torch.tensor(values) if kind == "tensor" else values, labels, depth=6)
+    np.testing.assert_allclose(found, enumerated(values, labels, 6), atol=1e-12)
+    assert np.isnan(found[4]).all()
+
+
+def test_expectation_is_what_sampling_tends_to():
+    query, gallery, labels = clustered(40, 200, 6, noise=1.5)
+    distances = euclidean_distances(query, gallery).rows(np.arange(40))
+    exact = single_gallery_shot(euclidean_distances(query, gallery), labels, depth=5)
+    random = np.random.default_rng(0)
+    samples = []
+    for _ in range(400):
+        order = random.permutation(labels.gallery)
+        hits = []
+        for row in range(40):
+            same = labels.gallery_identities == labels.query_identities[row]
+            left = order[~(same & (labels.gallery_cameras == labels.query_cameras[row]))[order]]
+            drawn = left[np.unique(labels.gallery_identities[left], return_index=True)[1]]
+            ranked = drawn[np.argsort(distances[row, drawn])]
+            rank = np.flatnonzero(labels.gallery_identities[ranked] == labels.query_identities[row])
+            hits.append([len(rank) > 0 and rank[0] < k for k in range(1, 6)])
+        samples.append(hits)
+    valid = ~np.isnan(exact[:, 0])
+    sampled = np.mean(samples, axis=0)[valid]
+    error = np.sqrt(np.maximum(exact[valid] * (1 - exact[valid]), 1e-3) / 400)
+    assert (np.abs(sampled - exact[valid]) < 5 * error).all()
+    assert 0.1 < exact[valid, 0].mean() < 0.95
+
+
+def two_views(identities, images, noise=1.0, seed=0):
+    random = np.random.default_rng(seed)
+    person = np.repeat(np.arange(identities), 2 * images)
+    camera = np.tile(np.repeat([4, 7], images), identities)
+    centres = random.standard_normal((identities, 6))
+    return centres[person] + noise * random.standard_normal((len(person), 6)), person, camera
+
+
+def test_both_directions_with_one_image_a_view():
+    features, person, camera = two_views(30, 1)
+    curves = []
+    for view in (4, 7):
+        query, gallery = camera == view, camera != view
+        labels = Labels(person[query], person[gallery], camera[query], camera[gallery])
+        curves.append(evaluate(features[query], features[gallery], labels).cmc(20))
+    np.testing.assert_allclose(both_directions(features, person, camera), np.mean(curves, axis=0))
+
+
+def test_both_directions_refuses_other_than_two_cameras():
+    features, person, camera = two_views(4, 1)
+    with pytest.raises(InputError, match="holds 1 cameras"):
+        both_directions(features, person, camera * 0)
+    with pytest.raises(InputError, match="no identity is seen by both"):
+        both_directions(features, np.arange(8), camera)
+    with pytest.raises(InputError, match="8 features, 7 identities"):
+        both_directions(features, person[:7], camera)
+
+
+def test_splits_are_seeded_and_disjoint_from_nothing_but_themselves():
+    identities = np.repeat(np.arange(100, 732), 2)
+    splits = random_splits(identities, held_out=316, repeats=10, seed=5)
+    assert [len(np.unique(split)) for split in splits] == [316] * 10
+    assert all(np.isin(split, identities).all() and (np.diff(split) > 0).all() for split in splits)
+    assert len({tuple(split) for split in splits}) == 10
+    for one, other in zip(splits, random_splits(identities[::-1], held_out=316, repeats=10, seed=5), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(InputError, match="633 test identities were asked for, of 632"):
+        random_splits(identities, held_out=633, repeats=1, seed=0)
+    with pytest.raises(InputError, match="0 splits"):
+        random_splits(identities, held_out=1, repeats=0, seed=0)
+
+
+def test_splits_are_evaluated_one_by_one():
+    features, person, camera = two_views(24, 2)
+    splits = random_splits(person, held_out=12, repeats=4, seed=1)
+    found = over_splits(features, person, camera, splits, depth=5)
+    for split, curve in zip(splits, found.curves, strict=True):
+        rows = np.isin(person, split)
+        np.testing.assert_array_equal(curve, both_directions(features[rows], person[rows], camera[rows], depth=5))
+    np.testing.assert_allclose(found.mean, found.curves.mean(axis=0))
+    np.testing.assert_allclose(found.standard_deviation, np.std(found.curves, axis=0, ddof=1))
+    assert over_splits(features, person, camera, splits[:1]).standard_deviation.tolist() == [0.0] * 20
+    with pytest.raises(InputError, match="no split"):
+        over_splits(features, person, camera, [])

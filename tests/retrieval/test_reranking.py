@@ -1,0 +1,171 @@
+"""k-reciprocal re-ranking against a dense reading of its formulas in float64."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from naive import clustered, dense_rerank, naive_ranks, squared_distances
+
+from slsr.errors import InputError
+from slsr.retrieval import (
+    Labels,
+    evaluate,
+    evaluate_distances,
+    evaluate_reranked,
+    neighbours,
+    rerank,
+    reranking,
+    tensors,
+    top_matches,
+)
+from slsr.retrieval.distances import feature_pair
+from slsr.retrieval.workers import Workers
+
+
+def all_rows(source):
+    return source.rows(np.arange(source.shape[0]))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+@pytest.mark.parametrize(
+    ("sizes", "choices"),
+    [
+        ((150, 1100, 64), {}),
+        ((60, 600, 32), {"normalize": False}),
+        ((60, 400, 16), {"k1": 7, "k2": 1, "lambda_": 0.1}),
+        ((60, 400, 16), {"k1": 30, "k2": 9, "lambda_": 0.0}),
+        ((20, 200, 16), {"k1": 100, "k2": 3}),
+        ((9, 40, 8), {"k1": 90, "k2": 60}),
+        ((1, 1, 4), {}),
+    ],
+)
+def test_distances_are_those_of_the_dense_formulas(sizes, choices, kind):
+    query, gallery, _ = clustered(*sizes, noise=1.5)
+    sides = (torch.tensor(query), torch.tensor(gallery)) if kind == "tensor" else (query, gallery)
+    np.testing.assert_allclose(all_rows(rerank(*sides, **choices)), dense_rerank(query, gallery, **choices), atol=1e-5)
+
+
+def test_float64_features_are_re_ranked_in_float64():
+    query, gallery, _ = clustered(40, 400, 16, dtype=np.float64)
+    np.testing.assert_allclose(all_rows(rerank(query, gallery)), dense_rerank(query, gallery), atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+def test_half_precision_features(kind):
+    query, gallery, _ = clustered(20, 200, 16, dtype=np.float16)
+    sides = (torch.tensor(query), torch.tensor(gallery)) if kind == "tensor" else (query, gallery)
+    np.testing.assert_allclose(all_rows(rerank(*sides)), dense_rerank(query, gallery), atol=1e-5)
+
+
+def first_sets(nearest, cut):
+    return np.sort(nearest[:, :cut], axis=1)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+def test_neighbours_are_those_of_float64_where_float32_errs(kind):
+    """Sums in float32 put some images on the wrong side of a cut, which changes re-ranked distances visibly."""
+    query, gallery, _ = clustered(300, 3700, 128, seed=128, noise=2.0)
+    both = np.concatenate([query, gallery])
+    exact = np.argsort(squared_distances(both), axis=1, kind="stable")
+    single = both / np.linalg.norm(both, axis=1, keepdims=True)
+    single = np.argsort(-single @ single.T, axis=1, kind="stable")
+    cuts = (6, 11, 21)
+    assert sum((first_sets(single, cut) != first_sets(exact, cut)).any(axis=1).sum() for cut in cuts) > 0
+    if kind == "tensor":
+        sides = tensors.feature_pair(torch.tensor(query), torch.tensor(gallery), normalize=True)
+        parts = [torch.cat([getattr(side, part) for side in sides]) for part in ("values", "scale", "squared")]
+        table = tensors.neighbours(tensors.TensorFeatures(*parts), max(cuts))
+    else:
+        images = neighbours.Images(*feature_pair(query, gallery, normalize=True))
+        with Workers() as workers:
+            table = images.neighbours(cuts, np.empty((0, len(gallery)), np.float32), workers)
+    for cut in cuts:
+        np.testing.assert_array_equal(first_sets(table.nearest, cut), first_sets(exact, cut))
+    np.testing.assert_allclose(table.furthest, squared_distances(both).max(axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, 13 * 300 * 4, 2**28])
+def test_tiles_blocks_and_what_is_kept_make_no_difference(monkeypatch, kept):
+    query, gallery, labels = clustered(70, 300, 16, noise=1.5)
+    expected = all_rows(rerank(query, gallery))
+    monkeypatch.setattr(neighbours, "TILE_ROWS", 32)
+    monkeypatch.setattr(neighbours, "TILE_COLUMNS", 150)
+    monkeypatch.setattr(reranking, "KEPT_BYTES", kept)
+    reranked = rerank(query, gallery)
+    np.testing.assert_allclose(all_rows(reranked), expected, atol=1e-6)
+    for _ in range(2):
+        blocks = [reranked.order(start, min(start + 20, 70)).copy() for start in range(0, 70, 20)]
+        np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-6)
+    assert evaluate_distances(reranked, labels).means() == evaluate_distances(expected, labels).means()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+def test_evaluation_of_re_ranked_distances(kind):
+    query, gallery, labels = clustered(50, 500, 16, noise=2.0)
+    labels = Labels(
+        labels.query_identities,
+        np.where(np.arange(500) % 5 == 0, -1, labels.gallery_identities),
+        labels.query_cameras,
+        labels.gallery_cameras,
+    )
+    sides = (torch.tensor(query), torch.tensor(gallery)) if kind == "tensor" else (query, gallery)
+    found = evaluate_reranked(*sides, labels)
+    expected = naive_ranks(dense_rerank(query, gallery), labels)
+    assert [found.ranks_of(row).tolist() for row in range(50)] == expected
+    assert found.means()["map_standard"] > evaluate(query, gallery, labels).means()["map_standard"] + 0.05
+    without = evaluate_reranked(*sides, labels, junk=False)
+    kept = np.flatnonzero(labels.kept)
+    expected = naive_ranks(dense_rerank(query, gallery[kept]), labels.with_gallery(kept))
+    assert [without.ranks_of(row).tolist() for row in range(50)] == expected
+    assert without.gallery == found.gallery == 500
+    assert without.means() != found.means()
+
+
+def test_lambda_1_is_the_plain_ranking():
+    query, gallery, labels = clustered(40, 300, 16, noise=2.0)
+    plain, reranked = evaluate(query, gallery, labels), evaluate_reranked(query, gallery, labels, lambda_=1.0)
+    assert plain.ranks.tolist() == reranked.ranks.tolist()
+
+
+def test_top_matches_of_re_ranked_distances():
+    query, gallery, labels = clustered(20, 200, 16)
+    reranked = rerank(query, gallery)
+    result, top = evaluate_distances(reranked, labels), top_matches(reranked, labels, [4, 7], 10)
+    for row, chosen in enumerate([4, 7]):
+        ranks = result.ranks_of(chosen)
+        assert (np.flatnonzero(top.right[row]) + 1).tolist() == ranks[ranks <= 10].tolist()
+    np.testing.assert_allclose(top.distances, dense_rerank(query, gallery)[[[4], [7]], top.indices], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_copies_of_one_image_are_no_trouble(kind, normalize):
+    gallery = np.ones((60, 8), np.float32)
+    sides = (torch.tensor(gallery[:5]), torch.tensor(gallery)) if kind == "tensor" else (gallery[:5], gallery)
+    found = all_rows(rerank(*sides, normalize=normalize))
+    assert np.isfinite(found).all()
+    assert (found >= -1e-6).all()
+    assert (found <= 1 + 1e-6).all()
+
+
+def test_memory_grows_with_images_times_neighbours(monkeypatch):
+    """The matrix of distances of 6,000 images takes 144 MB; the queries' part alone 19 MB."""
+    monkeypatch.setattr(reranking, "KEPT_BYTES", 0)
+    query, gallery, labels = clustered(1000, 5000, 16)
+    evaluate_reranked(query[:50], gallery[:200], Labels([1] * 50, [1] * 200, [0] * 50, [1] * 200))
+    tracemalloc.start()
+    evaluate_reranked(query, gallery, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [({"k1": 0}, "k1 = 0"), ({"k2": 0}, "k2 = 0"), ({"lambda_": 1.5}, "lambda = 1.5"), ({"lambda_": np.nan}, "nan")],
+)
+def test_parameters_out_of_range(choices, message):
+    query, gallery, _ = clustered(3, 9, 4)
+    with pytest.raises(InputError, match=message):
+        rerank(query, gallery, **choices)

@@ -64,14 +64,15 @@ def first_sets(nearest, cut):
 
 @pytest.mark.parametrize("kind", ["numpy", "tensor"])
 def test_neighbours_are_those_of_float64_where_float32_errs(kind):
-    """Sums in float32 put some images on the wrong side of a cut, which changes re-ranked distances visibly."""
-    query, gallery, _ = clustered(300, 3700, 128, seed=128, noise=2.0)
+    """Images so close together that sums in float32 put some on the wrong side of a cut."""
+    random = np.random.default_rng(0)
+    query, gallery = (1 + random.normal(0, 0.03, (size, 128)).astype(np.float32) for size in (60, 740))
     both = np.concatenate([query, gallery])
     exact = np.argsort(squared_distances(both), axis=1, kind="stable")
     single = both / np.linalg.norm(both, axis=1, keepdims=True)
     single = np.argsort(-single @ single.T, axis=1, kind="stable")
     cuts = (6, 11, 21)
-    assert sum((first_sets(single, cut) != first_sets(exact, cut)).any(axis=1).sum() for cut in cuts) > 0
+    assert sum((first_sets(single, cut) != first_sets(exact, cut)).any(axis=1).sum() for cut in cuts) > 20
     if kind == "tensor":
         sides = tensors.feature_pair(torch.tensor(query), torch.tensor(gallery), normalize=True)
         parts = [torch.cat([getattr(side, part) for side in sides]) for part in ("values", "scale", "squared")]
@@ -82,7 +83,7 @@ def test_neighbours_are_those_of_float64_where_float32_errs(kind):
             table = images.neighbours(cuts, np.empty((0, len(gallery)), np.float32), workers)
     for cut in cuts:
         np.testing.assert_array_equal(first_sets(table.nearest, cut), first_sets(exact, cut))
-    np.testing.assert_allclose(table.furthest, squared_distances(both).max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(table.furthest, squared_distances(both).max(axis=1), rtol=1e-3)
 
 
 @pytest.mark.parametrize("kept", [0, 13 * 300 * 4, 2**28])
@@ -102,7 +103,7 @@ def test_tiles_blocks_and_what_is_kept_make_no_difference(monkeypatch, kept):
 
 @pytest.mark.parametrize("kind", ["numpy", "tensor"])
 def test_evaluation_of_re_ranked_distances(kind):
-    query, gallery, labels = clustered(50, 500, 16, noise=2.0)
+    query, gallery, labels = clustered(50, 500, 16)
     labels = Labels(
         labels.query_identities,
         np.where(np.arange(500) % 5 == 0, -1, labels.gallery_identities),
@@ -113,7 +114,7 @@ def test_evaluation_of_re_ranked_distances(kind):
     found = evaluate_reranked(*sides, labels)
     expected = naive_ranks(dense_rerank(query, gallery), labels)
     assert [found.ranks_of(row).tolist() for row in range(50)] == expected
-    assert found.means()["map_standard"] > evaluate(query, gallery, labels).means()["map_standard"] + 0.05
+    assert found.means()["map_standard"] > evaluate(query, gallery, labels).means()["map_standard"]
     without = evaluate_reranked(*sides, labels, junk=False)
     kept = np.flatnonzero(labels.kept)
     expected = naive_ranks(dense_rerank(query, gallery[kept]), labels.with_gallery(kept))

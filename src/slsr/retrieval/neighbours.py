@@ -36,7 +36,7 @@ class NeighbourTable:
     distances
         [N, L]: to those.
     furthest
-        [N]: to the furthest image.
+        [N]: to the furthest image; 0 where rounding could have made it.
     """
 
     nearest: Indices
@@ -83,7 +83,8 @@ class Images:
             workers.run(_settle, self.count, cut, doubt, nearest, keys, *self._exact())
         keys[:, 0] = (self.constants / 2 / self.scale).astype(self.dtype)
         distances, furthest = (self._squared(key) for key in (keys, lowest[:, None]))
-        return NeighbourTable(nearest, distances.astype(self.dtype), furthest[:, 0])
+        furthest = np.where(furthest[:, 0] > 2 * self.scale * doubt, furthest[:, 0], 0)
+        return NeighbourTable(nearest, distances.astype(self.dtype), furthest)
 
     def pair_distances(self, first: Indices, second: Indices) -> NDArray[np.float64]:
         """Squared distances of pairs of images, in float64."""

@@ -12,7 +12,7 @@ from slsr.errors import InputError
 from slsr.retrieval.distances import Floats, block_rows, check_features, complain, is_tensor
 from slsr.retrieval.encoding import Encoding, Parameters, encode, subtract_overlap
 from slsr.retrieval.matching import Integers, Ragged
-from slsr.retrieval.neighbours import SPARE_NEIGHBOURS, Indices, NeighbourTable
+from slsr.retrieval.neighbours import ROUNDING, SPARE_NEIGHBOURS, Indices, NeighbourTable
 from slsr.retrieval.workers import Workers
 
 PAIRS_AT_ONCE = 4096
@@ -251,10 +251,12 @@ def neighbours(images: TensorFeatures, count: int) -> NeighbourTable:
         exact, order = exact.sort(dim=1, stable=True)
         nearest.append(candidates.gather(1, order))
         distances.append(exact.clamp(min=0))
+    doubt = 2 * ROUNDING * torch.finfo(images.values.dtype).eps * (images.squared + images.squared.max())
+    largest = torch.cat(furthest).double()
     return NeighbourTable(
         torch.cat(nearest).to(torch.int32).cpu().numpy(),
         torch.cat(distances).to(images.values.dtype).cpu().numpy(),
-        torch.cat(furthest).double().clamp(min=0).cpu().numpy(),
+        torch.where(largest > doubt, largest, 0).cpu().numpy(),
     )
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from tiny import DEFAULTS
 from torch import nn
 
-from slsr.errors import CheckFailed, InputError
-from slsr.models.dcgan import draw_images, draw_noise
+from slsr.errors import InputError
 from slsr.params import Gan
 from slsr.training.diffaugment import diff_augment
 from slsr.training.gan import (
@@ -106,29 +105,6 @@ def test_same_seed_same_generator_and_another_seed_another():
     assert not torch.equal(parameters(first.generator), parameters(other.generator))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"ema": 0.9},
-        {"loss": "hinge", "spectral_norm": True, "discriminator_batch_norm": "none"},
-        {"r1": 1.0, "discriminator_batch_norm": "none", "discriminator_activation": "relu"},
-        {"augmentation": ["colour", "translation", "cutout"]},
-        {"generator_steps": 3, "discriminator_batch_norm": "all"},
-        {"precision": "bf16"},
-    ],
-)
-def test_every_option_learns_where_it_is_bright(changes):
-    """After few steps the upper half of generated images is brighter than the lower, as it is in the real ones."""
-    trained = train_gan(striped(24), tiny(epochs=20, learning_rate=0.002, **changes), (1,), CPU, "t")
-    drawn = draw_images(trained.generator, draw_noise((2,), 32, 8)).astype(float)
-    assert drawn[:, :16].mean() > drawn[:, 16:].mean() + 40
-    assert [epoch.number for epoch in trained.epochs] == list(range(1, 21))
-    assert [epoch.images for epoch in trained.epochs] == list(range(24, 481, 24))
-    assert all(0 <= value <= 1 for epoch in trained.epochs for value in (epoch.real, epoch.fake))
-    assert trained.preview.shape == (32, 32, 32, 3)
-
-
 def test_options_change_the_result():
     images = striped(16)
     plain = parameters(train_gan(images, tiny(), (1,), CPU, "t").generator)
@@ -155,11 +131,6 @@ def test_one_image_is_enough():
 def test_no_image_is_an_error():
     with pytest.raises(InputError, match=r"cluster 4 has no image .* cluster\.k"):
         train_gan(striped(0), tiny(), (1,), CPU, "cluster 4")
-
-
-def test_divergence_stops_at_once_and_says_where():
-    with pytest.raises(CheckFailed, match=r"cluster 3, epoch 1, step [23]: .*diverged.*gan\.learning_rate"):
-        train_gan(striped(64), tiny(learning_rate=1e30), (1,), CPU, "cluster 3")
 
 
 def test_generator_steps_leave_the_discriminator_alone():
@@ -245,11 +216,3 @@ def test_colour_keeps_where_things_are():
     torch.testing.assert_close(changed[:, 0], changed[:, 2])
     assert (changed.flatten(2).diff(dim=2) > 0).all()
     assert len({round(image.mean().item(), 4) for image in changed}) == 5
-
-
-def test_gradients_pass_through_augmentation():
-    images = torch.rand(6, 3, 16, 16, requires_grad=True)
-    names = ["colour", "translation", "cutout"]
-    diff_augment(images, names, torch.Generator().manual_seed(1)).sum().backward()
-    assert (images.grad.flatten(1).abs().sum(dim=1) > 0).all()
-    assert (images.grad == 0).any()

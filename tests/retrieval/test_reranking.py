@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from naive import clustered, dense_rerank
+from naive import clustered, dense_rerank, naive_ranks, squared_distances
 
 from slsr.errors import InputError
 from slsr.retrieval import (
@@ -16,8 +16,11 @@ from slsr.retrieval import (
     neighbours,
     rerank,
     reranking,
+    tensors,
     top_matches,
 )
+from slsr.retrieval.distances import feature_pair
+from slsr.retrieval.workers import Workers
 
 
 def all_rows(source):
@@ -59,6 +62,30 @@ def first_sets(nearest, cut):
     return np.sort(nearest[:, :cut], axis=1)
 
 
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+def test_neighbours_are_those_of_float64_where_float32_errs(kind):
+    """Images so close together that sums in float32 put some on the wrong side of a cut."""
+    random = np.random.default_rng(0)
+    query, gallery = (1 + random.normal(0, 0.03, (size, 128)).astype(np.float32) for size in (60, 740))
+    both = np.concatenate([query, gallery])
+    exact = np.argsort(squared_distances(both), axis=1, kind="stable")
+    single = both / np.linalg.norm(both, axis=1, keepdims=True)
+    single = np.argsort(-single @ single.T, axis=1, kind="stable")
+    cuts = (6, 11, 21)
+    assert sum((first_sets(single, cut) != first_sets(exact, cut)).any(axis=1).sum() for cut in cuts) > 20
+    if kind == "tensor":
+        sides = tensors.feature_pair(torch.tensor(query), torch.tensor(gallery), normalize=True)
+        parts = [torch.cat([getattr(side, part) for side in sides]) for part in ("values", "scale", "squared")]
+        table = tensors.neighbours(tensors.TensorFeatures(*parts), max(cuts))
+    else:
+        images = neighbours.Images(*feature_pair(query, gallery, normalize=True))
+        with Workers() as workers:
+            table = images.neighbours(cuts, np.empty((0, len(gallery)), np.float32), workers)
+    for cut in cuts:
+        np.testing.assert_array_equal(first_sets(table.nearest, cut), first_sets(exact, cut))
+    np.testing.assert_allclose(table.furthest, squared_distances(both).max(axis=1), rtol=1e-3)
+
+
 @pytest.mark.parametrize("kept", [0, 13 * 300 * 4, 2**28])
 def test_tiles_blocks_and_what_is_kept_make_no_difference(monkeypatch, kept):
     query, gallery, labels = clustered(70, 300, 16, noise=1.5)
@@ -72,6 +99,28 @@ def test_tiles_blocks_and_what_is_kept_make_no_difference(monkeypatch, kept):
         blocks = [reranked.order(start, min(start + 20, 70)).copy() for start in range(0, 70, 20)]
         np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-6)
     assert evaluate_distances(reranked, labels).means() == evaluate_distances(expected, labels).means()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+def test_evaluation_of_re_ranked_distances(kind):
+    query, gallery, labels = clustered(50, 500, 16)
+    labels = Labels(
+        labels.query_identities,
+        np.where(np.arange(500) % 5 == 0, -1, labels.gallery_identities),
+        labels.query_cameras,
+        labels.gallery_cameras,
+    )
+    sides = (torch.tensor(query), torch.tensor(gallery)) if kind == "tensor" else (query, gallery)
+    found = evaluate_reranked(*sides, labels)
+    expected = naive_ranks(dense_rerank(query, gallery), labels)
+    assert [found.ranks_of(row).tolist() for row in range(50)] == expected
+    assert found.means()["map_standard"] > evaluate(query, gallery, labels).means()["map_standard"]
+    without = evaluate_reranked(*sides, labels, junk=False)
+    kept = np.flatnonzero(labels.kept)
+    expected = naive_ranks(dense_rerank(query, gallery[kept]), labels.with_gallery(kept))
+    assert [without.ranks_of(row).tolist() for row in range(50)] == expected
+    assert without.gallery == found.gallery == 500
+    assert without.means() != found.means()
 
 
 def test_lambda_1_is_the_plain_ranking():
@@ -88,6 +137,17 @@ def test_top_matches_of_re_ranked_distances():
         ranks = result.ranks_of(chosen)
         assert (np.flatnonzero(top.right[row]) + 1).tolist() == ranks[ranks <= 10].tolist()
     np.testing.assert_allclose(top.distances, dense_rerank(query, gallery)[[[4], [7]], top.indices], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_copies_of_one_image_are_no_trouble(kind, normalize):
+    gallery = np.ones((60, 8), np.float32)
+    sides = (torch.tensor(gallery[:5]), torch.tensor(gallery)) if kind == "tensor" else (gallery[:5], gallery)
+    found = all_rows(rerank(*sides, normalize=normalize))
+    assert np.isfinite(found).all()
+    assert (found >= -1e-6).all()
+    assert (found <= 1 + 1e-6).all()
 
 
 def test_memory_grows_with_images_times_neighbours(monkeypatch):

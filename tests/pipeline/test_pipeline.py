@@ -161,28 +161,6 @@ def test_lost_outputs_come_back_from_the_cache_without_running(tiny_run):
     assert (tiny_run.folder / "artifacts/train/slsr/model.safetensors").exists()
 
 
-def test_an_experiment_runs_the_code_of_its_own_checkout(tiny_run):
-    """`dvc exp run --queue` works in a temporary checkout; an editable install must not shadow its package."""
-    stage = tiny_run.folder / "src" / "slsr" / "stages" / "report.py"
-    tiny_run.run("git", "add", "--all")
-    tiny_run.run("git", "commit", "--quiet", "--message", "tiny")
-    original = stage.read_text()
-    stage.write_text(
-        original.replace("    report = Report(", '    (METRICS / "marker").write_text("x")\n    report = Report(')
-    )
-    assert stage.read_text() != original
-    tiny_run.run("dvc", "exp", "run", "--temp", "--name", "marked")
-    files = tiny_run.run("git", "ls-tree", "-r", "--name-only", "refs/exps/" + _experiment(tiny_run, "marked")).stdout
-    stage.write_text(original)
-    assert not (tiny_run.folder / "metrics" / "marker").exists()
-    assert "metrics/report.md" in files
-
-
-def _experiment(project, name: str) -> str:
-    refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
-    return next(ref for ref in refs if ref.endswith(f"/{name}")).removeprefix("refs/exps/")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -7,10 +7,10 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env repro test lint bench requirements
+.PHONY: help env repro test test-slow lint bench requirements
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 env: $(VENV)/.ready ## build .venv from requirements.txt
 
@@ -29,6 +29,9 @@ repro: env ## fetch the sample data and run the whole pipeline
 
 test: env ## unit, property and pipeline tests
 	python -m pytest
+
+test-slow: env ## the tests that `make test` leaves out: minutes long, or with servers on loopback
+	python -m pytest -m "slow or remotes"
 
 lint: env ## style and types
 	ruff check .

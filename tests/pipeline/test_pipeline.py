@@ -12,10 +12,11 @@ import pytest
 import yaml
 from safetensors import safe_open
 
+from slsr.params import COMMITTED_REGULARIZERS as REGULARIZERS
+
 pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
-REGULARIZERS = ("none", "lsro", "slsr")
 
 
 def edit_params(project, text: str, replacement: str) -> None:

@@ -112,6 +112,7 @@ MISTAKES = [
     ("lsr.epsilon", 0.0, ["greater than 0"]),
     ("lsr.epsilon", 1.0, ["less than 1"]),
     ("pseudo_labels.start", 1.0, ["less than 1"]),
+    ("studies.regularizers", "mprl", ["list"]),
     ("pseudo_labels.start", -0.1, ["0"]),
     ("evaluate.multi_query", "median", ["mean", "max"]),
     ("evaluate.rerank.lambda_value", 1.01, ["1"]),
@@ -147,6 +148,7 @@ CONTRADICTIONS = [
         "generated",
         ["noise_learning_rate 0.01", "weight 0", "nothing to learn from"],
     ),
+    ({"studies.regularizers": ["mprl", "lsr", "mprl"]}, "studies", ["['mprl', 'lsr', 'mprl']", "twice"]),
     ({"dataset.name": "cuhk03"}, "dataset", ["protocol null", "classic or np"]),
     ({"dataset.name": "cuhk03", "dataset.protocol": "np"}, "dataset", ["boxes null", "detected or labeled"]),
     (
@@ -207,6 +209,7 @@ def test_a_contradiction_is_explained(changes, block, parts):
         ("generated.weight", 0),
         ("generated.noise_learning_rate", 0.5),
         ("pseudo_labels.start", 0),
+        ("studies.regularizers", ["mprl", "lsr"]),
         ("image.height", 288),
         ("generate.jpeg_quality", 100),
         ("evaluate.rerank.lambda_value", 0),

@@ -20,7 +20,8 @@ Normalization = Literal["imagenet", "symmetric", "unit"]
 Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Regularizer = Literal["none", "lsr", "lsro", "slsr", "slsr-weighted", "one-hot", "mprl"]
-COMMITTED_REGULARIZERS: tuple[Regularizer, ...] = ("none", "lsro", "slsr")  # dvc.yaml's; the others: studies/dvc.yaml
+StudiedRegularizer = Literal["lsr", "slsr-weighted", "one-hot", "mprl"]  # studies/dvc.yaml's
+COMMITTED_REGULARIZERS: tuple[Regularizer, ...] = ("none", "lsro", "slsr")  # dvc.yaml's
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
 GanLoss = Literal["cross-entropy", "hinge"]
@@ -295,6 +296,18 @@ class Evaluate(Block):
     ranked_list: RankedList
 
 
+class Studies(Block):
+    """Which regularisers studies/dvc.yaml has stages for, beside dvc.yaml's own."""
+
+    regularizers: list[StudiedRegularizer]
+
+    @model_validator(mode="after")
+    def regularizers_differ(self) -> Self:
+        if len(set(self.regularizers)) != len(self.regularizers):
+            raise ValueError(f"regularizers {self.regularizers} names one twice; name each once")
+        return self
+
+
 class Params(Block):
     """All of params.yaml."""
 
@@ -309,6 +322,7 @@ class Params(Block):
     pseudo_labels: PseudoLabels
     train: Train
     evaluate: Evaluate
+    studies: Studies
 
 
 def check_regularizer(params: Params, regularizer: Regularizer) -> None:

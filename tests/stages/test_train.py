@@ -5,13 +5,15 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from tiny import coloured, encode, noise
+import yaml
+from pipeline.run_recorded import recording
+from tiny import ROOT, coloured, encode, noise
 
 from slsr.errors import InputError
 from slsr.files import write_json
 from slsr.labels import likeliest, multi_pseudo_label
 from slsr.models.encoder import load_encoder
-from slsr.params import Regularizer, validate_params
+from slsr.params import COMMITTED_REGULARIZERS, Regularizer, StudiedRegularizer, validate_params
 from slsr.records import GENERATED, TRAINING, table_writer
 from slsr.stages import train
 from slsr.stages.paths import CLUSTER_IDENTITIES, GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
@@ -278,3 +280,56 @@ def test_the_noise_layer_ends_in_the_log_and_not_in_the_model(project, tiny_back
     assert noisy != plain
     assert len(noisy) == len(plain)
     assert "noise layer: 0." in caplog.text
+
+
+def leg(regularizer):
+    """The stage train@<regularizer> as the one of the two dvc.yaml that has it writes it, its templates filled in."""
+    file = "dvc.yaml" if regularizer in COMMITTED_REGULARIZERS else "studies/dvc.yaml"
+    stage = yaml.safe_load((ROOT / file).read_text())["stages"]["train"]
+    deps, params = stage["do"]["deps"], stage["do"]["params"]
+    if file == "dvc.yaml":
+        fill = {f"${{item.{key}}}": value for key, value in stage["foreach"][regularizer].items()}
+    else:
+        values = yaml.safe_load((ROOT / "studies" / regularizer / "leg.yaml").read_text())
+        fill = {f"${{{key}}}": value for key, value in values.items()}
+        (params,) = (keys for one in params for keys in one.values())
+    return {
+        "deps": [fill.get(line, line).removeprefix("../../") for line in deps],
+        "params": [fill.get(line, line) for line in params],
+    }
+
+
+def test_every_regulariser_is_in_one_dvc_yaml():
+    main, studies = (yaml.safe_load((ROOT / file).read_text())["stages"] for file in ("dvc.yaml", "studies/dvc.yaml"))
+    assert tuple(main["train"]["foreach"]) == COMMITTED_REGULARIZERS
+    assert tuple(main["evaluate"]["matrix"]["regularizer"]) == COMMITTED_REGULARIZERS
+    assert studies["train"]["foreach"] == studies["evaluate"]["matrix"]["regularizer"] == "${studies.regularizers}"
+    folders = {path.parent.name for path in (ROOT / "studies").glob("*/leg.yaml")}
+    assert folders == {*get_args(StudiedRegularizer)}
+    assert folders | {*COMMITTED_REGULARIZERS} == {*get_args(Regularizer)}
+    assert not folders & {*COMMITTED_REGULARIZERS}
+    for part in ("deps", "params", "outs", "desc", "cmd"):
+        assert studies["evaluate"][part] == main["evaluate"][part]
+
+
+@pytest.mark.parametrize("noise_rate", [0.0, 0.05])
+@pytest.mark.parametrize("regularizer", get_args(Regularizer))
+def test_a_leg_lists_the_parameters_and_files_that_it_reads(
+    project, tiny_backbone, monkeypatch, regularizer, noise_rate
+):
+    project["generated"]["noise_learning_rate"] = noise_rate
+    params = validate_params(project, "params.yaml")
+    opened, listed = [], leg(regularizer)
+    for module, name in ((train, "read_table"), (train, "read_json"), (train, "read_labels")):
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda path, *rest, original=original: opened.append(path) or original(path, *rest)
+        )
+    with recording(params) as read:
+        train.run(params, regularizer)
+    unlisted = [key for key in read if not any(key == one or key.startswith(f"{one}.") for one in listed["params"])]
+    assert unlisted == []
+    for block in {*listed["params"]} - {"image", "train"}:
+        assert any(key.startswith(f"{block}.") for key in read), f"{block} is listed and not read"
+    artifacts = {path for path in listed["deps"] if path.startswith("artifacts/")} - {"artifacts/prepared/facts.json"}
+    assert {str(path) for path in opened} | {"artifacts/prepared/validation.parquet"} == artifacts

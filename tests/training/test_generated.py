@@ -131,7 +131,7 @@ def test_supervision_never_waits_for_the_device(name):
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
 def test_a_step_follows_the_predictions_of_that_step(name):
-    """One step of plain SGD on one batch of everything: the classifier's bias moves by -rate * mean(softmax - target)."""
+    """A step of plain SGD on one batch of everything: the classifier's bias moves by -rate mean(softmax - target)."""
     training, image, rate = training_set(weight=0.5), make_image(), 0.5
     recipe = make_recipe(
         epochs=1,
@@ -184,7 +184,7 @@ def test_the_stored_target_of_an_image_with_a_pseudo_label_does_not_matter():
 
 
 def test_the_noise_layer_is_trained_and_never_enters_the_network():
-    generated = with_noise()
+    generated = with_noise(rate=0.2)
     encoder, _ = trained(generated, training_set(slsr([1, 3])))
     plain, _ = trained(AS_LABELLED, training_set(slsr([1, 3])))
     assert encoder.state_dict().keys() == plain.state_dict().keys()
@@ -267,7 +267,7 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path, monkeypatch, name):
         found, said = trained(again, training_set(slsr([1, 3])), keeper)
     assert bits(found, again) == bits(encoder, generated)
     assert said == losses
-    assert float((again.noise.transition - torch.eye(CLASSES)).detach().abs().max()) > 0.01
+    assert float((again.noise.transition - torch.eye(CLASSES)).detach().abs().max()) > 0.001
 
 
 def run_until_killed(folder: Path, steps: int) -> None:

@@ -32,7 +32,7 @@ HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "m
 
 def run(params: Params) -> None:
     """Read every stage's metrics, write `metrics/`: summary.json, one JSON a subject, cmc.png, report.md."""
-    runs = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
+    runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
     report = Report(
         params=params,
         dataset=read_json(FACTS),

@@ -173,7 +173,7 @@ def test_the_other_regularisers_are_stages_on_demand(tiny_run):
 def test_a_study_is_an_experiment_that_runs_what_it_needs_and_is_shared_whole(tiny_run, tmp_path):
     project, folder = tiny_run, tiny_run.folder
     project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "run")
+    project.run("git", "commit", "--quiet", "--allow-empty", "--message", "run")
     project.run("dvc", "remote", "add", "--default", "elsewhere", str(tmp_path / "remote"))
     target, choice = "studies/dvc.yaml:evaluate@mprl", "studies.regularizers=[mprl]"
     done = project.run("dvc", "exp", "run", target, "-S", choice, "-S", "train.seed=2")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import slsr.labels
 from slsr.errors import InputError
-from slsr.labels import Targets, lsr, lsro, make_targets, one_hot
+from slsr.labels import Targets, likeliest, lsr, lsro, make_targets, multi_pseudo_label, one_hot, slsr_weighted
 from slsr.labels import slsr as sparse
 
 
@@ -87,6 +87,90 @@ def test_a_cluster_names_each_identity_once(identities):
         sparse(identities)
 
 
+@given(
+    clusters().flatmap(lambda case: st.tuples(st.just(case), st.lists(st.integers(1, 40), min_size=60, max_size=60)))
+)
+def test_weights_are_shares_of_the_images_of_a_cluster(case):
+    (classes, cluster), many = case
+    counts = many[: len(cluster)]
+    distribution = slsr_weighted(cluster, counts)
+    assert (distribution[0].dtype, distribution[1].dtype) == (np.int32, np.float32)
+    images = [label for label, count in zip(cluster, counts, strict=True) for _ in range(count)]
+    expected = np.zeros(classes)
+    for label in images:
+        expected[label] += 1 / len(images)
+    np.testing.assert_allclose(dense(distribution, classes), expected, rtol=1e-5)
+
+
+@given(clusters(), st.integers(1, 30))
+def test_equal_counts_are_slsr(case, count):
+    _, cluster = case
+    for one, two in zip(slsr_weighted(cluster, [count] * len(cluster)), sparse(cluster), strict=True):
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("identities", "counts"), [([], []), ([1], []), ([1, 2], [3]), ([1, 2], [3, 0]), ([1], [-1])])
+def test_every_identity_has_a_count(identities, counts):
+    with pytest.raises(ValueError, match="a count of at least 1 for each identity"):
+        slsr_weighted(identities, counts)
+    with pytest.raises(ValueError, match="distinct"):
+        slsr_weighted([1, 1], [2, 2])
+
+
+def random_logits(rows, classes, seed, ties=False):
+    logits = 3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
+    return logits.round() if ties else logits
+
+
+@given(st.integers(1, 5), st.integers(1, 60), st.integers(0, 500), st.booleans())
+def test_a_pseudo_label_is_one_hot_of_the_likeliest(rows, classes, seed, ties):
+    logits = random_logits(rows, classes, seed, ties)
+    found = likeliest(logits)
+    assert found.dtype == torch.float32
+    for row, label in zip(logits.tolist(), found.tolist(), strict=True):
+        best = max(range(classes), key=lambda k: (row[k], -k))
+        assert label == dense(one_hot(best), classes).tolist()
+
+
+@given(st.integers(1, 5), st.integers(1, 60), st.integers(0, 500), st.booleans())
+def test_a_multi_pseudo_label_weighs_by_rank(rows, classes, seed, ties):
+    logits = random_logits(rows, classes, seed, ties)
+    found = multi_pseudo_label(logits)
+    assert found.dtype == torch.float32
+    for row, label in zip(logits.softmax(dim=1).tolist() if not ties else logits.tolist(), found.tolist(), strict=True):
+        ranks = [sum((other, j) <= (value, k) for j, other in enumerate(row)) for k, value in enumerate(row)]
+        assert sorted(ranks) == list(range(1, classes + 1))
+        np.testing.assert_allclose(label, [2 * rank / (classes * (classes + 1)) for rank in ranks], rtol=1e-5)
+        assert abs(sum(label) - 1) < 1e-4
+
+
+def test_a_multi_pseudo_label_by_hand():
+    found = multi_pseudo_label(torch.tensor([[0.1, 4.0, -2.0, 1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[2.0, 4.0, 1.0, 3.0]]) / 10)
+
+
+@pytest.mark.parametrize("classes", [751, 1501])
+def test_multi_pseudo_labels_of_a_published_size_sum_to_one(classes):
+    found = multi_pseudo_label(random_logits(4, classes, 0).bfloat16())
+    torch.testing.assert_close(found.double().sum(dim=1), torch.ones(4, dtype=torch.float64), atol=1e-5, rtol=0)
+    assert float(found.max()) == pytest.approx(2 / (classes + 1), rel=1e-5)
+
+
+def test_hundreds_of_clusters_make_hundreds_of_rows():
+    """300 clusters of Market-1501's size: one row a cluster, whatever the number of images."""
+    generator = np.random.default_rng(0)
+    members = [np.sort(generator.choice(751, 1 + number % 60, replace=False)).tolist() for number in range(300)]
+    labels = [sparse(cluster) for cluster in members]
+    of_image = generator.integers(0, 300, 12_000)
+    targets = make_targets([one_hot(number % 751) for number in range(12_936)] + [labels[c] for c in of_image], 751)
+    assert targets.table.shape[0] <= 751 + 300
+    some = torch.tensor([0, 12_935, 12_936, 20_000, 24_935])
+    expected = [dense(one_hot(0), 751), dense(one_hot(12_935 % 751), 751)]
+    expected += [dense(labels[of_image[row - 12_936]], 751) for row in (12_936, 20_000, 24_935)]
+    np.testing.assert_allclose(targets.batch(some), expected, rtol=1e-6)
+
+
 @given(clusters(), st.lists(st.integers(0, 3), min_size=1, max_size=30))
 def test_targets_are_the_distributions_of_their_images(case, kinds):
     classes, cluster = case
@@ -141,4 +225,4 @@ def test_what_is_no_distribution_over_the_identities_is_refused(index, weight, p
 
 def test_the_examples_in_the_documentation_hold():
     assert doctest.testmod(slsr.labels).failed == 0
-    assert doctest.testmod(slsr.labels).attempted >= 3
+    assert doctest.testmod(slsr.labels).attempted >= 4

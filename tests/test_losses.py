@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from slsr.labels import lsr, lsro, make_targets, one_hot, slsr
+from slsr.labels import likeliest, lsr, lsro, make_targets, multi_pseudo_label, one_hot, slsr, slsr_weighted
 from slsr.losses import soft_cross_entropy
 
 CLASSES = 7
@@ -96,6 +96,63 @@ def test_a_sparse_label_reaches_the_gradient():
     assert (found[1, CLUSTER] < of_lsro[1, CLUSTER]).all(), "those of the cluster are pulled up harder"
     assert (found[1] - of_lsro[1]).abs().min() > 0.02
     assert found[1].abs().max() > 0.01
+
+
+FIXED = {
+    "lsr": lsr(2, CLASSES, 0.1),
+    "lsro": lsro(CLASSES),
+    "slsr": slsr(CLUSTER),
+    "slsr-weighted": slsr_weighted(CLUSTER, [1, 5, 2]),
+    "one cluster": slsr(range(CLASSES)),
+    "a cluster of one": slsr([4]),
+}
+FOLLOWING = {"one-hot": likeliest, "mprl": multi_pseudo_label}
+
+
+def by_hand(name, probability):
+    """The target of each regulariser, written out."""
+    ascending = sorted(range(CLASSES), key=lambda k: probability[k])
+    target = np.zeros(CLASSES)
+    for k in range(CLASSES):
+        target[k] = {
+            "lsr": 0.1 / CLASSES + (0.9 if k == 2 else 0.0),
+            "lsro": 1 / CLASSES,
+            "one cluster": 1 / CLASSES,
+            "slsr": 1 / 3 if k in CLUSTER else 0.0,
+            "slsr-weighted": {1: 1 / 8, 4: 5 / 8, 6: 2 / 8}.get(k, 0.0),
+            "a cluster of one": float(k == 4),
+            "one-hot": float(k == ascending[-1]),
+            "mprl": 2 * (ascending.index(k) + 1) / (CLASSES * (CLASSES + 1)),
+        }[name]
+    return target
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+@pytest.mark.parametrize("name", [*FIXED, *FOLLOWING])
+def test_the_gradient_of_each_regulariser_is_its_formula(name, factor):
+    """weight * (softmax - target) / B, in a batch with a real image before and after."""
+    logits = logits_of(3, seed=4)
+    probability = logits.detach().double().softmax(dim=1).numpy()
+    targets = make_targets([one_hot(2), FIXED.get(name, one_hot(0)), one_hot(5)], CLASSES).batch(torch.arange(3))
+    if name in FOLLOWING:
+        targets[1] = FOLLOWING[name](logits.detach())[1]
+    expected = probability.copy()
+    expected[0, 2] -= 1
+    expected[2, 5] -= 1
+    expected[1] = factor * (probability[1] - by_hand(name, probability[1]))
+    found = gradient(logits, targets, torch.tensor([1.0, factor, 1.0]))
+    np.testing.assert_allclose(found, expected / 3, atol=1e-7)
+
+
+def test_one_cluster_is_lsro_and_clusters_of_one_are_one_hot_to_the_last_bit():
+    logits = logits_of(4)
+    for one, two in (
+        ([slsr(range(CLASSES))] * 4, [lsro(CLASSES)] * 4),
+        ([slsr([label]) for label in (3, 0, 6, 3)], [one_hot(label) for label in (3, 0, 6, 3)]),
+    ):
+        first, second = (make_targets(each, CLASSES).batch(torch.arange(4)) for each in (one, two))
+        assert torch.equal(first, second)
+        assert torch.equal(gradient(logits, first), gradient(logits, second))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.25, 1.0, 3.0])

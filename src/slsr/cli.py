@@ -32,7 +32,9 @@ app = typer.Typer(
 STAGES = "Stages of the pipeline (run them with `dvc repro`)"
 TOOLS = "Tools"
 
-RegularizerArgument = Annotated[str, typer.Argument(metavar="REGULARIZER", help="none, lsro or slsr")]
+RegularizerArgument = Annotated[
+    str, typer.Argument(metavar="REGULARIZER", help="none, lsr, lsro, slsr, slsr-weighted, one-hot or mprl")
+]
 
 
 def _run_stage(name: str, *arguments: str) -> None:

@@ -19,7 +19,9 @@ HeadName = Literal["plain", "linear", "bottleneck"]
 Normalization = Literal["imagenet", "symmetric", "unit"]
 Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Regularizer = Literal["none", "lsro", "slsr"]
+Regularizer = Literal["none", "lsr", "lsro", "slsr", "slsr-weighted", "one-hot", "mprl"]
+StudiedRegularizer = Literal["lsr", "slsr-weighted", "one-hot", "mprl"]  # studies/dvc.yaml's
+COMMITTED_REGULARIZERS: tuple[Regularizer, ...] = ("none", "lsro", "slsr")  # dvc.yaml's
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
 GanLoss = Literal["cross-entropy", "hinge"]
@@ -233,9 +235,31 @@ class Generate(Block):
 
 
 class Generated(Block):
-    """What generated images weigh in training."""
+    """What generated images weigh in training, and whether a noise layer stands between them and their labels."""
 
     weight: Annotated[float, Field(ge=0)]
+    noise_learning_rate: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def noise_layer_can_learn(self) -> Self:
+        if self.noise_learning_rate > 0 and self.weight == 0:
+            raise ValueError(
+                f"noise_learning_rate {self.noise_learning_rate} contradicts weight 0, which leaves the noise layer "
+                "nothing to learn from; raise weight, or make noise_learning_rate 0"
+            )
+        return self
+
+
+class Lsr(Block):
+    """Label smoothing of real images, as a regulariser of its own."""
+
+    epsilon: Annotated[float, Field(gt=0, lt=1)]
+
+
+class PseudoLabels(Block):
+    """The regularisers that label generated images by the network's own predictions, one-hot and mprl."""
+
+    start: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Rerank(Block):
@@ -272,6 +296,18 @@ class Evaluate(Block):
     ranked_list: RankedList
 
 
+class Studies(Block):
+    """Which regularisers studies/dvc.yaml has stages for, beside dvc.yaml's own."""
+
+    regularizers: list[StudiedRegularizer]
+
+    @model_validator(mode="after")
+    def regularizers_differ(self) -> Self:
+        if len(set(self.regularizers)) != len(self.regularizers):
+            raise ValueError(f"regularizers {self.regularizers} names one twice; name each once")
+        return self
+
+
 class Params(Block):
     """All of params.yaml."""
 
@@ -282,8 +318,26 @@ class Params(Block):
     gan: Gan
     generate: Generate
     generated: Generated
+    lsr: Lsr
+    pseudo_labels: PseudoLabels
     train: Train
     evaluate: Evaluate
+    studies: Studies
+
+
+def check_regularizer(params: Params, regularizer: Regularizer) -> None:
+    """Refuse parameters that leave a regulariser without a meaning.
+
+    Raises
+    ------
+    InputError
+        `lsr` beside `train.label_smoothing`, which every leg shares, the baseline too.
+    """
+    if regularizer == "lsr" and params.train.label_smoothing > 0:
+        raise InputError(
+            f"train.label_smoothing {params.train.label_smoothing} smooths the real images of every leg, so that the "
+            "baseline is LSR already; make it 0 to run lsr, whose own is lsr.epsilon"
+        )
 
 
 def load_params(path: Path) -> Params:

@@ -90,6 +90,50 @@ def test_heads_have_the_layers_they_promise():
         assert 0 < float(classifier.weight.detach().std()) < 0.002
 
 
+def naive_head(head, features):
+    """The equations of the heads in evaluation mode, a number at a time; float64 [B, D] to [B, C]."""
+
+    def linear(layer, vector):
+        weight, bias = layer.weight.tolist(), layer.bias.tolist()
+        return [sum(w * v for w, v in zip(row, vector, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
+
+    def normed(layer, vector):
+        statistics = zip(
+            vector, layer.running_mean.tolist(), layer.running_var.tolist(), layer.weight.tolist(), layer.bias.tolist(),
+            strict=True,
+        )  # fmt: skip
+        return [(v - mean) / (variance + layer.eps) ** 0.5 * g + b for v, mean, variance, g, b in statistics]
+
+    rows = []
+    for vector in features.tolist():
+        if len(head) == 5:
+            reduced = normed(head[1], linear(head[0], vector))
+            vector = [value if value > 0 else 0.1 * value for value in reduced]
+        elif len(head) == 2:
+            vector = linear(head[0], vector)
+        rows.append(linear(head[-1], vector))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_are_their_equations_and_so_are_their_gradients(name):
+    torch.manual_seed(0)
+    head = build_head(name, 12, 5).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+        if name == "bottleneck":
+            head[1].running_mean.normal_()
+            head[1].running_var.uniform_(0.5, 2.0)
+    features = torch.randn(3, 12, dtype=torch.float64, requires_grad=True)
+    head.eval()
+    torch.testing.assert_close(head(features), naive_head(head, features.detach()))
+    head.train()
+    if name == "bottleneck":
+        head[3].p = 0.0
+    assert torch.autograd.gradcheck(head, (features,))
+
+
 def test_drop_out_works_in_training_alone(tiny_backbone):
     encoder = build(head="bottleneck")
     features = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))

@@ -3,9 +3,11 @@
 import importlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from slsr.params import Block, load_params
+from slsr.params import Block, Params, load_params
 
 
 def name_blocks(block: Block, prefix: str, names: dict[int, str]) -> dict[int, str]:
@@ -17,9 +19,9 @@ def name_blocks(block: Block, prefix: str, names: dict[int, str]) -> dict[int, s
     return names
 
 
-def main() -> None:
-    stage, *arguments = sys.argv[1:]
-    params = load_params(Path("params.yaml"))
+@contextmanager
+def recording(params: Params) -> Iterator[set[str]]:
+    """The keys that are read of `params` within the block."""
     names = name_blocks(params, "", {})
     read: set[str] = set()
     original = Block.__getattribute__
@@ -34,7 +36,17 @@ def main() -> None:
         return value
 
     Block.__getattribute__ = recorded
-    importlib.import_module(f"slsr.stages.{stage}").run(params, *arguments)
+    try:
+        yield read
+    finally:
+        Block.__getattribute__ = original
+
+
+def main() -> None:
+    stage, *arguments = sys.argv[1:]
+    params = load_params(Path("params.yaml"))
+    with recording(params) as read:
+        importlib.import_module(f"slsr.stages.{stage}").run(params, *arguments)
     print(json.dumps(sorted(read)))
 
 

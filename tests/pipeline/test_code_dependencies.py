@@ -1,4 +1,4 @@
-"""dvc.yaml names every module that a stage imports, directly or not, and no other: else DVC serves stale results."""
+"""Each dvc.yaml names every module that a stage imports, however deep, and no other: else DVC serves stale results."""
 
 import ast
 import json
@@ -12,7 +12,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+FILES = {name: yaml.safe_load((ROOT / name).read_text())["stages"] for name in ("dvc.yaml", "studies/dvc.yaml")}
+STAGES = sorted((file, stage) for file, stages in FILES.items() for stage in stages)
+NAMES = sorted({stage for _, stage in STAGES})
 
 
 def module_file(module: str) -> Path | None:
@@ -55,16 +57,17 @@ def imports_of(stage: str) -> set[str]:
     return {str(module_file(module).relative_to(ROOT)) for module in seen if has_code(module_file(module))}
 
 
-def body_of(stage: str) -> dict:
-    return STAGES[stage].get("do", STAGES[stage])
+def body_of(file: str, stage: str) -> dict:
+    return FILES[file][stage].get("do", FILES[file][stage])
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_a_stage_lists_exactly_what_it_imports(stage):
-    listed = {path for path in body_of(stage)["deps"] if path.startswith("src/")}
+@pytest.mark.parametrize(("file", "stage"), STAGES)
+def test_a_stage_lists_exactly_what_it_imports(file, stage):
+    paths = [path.removeprefix("../../") for path in body_of(file, stage)["deps"]]
+    listed = {path for path in paths if path.startswith("src/")}
     needed = imports_of(stage)
-    assert needed - listed == set(), f"imported by {stage}, missing from its deps in dvc.yaml"
-    assert listed - needed == set(), f"in the deps of {stage} in dvc.yaml, but not imported"
+    assert needed - listed == set(), f"imported by {stage}, missing from its deps in {file}"
+    assert listed - needed == set(), f"in the deps of {stage} in {file}, but not imported"
 
 
 LOAD_EACH = """
@@ -83,11 +86,11 @@ print(json.dumps(loaded))
 @pytest.fixture(scope="module")
 def loaded_by_stage() -> dict[str, list[str]]:
     """The modules of the package that importing each stage, from nothing, really loads."""
-    command = [sys.executable, "-c", LOAD_EACH, *sorted(STAGES)]
+    command = [sys.executable, "-c", LOAD_EACH, *NAMES]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
+@pytest.mark.parametrize("stage", NAMES)
 def test_what_python_loads_is_what_the_source_says(stage, loaded_by_stage):
     """The static reading above misses nothing that an import of the stage really loads."""
     assert f"slsr.stages.{stage}" in loaded_by_stage[stage]
@@ -95,9 +98,9 @@ def test_what_python_loads_is_what_the_source_says(stage, loaded_by_stage):
     assert {str(file.relative_to(ROOT)) for file in files if has_code(file)} <= imports_of(stage)
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_a_stage_says_what_it_is_for(stage):
-    assert len(body_of(stage)["desc"]) > 20
+@pytest.mark.parametrize(("file", "stage"), STAGES)
+def test_a_stage_says_what_it_is_for(file, stage):
+    assert len(body_of(file, stage)["desc"]) > 20
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from safetensors import safe_open
 
+from slsr.params import COMMITTED_REGULARIZERS as REGULARIZERS
+
 pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
-REGULARIZERS = ("none", "lsro", "slsr")
 
 
 def edit_params(project, text: str, replacement: str) -> None:
@@ -153,6 +154,54 @@ def test_what_concerns_generated_images_leaves_the_baseline_alone(tiny_run):
     changed = json.loads(tiny_run.run("dvc", "status", "--json").stdout)
     assert sorted(changed) == ["train@lsro", "train@slsr"]
     edit_params(tiny_run, "  weight: 0.5 ", "  weight: 1.0 ")
+
+
+def test_the_other_regularisers_are_stages_on_demand(tiny_run):
+    def stages():
+        return tiny_run.run("dvc", "stage", "list", "--name-only", "studies/dvc.yaml").stdout.split()
+
+    assert stages() == []
+    edit_params(tiny_run, "  regularizers: [] ", "  regularizers: [mprl, lsr] ")
+    names = [name.removeprefix("studies/dvc.yaml:") for name in stages()]
+    assert names == ["train@mprl", "train@lsr", "evaluate@mprl", "evaluate@lsr"]
+    assert tiny_run.stages_run("--dry") == [], "a plain repro leaves them alone"
+    edit_params(tiny_run, "  regularizers: [mprl, lsr] ", "  regularizers: [] ")
+    assert tiny_run.run("dvc", "status", "--json").stdout.strip() == "{}"
+
+
+@pytest.mark.slow
+def test_a_study_is_an_experiment_that_runs_what_it_needs_and_is_shared_whole(tiny_run, tmp_path):
+    project, folder = tiny_run, tiny_run.folder
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--allow-empty", "--message", "run")
+    project.run("dvc", "remote", "add", "--default", "elsewhere", str(tmp_path / "remote"))
+    target, choice = "studies/dvc.yaml:evaluate@mprl", "studies.regularizers=[mprl]"
+    done = project.run("dvc", "exp", "run", target, "-S", choice, "-S", "train.seed=2")
+    ran = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+    assert ran == ["studies/dvc.yaml:train@mprl", target]
+    lock = yaml.safe_load((folder / "studies" / "dvc.lock").read_text())["stages"]
+    assert sorted(lock) == ["evaluate@mprl", "train@mprl"]
+    assert sorted(lock["train@mprl"]["params"]["../../params.yaml"]) == ["generated", "image", "pseudo_labels", "train"]
+    stale = json.loads(project.run("dvc", "status", "--json").stdout)
+    assert not [name for name in stale if name.startswith("studies")], "the others' seed has changed, not theirs"
+    metrics = (folder / "artifacts" / "evaluate" / "mprl" / "metrics.json").read_bytes()
+    project.run("dvc", "push")
+    shutil.rmtree(folder / "artifacts")
+    shutil.rmtree(folder / ".dvc" / "cache")
+    project.run("dvc", "pull")
+    assert (folder / "artifacts" / "evaluate" / "mprl" / "metrics.json").read_bytes() == metrics
+
+    project.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock")
+    (folder / "studies" / "dvc.lock").unlink()
+    project.run("dvc", "checkout")
+    assert project.run("dvc", "status", "--json").stdout.strip() == "{}"
+    target, choice = "studies/dvc.yaml:evaluate@lsr", "studies.regularizers=[lsr]"
+    project.run("dvc", "exp", "run", "--queue", target, "-S", choice, "-S", "train.seed=1,2")
+    project.run("dvc", "exp", "run", "--run-all")
+    shown = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
+    found = [one for state in shown for one in state["experiments"] or []]
+    assert len(found) == 3, "mprl, and lsr twice"
+    project.run("dvc", "remote", "remove", "elsewhere")
 
 
 def test_lost_outputs_come_back_from_the_cache_without_running(tiny_run):

@@ -1,20 +1,27 @@
 """The stage `train`: what each regulariser says of a generated image, from the tables to the weights."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
-from tiny import coloured, encode, noise
+import yaml
+from pipeline.run_recorded import recording
+from tiny import ROOT, coloured, encode, noise
 
 from slsr.errors import InputError
+from slsr.files import write_json
+from slsr.labels import likeliest, multi_pseudo_label
 from slsr.models.encoder import load_encoder
-from slsr.params import validate_params
+from slsr.params import COMMITTED_REGULARIZERS, Regularizer, StudiedRegularizer, validate_params
 from slsr.records import GENERATED, TRAINING, table_writer
 from slsr.stages import train
-from slsr.stages.paths import GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
+from slsr.stages.paths import CLUSTER_IDENTITIES, GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
 
 CLASSES = 4
 LABELS = [number % CLASSES for number in range(12)]
 CLUSTERS = [([1, 3], [0.5, 0.5]), ([2], [1.0]), ([0, 2, 3], [1 / 3] * 3)]
+COUNTS = [[3, 1], [4], [1, 2, 5]]
 GENERATED_CLUSTERS = [0, 1, 2, 2, 1, 0, 0]
 
 
@@ -26,6 +33,7 @@ def project(tmp_path, monkeypatch, values):
     write_real(TRAIN_TABLE, coloured(LABELS).pixels.numpy(), LABELS)
     write_real(VALIDATION_TABLE, coloured([0, 1, 2, 3], seed=1).pixels.numpy(), [0, 1, 2, 3])
     write_generated(CLUSTERS, GENERATED_CLUSTERS)
+    write_identities([index for index, _ in CLUSTERS], COUNTS)
     size = {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36, "test": "centre-crop"}
     values["image"] |= size
     values["train"] |= {"backbone": "resnet18", "weights": "none", "head": "plain", "epochs": 1, "batch_size": 5}
@@ -49,6 +57,14 @@ def write_generated(clusters, of_images):
             table.append(row | {"label_index": index, "label_weight": weight})
 
 
+def write_identities(labels, counts):
+    clusters = [
+        {"cluster": number, "images": sum(count), "labels": label, "counts": count}
+        for number, (label, count) in enumerate(zip(labels, counts, strict=True))
+    ]
+    write_json(CLUSTER_IDENTITIES, {"classes": CLASSES, "clusters": clusters})
+
+
 def dense(index, weight):
     vector = np.zeros(CLASSES)
     vector[index] = weight
@@ -56,29 +72,38 @@ def dense(index, weight):
 
 
 SLSR = [dense(*CLUSTERS[cluster]) for cluster in GENERATED_CLUSTERS]
+SHARES = [np.array(count) / sum(count) for count in COUNTS]
+WEIGHTED = [dense(CLUSTERS[cluster][0], SHARES[cluster]) for cluster in GENERATED_CLUSTERS]
 LSRO = [np.full(CLASSES, 1 / CLASSES)] * len(GENERATED_CLUSTERS)
 REAL = [dense([label], [1.0]) for label in LABELS]
 
 
 def test_slsr_keeps_the_sparse_labels_and_lsro_forgets_them(project):
-    for regularizer, expected in (("slsr", SLSR), ("lsro", LSRO)):
+    for regularizer, expected in (("slsr", SLSR), ("lsro", LSRO), ("slsr-weighted", WEIGHTED)):
         found = train.generated_distributions(regularizer, CLASSES)
         np.testing.assert_allclose([dense(*distribution) for distribution in found], expected, rtol=1e-6)
         for index, weight in found:
             assert (index.dtype, weight.dtype) == (np.int32, np.float32)
 
 
-def captured(monkeypatch, values, regularizer):
-    """The training set that the stage hands to training."""
+def handed_over(monkeypatch, values, regularizer):
+    """The training set that the stage hands to training, and what it says of the generated images."""
     seen = []
-    monkeypatch.setattr(train, "train_and_save", lambda folder, training, *rest: seen.append((folder, training)))
+    monkeypatch.setattr(train, "train_and_save", lambda *arguments: seen.append(arguments))
     train.run(validate_params(values, "params.yaml"), regularizer)
-    ((folder, training),) = seen
+    ((folder, training, *_, generated),) = seen
     assert folder == TRAINED / regularizer
-    return training
+    return training, generated
 
 
-@pytest.mark.parametrize(("regularizer", "generated"), [("none", []), ("lsro", LSRO), ("slsr", SLSR)])
+def captured(monkeypatch, values, regularizer):
+    return handed_over(monkeypatch, values, regularizer)[0]
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "generated"),
+    [("none", []), ("lsro", LSRO), ("slsr", SLSR), ("slsr-weighted", WEIGHTED), ("one-hot", LSRO), ("mprl", LSRO)],
+)
 def test_regularisers_differ_in_targets_alone(project, monkeypatch, regularizer, generated):
     project["generated"]["weight"] = 0.25
     training = captured(monkeypatch, project, regularizer)
@@ -98,14 +123,95 @@ def test_label_smoothing_is_for_real_images(project, monkeypatch, regularizer):
     np.testing.assert_allclose(training.targets.batch(torch.arange(len(expected))), expected, rtol=1e-5, atol=1e-8)
 
 
-def test_the_baseline_needs_no_generated_images(project, monkeypatch):
+def test_lsr_smooths_real_images_by_its_own_epsilon(project, monkeypatch):
+    project["lsr"]["epsilon"] = 0.4
+    training = captured(monkeypatch, project, "lsr")
+    assert len(training.pixels) == len(LABELS)
+    expected = [0.6 * target + 0.1 for target in REAL]
+    np.testing.assert_allclose(training.targets.batch(torch.arange(len(LABELS))), expected, rtol=1e-5)
+    for other in ("none", "slsr"):
+        found = captured(monkeypatch, project, other).targets.batch(torch.arange(len(LABELS)))
+        np.testing.assert_array_equal(found, REAL)
+
+
+def test_lsr_beside_smoothing_for_everybody_is_refused(project, monkeypatch):
+    project["train"]["label_smoothing"] = 0.1
+    with pytest.raises(InputError, match=r"train\.label_smoothing 0\.1 .*make it 0 to run lsr"):
+        captured(monkeypatch, project, "lsr")
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "pseudo_label"),
+    [("none", None), ("lsr", None), ("lsro", None), ("slsr", None), ("slsr-weighted", None), ("one-hot", likeliest),
+     ("mprl", multi_pseudo_label)],
+)  # fmt: skip
+def test_labels_that_follow_the_network_are_those_of_their_regularisers(
+    project, monkeypatch, regularizer, pseudo_label
+):
+    project["train"]["epochs"] = 50
+    _, generated = handed_over(monkeypatch, project, regularizer)
+    assert generated.pseudo_label is pseudo_label
+    assert generated.first == (None if regularizer in ("none", "lsr") else len(LABELS))
+    assert generated.first_epoch == (20 if pseudo_label else 0), "as published: the first 20 of 50 epochs go without"
+    assert generated.noise is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "start", "first"), [(1, 0.4, 0), (2, 0.9, 1), (12, 0.4, 5), (10, 0.0, 0), (3, 0.99, 2)]
+)
+def test_at_least_one_epoch_has_pseudo_labels(project, monkeypatch, epochs, start, first):
+    project["train"]["epochs"], project["pseudo_labels"]["start"] = epochs, start
+    assert handed_over(monkeypatch, project, "mprl")[1].first_epoch == first
+
+
+def test_a_rate_brings_the_noise_layer(project, monkeypatch):
+    project["generated"]["noise_learning_rate"] = 0.02
+    for regularizer in ("lsro", "slsr", "slsr-weighted", "one-hot", "mprl"):
+        _, generated = handed_over(monkeypatch, project, regularizer)
+        assert torch.equal(generated.noise.transition, torch.eye(CLASSES, dtype=torch.float64))
+        assert (generated.first, generated.noise_learning_rate) == (len(LABELS), 0.02)
+    for regularizer in ("none", "lsr"):
+        assert handed_over(monkeypatch, project, regularizer)[1].noise is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts"),
+    [([[1, 3], [2], [0, 3]], [[1, 1], [1], [1, 1]]), ([[1, 3], [2]], [[1, 1], [1]]), ([[1, 3], [], [0, 2, 3]], COUNTS)],
+)
+def test_weights_of_another_clustering_are_refused(project, monkeypatch, labels, counts):
+    write_identities(labels, counts)
+    with pytest.raises(InputError, match=r"cluster \d is labelled with other identities than .*dvc repro"):
+        captured(monkeypatch, project, "slsr-weighted")
+    captured(monkeypatch, project, "slsr")
+
+
+def test_identities_that_straddle_hundreds_of_clusters(project, monkeypatch):
+    """More clusters than identities, each with one or two of them."""
+    labels = [sorted({number % CLASSES, (number * 7) % CLASSES}) for number in range(300)]
+    counts = [[1 + number % 5 for _ in label] for number, label in enumerate(labels)]
+    counts = [[*count[:-1], count[-1] + 2] for count in counts]
+    of_images = [(number * 13) % 300 for number in range(40)]
+    write_generated([(label, [1 / len(label)] * len(label)) for label in labels], of_images)
+    write_identities(labels, counts)
+    for regularizer, shares in (("slsr", [[1] * len(label) for label in labels]), ("slsr-weighted", counts)):
+        training = captured(monkeypatch, project, regularizer)
+        expected = [dense(labels[c], np.array(shares[c]) / sum(shares[c])) for c in of_images]
+        found = training.targets.batch(torch.arange(len(LABELS), len(LABELS) + 40))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_baselines_need_no_generated_images(project, monkeypatch):
     GENERATED_IMAGES.unlink()
-    assert len(captured(monkeypatch, project, "none").pixels) == len(LABELS)
+    CLUSTER_IDENTITIES.unlink()
+    for regularizer in ("none", "lsr"):
+        assert len(captured(monkeypatch, project, regularizer).pixels) == len(LABELS)
+    with pytest.raises(InputError, match=r"images\.parquet: no such"):
+        captured(monkeypatch, project, "slsr-weighted")
     with pytest.raises(InputError, match=r"images\.parquet: no such"):
         captured(monkeypatch, project, "slsr")
 
 
-@pytest.mark.parametrize("regularizer", ["lsro", "slsr"])
+@pytest.mark.parametrize("regularizer", ["lsro", "slsr", "slsr-weighted", "one-hot", "mprl"])
 def test_generated_images_must_be_there(project, monkeypatch, regularizer):
     write_generated(CLUSTERS, [])
     with pytest.raises(InputError, match=r"images\.parquet: holds no image"):
@@ -130,10 +236,100 @@ def test_the_whole_stage_writes_the_same_bytes_twice_and_another_network_for_eac
         folder = TRAINED / regularizer
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    found = {name: outputs(name) for name in ("none", "lsro", "slsr")}
+    found = {name: outputs(name) for name in get_args(Regularizer)}
     assert "model.safetensors" in found["slsr"]
     assert any(name.endswith("validation/accuracy.tsv") for name in found["slsr"])
     models = [files["model.safetensors"] for files in found.values()]
-    assert len(set(models)) == 3
-    assert outputs("slsr") == found["slsr"]
+    assert len(set(models)) == 7
+    for name in ("slsr", "mprl"):
+        assert outputs(name) == found[name]
     assert load_encoder(TRAINED / "slsr" / "model.safetensors").description.classes == CLASSES
+
+
+def model_bytes(params, regularizer):
+    train.run(params, regularizer)
+    return (TRAINED / regularizer / "model.safetensors").read_bytes()
+
+
+def test_one_cluster_of_everybody_trains_the_network_of_lsro(project, tiny_backbone):
+    write_generated([(list(range(CLASSES)), [1 / CLASSES] * CLASSES)], [0] * 7)
+    write_identities([list(range(CLASSES))], [[5] * CLASSES])
+    params = validate_params(project, "params.yaml")
+    lsro = model_bytes(params, "lsro")
+    assert model_bytes(params, "slsr") == lsro
+    assert model_bytes(params, "slsr-weighted") == lsro, "everybody has as many images in it"
+    assert model_bytes(params, "none") != lsro
+
+
+def test_clusters_of_one_train_as_if_their_images_showed_that_identity(project, tiny_backbone):
+    """The same images, once generated with each identity its own cluster, once real ones of these identities."""
+    write_generated([([label], [1.0]) for label in range(CLASSES)], GENERATED_CLUSTERS)
+    params = validate_params(project, "params.yaml")
+    of_clusters = model_bytes(params, "slsr")
+    pixels = np.concatenate([coloured(LABELS).pixels.numpy(), noise(len(GENERATED_CLUSTERS), seed=8)])
+    write_real(TRAIN_TABLE, pixels, LABELS + GENERATED_CLUSTERS)
+    assert model_bytes(params, "none") == of_clusters
+
+
+def test_the_noise_layer_ends_in_the_log_and_not_in_the_model(project, tiny_backbone, caplog):
+    with caplog.at_level("INFO", logger="slsr"):
+        plain = model_bytes(validate_params(project, "params.yaml"), "slsr")
+        assert "noise layer" not in caplog.text
+        project["generated"]["noise_learning_rate"] = 0.1
+        noisy = model_bytes(validate_params(project, "params.yaml"), "slsr")
+    assert noisy != plain
+    assert len(noisy) == len(plain)
+    assert "noise layer: 0." in caplog.text
+
+
+def leg(regularizer):
+    """The stage train@<regularizer> as the one of the two dvc.yaml that has it writes it, its templates filled in."""
+    file = "dvc.yaml" if regularizer in COMMITTED_REGULARIZERS else "studies/dvc.yaml"
+    stage = yaml.safe_load((ROOT / file).read_text())["stages"]["train"]
+    deps, params = stage["do"]["deps"], stage["do"]["params"]
+    if file == "dvc.yaml":
+        fill = {f"${{item.{key}}}": value for key, value in stage["foreach"][regularizer].items()}
+    else:
+        values = yaml.safe_load((ROOT / "studies" / regularizer / "leg.yaml").read_text())
+        fill = {f"${{{key}}}": value for key, value in values.items()}
+        (params,) = (keys for one in params for keys in one.values())
+    return {
+        "deps": [fill.get(line, line).removeprefix("../../") for line in deps],
+        "params": [fill.get(line, line) for line in params],
+    }
+
+
+def test_every_regulariser_is_in_one_dvc_yaml():
+    main, studies = (yaml.safe_load((ROOT / file).read_text())["stages"] for file in ("dvc.yaml", "studies/dvc.yaml"))
+    assert tuple(main["train"]["foreach"]) == COMMITTED_REGULARIZERS
+    assert tuple(main["evaluate"]["matrix"]["regularizer"]) == COMMITTED_REGULARIZERS
+    assert studies["train"]["foreach"] == studies["evaluate"]["matrix"]["regularizer"] == "${studies.regularizers}"
+    folders = {path.parent.name for path in (ROOT / "studies").glob("*/leg.yaml")}
+    assert folders == {*get_args(StudiedRegularizer)}
+    assert folders | {*COMMITTED_REGULARIZERS} == {*get_args(Regularizer)}
+    assert not folders & {*COMMITTED_REGULARIZERS}
+    for part in ("deps", "params", "outs", "desc", "cmd"):
+        assert studies["evaluate"][part] == main["evaluate"][part]
+
+
+@pytest.mark.parametrize("noise_rate", [0.0, 0.05])
+@pytest.mark.parametrize("regularizer", get_args(Regularizer))
+def test_a_leg_lists_the_parameters_and_files_that_it_reads(
+    project, tiny_backbone, monkeypatch, regularizer, noise_rate
+):
+    project["generated"]["noise_learning_rate"] = noise_rate
+    params = validate_params(project, "params.yaml")
+    opened, listed = [], leg(regularizer)
+    for module, name in ((train, "read_table"), (train, "read_json"), (train, "read_labels")):
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda path, *rest, original=original: opened.append(path) or original(path, *rest)
+        )
+    with recording(params) as read:
+        train.run(params, regularizer)
+    unlisted = [key for key in read if not any(key == one or key.startswith(f"{one}.") for one in listed["params"])]
+    assert unlisted == []
+    for block in {*listed["params"]} - {"image", "train"}:
+        assert any(key.startswith(f"{block}.") for key in read), f"{block} is listed and not read"
+    artifacts = {path for path in listed["deps"] if path.startswith("artifacts/")} - {"artifacts/prepared/facts.json"}
+    assert {str(path) for path in opened} | {"artifacts/prepared/validation.parquet"} == artifacts

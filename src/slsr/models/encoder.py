@@ -67,10 +67,11 @@ def convolutional_part(network: nn.Module, name: Backbone) -> nn.Module:
 def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
     """The layers between the pooled feature and the logits.
 
-    - `plain`: one linear layer.
-    - `linear`: a linear layer of the feature's width, then the classifier, as the paper prints it.
-    - `bottleneck`: 512-d linear, batch norm, LeakyReLU(0.1), dropout 0.5, classifier: what the released numbers used
-      (the classifier block of Zheng et al.'s baseline, with its initialisation).
+    - `plain`: one linear layer, y = W f + b.
+    - `linear`: a linear layer of the feature's width, then the classifier, y = W (V f + a) + b, as the paper prints it.
+    - `bottleneck`: 512-d linear, batch norm, LeakyReLU(0.1), dropout 0.5, classifier,
+      y = W dropout(leaky(norm(V f + a))) + b: what the released numbers used (the classifier block of Zheng et al.'s
+      baseline, with its initialisation).
     """
     if name == "bottleneck":
         reduce, norm = nn.Linear(width, BOTTLENECK_WIDTH), nn.BatchNorm1d(BOTTLENECK_WIDTH)

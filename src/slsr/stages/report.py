@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slsr.figures import draw_cmc
 from slsr.files import read_json, write_bytes, write_json
-from slsr.params import Params, Regularizer
+from slsr.params import COMMITTED_REGULARIZERS, Params, Regularizer
 from slsr.records import read_table
 from slsr.retrieval import Evaluation, compare
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
@@ -32,7 +32,7 @@ HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "m
 
 def run(params: Params) -> None:
     """Read every stage's metrics, write `metrics/`: summary.json, one JSON a subject, cmc.png, report.md."""
-    runs = {name: read_json(EVALUATED / name / "metrics.json") for name in get_args(Regularizer)}
+    runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
     report = Report(
         params=params,
         dataset=read_json(FACTS),
@@ -59,7 +59,7 @@ def run(params: Params) -> None:
 
 def _comparison(params: Params) -> dict[str, Any]:
     """Paired differences between runs over the same queries, for every way of ranking."""
-    evaluations = {name: _evaluations(EVALUATED / name / "per_query.parquet") for name in get_args(Regularizer)}
+    evaluations = {name: _evaluations(EVALUATED / name / "per_query.parquet") for name in COMMITTED_REGULARIZERS}
     choice = params.evaluate.bootstrap
     found: dict[str, Any] = {}
     for first, second in PAIRS:

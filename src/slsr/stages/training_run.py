@@ -13,6 +13,7 @@ from slsr.params import Image, Recipe
 from slsr.stages.paths import VALIDATION_TABLE
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
 from slsr.training.curves import curves
+from slsr.training.generated import AS_LABELLED, GeneratedImages
 from slsr.training.launch import prepare_device
 from slsr.training.processes import is_first
 from slsr.training.resume import kept
@@ -20,7 +21,14 @@ from slsr.training.resume import kept
 log = logging.getLogger(__name__)
 
 
-def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: Image, scratch: Path) -> None:
+def train_and_save(
+    folder: Path,
+    training: TrainingSet,
+    recipe: Recipe,
+    image: Image,
+    scratch: Path,
+    generated: GeneratedImages = AS_LABELLED,
+) -> None:
     """Train from the recipe's initial weights; write model.safetensors and curves/ into `folder`.
 
     An unfinished run's state lies in `scratch`; the same call goes on from there.
@@ -31,7 +39,7 @@ def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: I
     encoder = initial_encoder(recipe, training.targets.table.shape[1], image)
     if not is_first():
         with kept(scratch) as keeper:
-            train_classifier(encoder, training, validation, recipe, image, device, keeper=keeper)
+            train_classifier(encoder, training, validation, recipe, image, device, keeper=keeper, generated=generated)
         return
     with kept(scratch) as keeper, replaced_folder(folder) as building, curves(building / "curves") as log_step:
 
@@ -45,7 +53,7 @@ def train_and_save(folder: Path, training: TrainingSet, recipe: Recipe, image: I
                 }
             )
 
-        train_classifier(encoder, training, validation, recipe, image, device, on_epoch, keeper)
+        train_classifier(encoder, training, validation, recipe, image, device, on_epoch, keeper, generated)
         save_encoder(building / "model.safetensors", encoder)
     log.info(
         "wrote %s: %s, %d identities, %d epochs", folder, recipe.backbone, encoder.description.classes, recipe.epochs

@@ -18,6 +18,7 @@ from slsr.labels import Targets
 from slsr.losses import soft_cross_entropy
 from slsr.models.encoder import Encoder
 from slsr.params import Image, Optimizer, Recipe
+from slsr.training.generated import AS_LABELLED, GeneratedImages
 from slsr.training.launch import autocast
 from slsr.training.processes import (
     agreed,
@@ -85,6 +86,7 @@ def train_classifier(
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     keeper: Keeper | None = None,
+    generated: GeneratedImages = AS_LABELLED,
 ) -> None:
     """Train an encoder in place; its state after the last epoch is the result.
 
@@ -97,6 +99,7 @@ def train_classifier(
     recipe : epochs, batch size, augmentation, optimiser, schedule, seed
     on_epoch : called after each epoch, and again for those that a resumed run had behind it
     keeper : keeps the state of the run, and gives that of an interrupted one
+    generated : labels and noise layer of generated images that move as training goes; the noise layer in place
 
     Raises
     ------
@@ -107,11 +110,12 @@ def train_classifier(
     """
     encoder.to(device).to(memory_format=torch.channels_last)
     training = training.to(device)
+    generated.to(device)
     synchronise_batch_norm(encoder.backbone, device)
     optimizer = build_optimizer(encoder, recipe.optimizer)
     count = len(training.pixels)
     steps = len(batches(torch.arange(count), recipe.batch_size))
-    first, losses, epochs = _restore(keeper, encoder, optimizer, device)
+    first, losses, epochs = _restore(keeper, encoder, optimizer, generated, device)
     for epoch in epochs:
         on_epoch(epoch)
     network = share_network(GlobalBatch(encoder), device)
@@ -121,8 +125,10 @@ def train_classifier(
             if position == 0 or step == first:
                 order = batches(epoch_order(count, recipe.seed, number), recipe.batch_size)
                 encoder.train()
-            set_learning_rate(optimizer, learning_rate_factor(recipe.schedule, step, steps, recipe.epochs))
-            losses.append(_step(network, optimizer, training, order[position], recipe, image, step))
+            factor = learning_rate_factor(recipe.schedule, step, steps, recipe.epochs)
+            set_learning_rate(optimizer, factor)
+            losses.append(_step(network, optimizer, training, generated, order[position], recipe, image, step, number))
+            generated.learn(factor)
             bar.update(len(order[position]))
             if position + 1 == steps:
                 epochs.append(_finish(encoder, losses, optimizer, validation, number + 1, image, device))
@@ -134,7 +140,7 @@ def train_classifier(
             if keeper is not None:
                 stop = _stop_agreed(keeper, position + 1, steps, device)
                 if is_first() and (stop or keeper.due()):
-                    keeper.save(_state(encoder, optimizer, step + 1, losses, epochs))
+                    keeper.save(_state(encoder, optimizer, generated, step + 1, losses, epochs))
                 if stop:
                     keeper.leave(step + 1)
 
@@ -173,11 +179,17 @@ def _progress_bar(count: int, recipe: Recipe, done: int) -> tqdm:
 
 
 def _state(
-    encoder: Encoder, optimizer: torch.optim.Optimizer, step: int, losses: list[Tensor], epochs: list[Epoch]
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    generated: GeneratedImages,
+    step: int,
+    losses: list[Tensor],
+    epochs: list[Epoch],
 ) -> dict[str, Any]:
     return {
         "encoder": encoder.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "generated": generated.state(),
         "step": step,
         "losses": [float(loss) for loss in losses],
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -185,7 +197,11 @@ def _state(
 
 
 def _restore(
-    keeper: Keeper | None, encoder: Encoder, optimizer: torch.optim.Optimizer, device: torch.device
+    keeper: Keeper | None,
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    generated: GeneratedImages,
+    device: torch.device,
 ) -> tuple[int, list[Tensor], list[Epoch]]:
     """The step to begin with, the losses of its epoch so far, and the epochs behind."""
     state = agreed(keeper.load() if keeper is not None and is_first() else None)
@@ -193,6 +209,7 @@ def _restore(
         return 0, [], []
     encoder.load_state_dict(state["encoder"])
     optimizer.load_state_dict(state["optimizer"])
+    generated.restore(state["generated"])
     losses = [torch.tensor(loss, device=device) for loss in state["losses"]]
     return state["step"], losses, [Epoch(**epoch) for epoch in state["epochs"]]
 
@@ -234,10 +251,12 @@ def _step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     training: TrainingSet,
+    generated: GeneratedImages,
     images: Tensor,
     recipe: Recipe,
     image: Image,
     step: int,
+    epoch: int,
 ) -> Tensor:
     """One update; the loss stays on the device."""
     pixels = training.pixels
@@ -258,7 +277,8 @@ def _step(
     inputs = augment(pixels, images[share], draw.rows(share).to(pixels.device), crop, image.normalization)
     with autocast(pixels.device, recipe.precision):
         logits = network(inputs, len(images))
-    loss = soft_cross_entropy(logits, training.targets.batch(images), training.weights[images])
+    targets, weights = training.targets.batch(images), training.weights[images]
+    loss = soft_cross_entropy(*generated.supervise(logits, targets, weights, images, epoch))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -3,6 +3,7 @@
 import pickle
 from functools import cache
 from pathlib import Path
+from typing import get_args
 from urllib.error import URLError
 
 import pytest
@@ -13,7 +14,8 @@ from tiny import make_image, make_recipe
 
 from slsr.errors import InputError
 from slsr.models.encoder import build_backbone, convolutional_part, save_encoder
-from slsr.models.weights import initial_encoder, initialise_backbone
+from slsr.models.weights import IMAGENET_WEIGHTS, initial_encoder, initialise_backbone
+from slsr.params import Backbone
 
 
 @cache
@@ -216,3 +218,20 @@ def test_the_initial_encoder_follows_from_the_seed(tmp_path):
     given = initial_encoder(make_recipe(seed=1, weights=str(tmp_path / "w.pth")), 4, make_image())
     assert_same(given.head.state_dict(), one.head.state_dict())
     assert_same(given.backbone.state_dict(), convolutional_part(network(seed=8), "resnet18").state_dict())
+
+
+def test_the_file_that_stands_for_imagenet_names_what_torchvision_downloads():
+    """When torchvision moves on to other weights, this file must change with it, so that DVC sees it."""
+    text = (Path(__file__).parents[2] / "weights" / "imagenet").read_text()
+    assert IMAGENET_WEIGHTS in text
+    for name in get_args(Backbone):
+        url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
+        assert f"{name} " in text
+        assert url in text
+
+
+def test_a_file_is_looked_for_in_the_folder_of_weights(tmp_path):
+    network = torchvision.models.get_model("resnet18", weights=None)
+    save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    encoder = initial_encoder(make_recipe(weights="mine.safetensors"), 3, make_image(), tmp_path)
+    assert torch.equal(encoder.backbone[0].weight, network.conv1.weight)

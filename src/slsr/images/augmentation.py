@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,8 +46,18 @@ class Draw:
         return Draw(**{name: value[rows] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> Draw:
-        """The same choices on a device, without waiting for the copy."""
-        return Draw(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        """The same choices on a device, in one copy, without waiting for it."""
+        if device.type == "cpu":
+            return self
+        packed = to_device(torch.stack([value.long() for value in vars(self).values()]), device)
+        values = dict(zip(vars(self), packed, strict=True))
+        return Draw(**(values | {"flip": values["flip"].bool()}))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on a device; a GPU fetches it from pinned memory while the host goes on."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def draw_augmentation(
@@ -116,6 +127,14 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
     -------
     float32 [B, 3, h, w] in channels-last memory order
     """
+    cut = _cut_each if pixels.device.type == "cpu" else _cut_at_once
+    return cut(pixels, images, draw, crop_size, normalize).permute(0, 3, 1, 2)
+
+
+def _cut_at_once(
+    pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
+) -> Tensor:
+    """The batch, float32 [B, h, w, 3], by indexing every pixel: a handful of kernels, however large the batch."""
     height, width = crop_size
     row = torch.arange(height, device=pixels.device)
     column = torch.arange(width, device=pixels.device)
@@ -124,8 +143,26 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
     batch = pixels[images[:, None, None], rows[:, :, None], columns[:, None, :]]
     inside_rows = (row >= draw.erase_top[:, None]) & (row < (draw.erase_top + draw.erase_height)[:, None])
     inside_columns = (column >= draw.erase_left[:, None]) & (column < (draw.erase_left + draw.erase_width)[:, None])
-    kept = ~(inside_rows[:, :, None] & inside_columns[:, None, :])
-    return (_normalize(batch, normalize) * kept[..., None]).permute(0, 3, 1, 2)
+    erased = inside_rows[:, :, None] & inside_columns[:, None, :]
+    return _normalize(batch, normalize).masked_fill_(erased[..., None], 0)
+
+
+def _cut_each(
+    pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
+) -> Tensor:
+    """The same numbers, bit for bit, an image at a time: on a CPU copying rows is faster than indexing pixels."""
+    height, width = crop_size
+    scale, shift = (part.numpy() for part in _scale_and_shift(normalize, pixels.device))
+    source, batch = pixels.numpy(), np.empty((len(images), height, width, 3), np.float32)
+    choices = zip(images.tolist(), *(value.tolist() for value in vars(draw).values()), strict=True)
+    for target, (image, top, left, flip, erase_top, erase_left, erase_height, erase_width) in zip(
+        batch, choices, strict=True
+    ):
+        crop = source[image, top : top + height, left : left + width]
+        np.multiply(crop[:, ::-1] if flip else crop, scale, out=target)
+        target += shift
+        target[erase_top : erase_top + erase_height, erase_left : erase_left + erase_width] = 0
+    return torch.from_numpy(batch)
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:

@@ -52,6 +52,10 @@ def _run_stage(name: str, *arguments: str) -> None:
     if name in STAGES_IN_PROCESSES:
         _in_processes()
     importlib.import_module(f"slsr.stages.{name}").run(params, *arguments)
+    if name in STAGES_IN_PROCESSES:
+        from slsr.training.launch import leave_processes
+
+        leave_processes()
 
 
 def _in_processes() -> None:

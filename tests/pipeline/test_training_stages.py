@@ -1,5 +1,6 @@
 """What training owes the pipeline: the same hashes again, weights that DVC sees, and a Ctrl-C that loses nothing."""
 
+import json
 import os
 import shutil
 import signal
@@ -88,3 +89,26 @@ def test_a_repro_that_is_cut_off_goes_on_and_ends_with_the_same_hashes(copied_ru
     assert "going on from" in done.stdout + done.stderr
     assert lock_of(copied_run)["train@none"] == expected
     assert not list(copied_run.folder.glob(".scratch/train-none/*"))
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(copied_run):
+    """`slsr evaluate` by itself, features split over two processes, one set of outputs."""
+    folder = copied_run.folder / "artifacts" / "evaluate" / "none"
+    before = json.loads((folder / "metrics.json").read_text())
+    shutil.rmtree(folder)
+    environment = ("env", "PYTHONPATH=src", "SLSR_PROCESSES=2", "OMP_NUM_THREADS=1")
+    done = copied_run.run(*environment, sys.executable, "-m", "slsr", "evaluate", "none")
+    assert done.stderr.count("wrote artifacts/evaluate/none") == 1
+    after = json.loads((folder / "metrics.json").read_text())
+    for name in ("rank1", "map_trapezoid", "map_standard", "minp"):
+        assert after["single_query"][name] == pytest.approx(before["single_query"][name], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_outputs_made_by_hand_are_recorded_as_the_stage_s(copied_run):
+    """What docs/training.md says of runs over several machines, which DVC cannot start."""
+    shutil.rmtree(copied_run.folder / "artifacts" / "train" / "none")
+    copied_run.run("env", "PYTHONPATH=src", sys.executable, "-m", "slsr", "train", "none")
+    copied_run.run("dvc", "commit", "--force", "train@none")
+    assert copied_run.stages_run("train@none") == []

@@ -154,6 +154,9 @@ def in_two(project, how, *arguments):
     ["Slurm", pytest.param("SLSR_PROCESSES", marks=pytest.mark.slow), pytest.param("torchrun", marks=pytest.mark.slow)],
 )
 def test_two_processes_however_started_write_once_what_one_writes(project, how):
+    project.values["encoder"]["batch_size"] = 13
+    project.values["encoder"]["optimizer"]["learning_rate"] = 0.0003
+    project.write()
     assert project.run("train-encoder")[0] == 0
     assert project.run("extract-features")[0] == 0
     alone = np.load(project.folder / TRAIN_FEATURES)

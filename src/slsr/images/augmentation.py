@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -152,17 +151,17 @@ def _cut_each(
 ) -> Tensor:
     """The same numbers, bit for bit, an image at a time: on a CPU copying rows is faster than indexing pixels."""
     height, width = crop_size
-    scale, shift = (part.numpy() for part in _scale_and_shift(normalize, pixels.device))
-    source, batch = pixels.numpy(), np.empty((len(images), height, width, 3), np.float32)
-    choices = zip(images.tolist(), *(value.tolist() for value in vars(draw).values()), strict=True)
-    for target, (image, top, left, flip, erase_top, erase_left, erase_height, erase_width) in zip(
-        batch, choices, strict=True
-    ):
-        crop = source[image, top : top + height, left : left + width]
-        np.multiply(crop[:, ::-1] if flip else crop, scale, out=target)
-        target += shift
-        target[erase_top : erase_top + erase_height, erase_left : erase_left + erase_width] = 0
-    return torch.from_numpy(batch)
+    batch = pixels.new_empty(len(images), height, width, 3)
+    boxes = []
+    choices = zip(batch, images.tolist(), *(value.tolist() for value in vars(draw).values()), strict=True)
+    for target, image, top, left, flip, *box in choices:
+        crop = pixels[image, top : top + height, left : left + width]
+        target.copy_(crop.flip(1) if flip else crop)
+        boxes.append(box)
+    normalized = _normalize(batch, normalize)
+    for target, (top, left, erased_height, erased_width) in zip(normalized, boxes, strict=True):
+        target[top : top + erased_height, left : left + erased_width] = 0
+    return normalized
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:
@@ -174,12 +173,15 @@ def to_input(batch: Tensor, image: Image) -> Tensor:
 
 
 def _normalize(batch: Tensor, normalize: Normalization) -> Tensor:
-    scale, shift = _scale_and_shift(normalize, batch.device)
-    return batch.float().mul_(scale).add_(shift)
+    """uint8 [B, h, w, 3] to float32 of the same shape; rows of w x 3 numbers, because short loops are slow on a CPU."""
+    scale, shift = _scale_and_shift(normalize, batch.shape[2], batch.device)
+    rows = batch.to(torch.float32, memory_format=torch.contiguous_format).flatten(2)
+    return rows.mul_(scale).add_(shift).view(batch.shape)
 
 
 @lru_cache
-def _scale_and_shift(normalize: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`(x / 255 - mean) / deviation` as one multiplication and one addition, kept on the device."""
+def _scale_and_shift(normalize: Normalization, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`(x / 255 - mean) / deviation` as one multiplication and one addition, for a row of pixels, on the device."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALIZATION[normalize])
-    return (1 / (255 * deviation)).float().to(device), (-mean / deviation).float().to(device)
+    scale, shift = (1 / (255 * deviation)).float(), (-mean / deviation).float()
+    return scale.repeat(width).to(device), shift.repeat(width).to(device)

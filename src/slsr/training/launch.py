@@ -124,6 +124,12 @@ def join_processes(environment: Mapping[str, str]) -> None:
         logging.getLogger("slsr").setLevel(logging.WARNING)
 
 
+def leave_processes() -> None:
+    """Take leave of the other processes at the end of a stage that went well, if there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _adopt_slurm(environment: Mapping[str, str]) -> None:
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing:

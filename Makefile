@@ -39,7 +39,7 @@ lint: env ## style and types
 	mypy
 
 bench: env ## speed and memory, side by side with peers; tables on the terminal
-	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 requirements: ## compile requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \

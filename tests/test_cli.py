@@ -129,7 +129,16 @@ def test_no_memory_left_is_said_with_the_remedy(slsr, monkeypatch, error):
     code, out, err = slsr("train-encoder")
     assert (code, out) == (2, "")
     assert err.startswith("slsr: out of memory (")
-    assert "batch_size" in err
+    assert "lower encoder.batch_size" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_memory_that_the_host_really_does_not_have(slsr, monkeypatch):
+    monkeypatch.setattr(cli, "_run_stage", lambda *arguments: torch.empty(2**60))
+    code, _, err = slsr("train", "none")
+    assert code == 2
+    assert err.startswith("slsr: out of memory (")
+    assert "lower train.batch_size" in err
     assert len(err.splitlines()) == 1
 
 

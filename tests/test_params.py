@@ -402,3 +402,10 @@ def test_the_defaults_are_the_published_method():
     rerank = params.evaluate.rerank
     assert (params.evaluate.flip, rerank.k1, rerank.k2, rerank.lambda_value) == (True, 20, 6, 0.3)
     assert params.evaluate.multi_query == "mean"
+
+
+@pytest.mark.parametrize("weights", ["/tmp/x.pth", "../x.pth", "a/../../x.pth"])
+def test_a_weights_file_lies_where_dvc_sees_it(values, weights):
+    values["train"]["weights"] = weights
+    with pytest.raises(InputError, match=r"train: weights '.*' must be imagenet, none, or a file below weights/"):
+        validate_params(values, "params.yaml")

@@ -18,6 +18,15 @@ import typer
 from slsr.errors import CheckFailed, InputError, Interrupted
 
 STAGES_IN_PROCESSES = {"train_encoder", "train", "train_gan", "extract_features", "evaluate"}
+MEMORY_KNOBS = {
+    "train-encoder": "encoder.batch_size",
+    "extract-features": "evaluate.batch_size",
+    "train-gan": "gan.batch_size",
+    "generate": "generate.images",
+    "floors": "evaluate.batch_size",
+    "train": "train.batch_size",
+    "evaluate": "evaluate.batch_size",
+}
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
 
@@ -45,6 +54,10 @@ def _run_stage(name: str, *arguments: str) -> None:
     if name in STAGES_IN_PROCESSES:
         _in_processes()
     importlib.import_module(f"slsr.stages.{name}").run(params, *arguments)
+    if name in STAGES_IN_PROCESSES:
+        from slsr.training.launch import leave_processes
+
+        leave_processes()
 
 
 def _in_processes() -> None:
@@ -281,14 +294,17 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        remedy = "lower batch_size or the image size in params.yaml, or use precision: bf16"
+        knob = MEMORY_KNOBS.get(next(iter(sys.argv[1:]), ""), "batch_size")
+        remedy = f"lower {knob} or the image size in params.yaml, or use precision: bf16"
         sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
 
 
 def _out_of_memory(error: Exception) -> bool:
     """Whether the host's memory or a GPU's is exhausted; asks torch only where it is loaded already."""
     torch = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return any(sign in str(error) for sign in ("can't allocate memory", "_STATUS_ALLOC_FAILED"))
 
 
 def _run_app() -> None:

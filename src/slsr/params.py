@@ -22,6 +22,8 @@ Precision = Literal["fp32", "tf32", "bf16"]
 Regularizer = Literal["none", "lsr", "lsro", "slsr", "slsr-weighted", "one-hot", "mprl"]
 StudiedRegularizer = Literal["lsr", "slsr-weighted", "one-hot", "mprl"]  # studies/dvc.yaml's
 COMMITTED_REGULARIZERS: tuple[Regularizer, ...] = ("none", "lsro", "slsr")  # dvc.yaml's
+Compile = Literal["auto", "never"]
+NO_WEIGHTS_FILE = ("imagenet", "none")
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
 GanLoss = Literal["cross-entropy", "hinge"]
@@ -147,9 +149,20 @@ class Recipe(Block):
     random_erasing: Share
     precision: Precision
     deterministic: bool
+    compile: Compile
     seed: Seed
     optimizer: Optimizer
     schedule: Schedule
+
+    @model_validator(mode="after")
+    def weights_stay_in_their_folder(self) -> Self:
+        path = Path(self.weights)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(
+                f"weights {self.weights!r} must be imagenet, none, or a file below weights/, named from there, so that "
+                "DVC sees when it changes; put the file (or a link to it) there"
+            )
+        return self
 
 
 class Train(Recipe):

@@ -10,7 +10,7 @@ from tiny import make_image, noise
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from slsr.images.augmentation import Draw, augment, draw_augmentation, to_input
+from slsr.images.augmentation import Draw, _cut_at_once, _cut_each, augment, draw_augmentation, to_input
 
 MEAN_AND_DEVIATION = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -246,3 +246,16 @@ def test_images_without_augmentation_are_torchvisions(normalization):
     for found in (whole, cut):
         assert found.dtype == torch.float32
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("normalize", ["imagenet", "symmetric", "unit"])
+def test_both_ways_of_cutting_give_the_same_bits(normalize):
+    """The one for GPUs indexes all pixels at once, the one for CPUs goes from image to image."""
+    generator = torch.Generator().manual_seed(4)
+    pixels = torch.randint(0, 256, (9, 20, 14, 3), dtype=torch.uint8, generator=generator)
+    images = torch.tensor([3, 0, 8, 8, 5, 1])
+    draw = draw_augmentation(len(images), (20, 14), (16, 8), generator, random_erasing=0.7)
+    one, other = (cut(pixels, images, draw, (16, 8), normalize) for cut in (_cut_each, _cut_at_once))
+    assert one.dtype == other.dtype == torch.float32
+    assert torch.equal(one, other)
+    assert one.is_contiguous() and other.is_contiguous()

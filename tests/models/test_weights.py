@@ -3,6 +3,7 @@
 import pickle
 from functools import cache
 from pathlib import Path
+from typing import get_args
 from urllib.error import URLError
 
 import pytest
@@ -13,7 +14,8 @@ from tiny import make_image, make_recipe
 
 from slsr.errors import InputError
 from slsr.models.encoder import build_backbone, convolutional_part, save_encoder
-from slsr.models.weights import initial_encoder, initialise_backbone
+from slsr.models.weights import IMAGENET_WEIGHTS, initial_encoder, initialise_backbone
+from slsr.params import Backbone
 
 
 @cache
@@ -193,7 +195,7 @@ def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path, 
     url, checked = asked[0]
     assert url == torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     assert checked is True
-    for part in (url, str(error), str(tmp_path), "file's path", "none", "market1501-scratch"):
+    for part in (url, str(error), str(tmp_path), "a file in weights/", "none", "market1501-scratch"):
         assert part in text
     assert len(text.splitlines()) == 1
 
@@ -213,6 +215,16 @@ def test_the_initial_encoder_follows_from_the_seed(tmp_path):
     assert not torch.equal(one.backbone[0].weight, three.backbone[0].weight)
     assert one.head[0].weight.shape == (4, 512)
     torch.save(network(seed=8).state_dict(), tmp_path / "w.pth")
-    given = initial_encoder(make_recipe(seed=1, weights=str(tmp_path / "w.pth")), 4, make_image())
+    given = initial_encoder(make_recipe(seed=1, weights="w.pth"), 4, make_image(), tmp_path)
     assert_same(given.head.state_dict(), one.head.state_dict())
     assert_same(given.backbone.state_dict(), convolutional_part(network(seed=8), "resnet18").state_dict())
+
+
+def test_the_file_that_stands_for_imagenet_names_what_torchvision_downloads():
+    """When torchvision moves on to other weights, this file must change with it, so that DVC sees it."""
+    text = (Path(__file__).parents[2] / "weights" / "imagenet").read_text()
+    assert IMAGENET_WEIGHTS in text
+    for name in get_args(Backbone):
+        url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
+        assert f"{name} " in text
+        assert url in text

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slsr.errors import Interrupted
+from slsr.errors import InputError, Interrupted
 from slsr.images.loading import LabelledImages
 from slsr.models.encoder import save_encoder
 from slsr.models.weights import initial_encoder
 from slsr.params import Image, Optimizer, Recipe, Schedule
 from slsr.training.classifier import TrainingSet, train_classifier
-from slsr.training.resume import STATE, Keeper, derived_generator, kept
+from slsr.training.resume import STATE, Interval, Keeper, derived_generator, kept, save_interval
 
 IMAGE = Image(
     height=32,
@@ -40,6 +40,7 @@ RECIPE = Recipe(
     random_erasing=0.5,
     precision="fp32",
     deterministic=True,
+    compile="never",
     seed=3,
     optimizer=Optimizer(name="adamw", learning_rate=1e-3, head_learning_rate=1e-3, momentum=0.9, weight_decay=5e-4),
     schedule=Schedule(
@@ -78,20 +79,21 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest(folder)
 
 
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path, uninterrupted):
+@pytest.mark.parametrize("wanted", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_nothing(tmp_path, uninterrupted, wanted):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     moments, kills = random.Random(7), 0
-    while kills < 20 or not (tmp_path / "epochs.txt").exists():
+    while kills < wanted or not (tmp_path / "epochs.txt").exists():
         assert kills < 200, "the run makes no progress between kills"
         process = context.Process(target=train, args=(tmp_path, tmp_path / "scratch" / "key"))
         process.start()
-        process.join(moments.uniform(0.05, 0.9) if kills < 20 else None)
+        process.join(moments.uniform(0.05, 0.9) if kills < wanted else None)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
-        elif kills < 20:  # it ended before its kill: once more from the start
+        elif kills < wanted:  # it ended before its kill: once more from the start
             (tmp_path / "epochs.txt").unlink(missing_ok=True)
     assert digest(tmp_path) == uninterrupted
     assert not (tmp_path / "scratch" / "key").exists(), "the state is removed when the run has ended"
@@ -109,12 +111,12 @@ def interrupt_after(folder: Path, scratch: Path, steps: int, number: int) -> Non
     """Train until a signal in a given step; the state of the middle of an epoch is left behind."""
     due, seen = Keeper.due, []
 
-    def counted(self):
+    def counted(self, ended):
         seen.append(1)
         if len(seen) == steps:
             os.kill(os.getpid(), number)
             time.sleep(0.01)
-        return due(self)
+        return due(self, ended)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Keeper, "due", counted)
@@ -142,6 +144,60 @@ def test_a_full_disk_keeps_the_state_before_and_the_run_going(tmp_path, monkeypa
     assert keeper.load()["step"] == 1
     assert "could not be saved" in caplog.text
     assert sorted(path.name for path in (tmp_path / "key").iterdir()) == [STATE]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_fills_up_while_torch_writes_keeps_the_state_before(tmp_path, caplog):
+    keeper = Keeper(tmp_path, seconds=0)
+    keeper.save({"step": 1, "weights": torch.ones(300_000)})
+    (tmp_path / f".{STATE}.partial").symlink_to("/dev/full")
+    keeper.save({"step": 2, "weights": torch.zeros(300_000)})
+    assert keeper.load()["step"] == 1
+    assert "could not be saved" in caplog.text
+    assert f"the last good state, after step 1 of all, is {tmp_path / STATE}" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+    keeper.save({"step": 3})
+    assert keeper.load()["step"] == 3, "room again"
+
+
+def test_leaving_with_nothing_saved_does_not_promise_to_go_on(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path)
+    with pytest.raises(Interrupted, match="nothing could be saved"):
+        keeper.leave(7)
+    keeper.save({"step": 7})
+    with pytest.raises(Interrupted, match="the same command goes on from"):
+        keeper.leave(7)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), torch.tensor([1.0, float("inf")]), [1.0, float("nan")]])
+def test_numbers_that_are_none_are_not_saved(tmp_path, caplog, bad):
+    keeper = Keeper(tmp_path, seconds=0)
+    keeper.save({"step": 1, "weights": {"a": torch.ones(2), "counts": [torch.tensor(3)]}})
+    keeper.save({"step": 2, "weights": {"a": bad}})
+    assert keeper.load()["step"] == 1
+    assert "not saved" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "epochs"),
+    [("", 60, 0), ("10 minutes", 600, 0), ("1 minute", 60, 0), ("0.5minutes", 30, 0), ("2 epochs", 60, 2)],
+)
+def test_how_often_to_save(text, seconds, epochs):
+    assert save_interval({"SLSR_SAVE_EVERY": text}) == Interval(seconds, epochs)
+    assert save_interval({}) == Interval()
+
+
+@pytest.mark.parametrize("text", ["often", "5", "0 epochs", "1.5 epochs", "-1 minutes", "10 seconds"])
+def test_an_interval_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match=f"SLSR_SAVE_EVERY: '{text}'; give for example `10 minutes`"):
+        save_interval({"SLSR_SAVE_EVERY": text})
+
+
+def test_saving_by_epochs_and_by_time(tmp_path):
+    by_epochs = Keeper(tmp_path, seconds=0, epochs=2)
+    assert [by_epochs.due(ended) for ended in (0, 1, 0, 2, 3, 4)] == [False, False, False, True, False, True]
+    assert Keeper(tmp_path, seconds=0).due()
+    assert not Keeper(tmp_path, seconds=1e9).due(2)
 
 
 def test_a_state_that_does_not_read_is_put_aside(tmp_path, caplog):

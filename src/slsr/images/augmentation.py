@@ -45,8 +45,18 @@ class Draw:
         return Draw(**{name: value[rows] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> Draw:
-        """The same choices on a device, without waiting for the copy."""
-        return Draw(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        """The same choices on a device, in one copy, without waiting for it."""
+        if device.type == "cpu":
+            return self
+        packed = to_device(torch.stack([value.long() for value in vars(self).values()]), device)
+        values = dict(zip(vars(self), packed, strict=True))
+        return Draw(**(values | {"flip": values["flip"].bool()}))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on a device; a GPU fetches it from pinned memory while the host goes on."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def draw_augmentation(
@@ -116,6 +126,14 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
     -------
     float32 [B, 3, h, w] in channels-last memory order
     """
+    cut = _cut_each if pixels.device.type == "cpu" else _cut_at_once
+    return cut(pixels, images, draw, crop_size, normalize).permute(0, 3, 1, 2)
+
+
+def _cut_at_once(
+    pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
+) -> Tensor:
+    """The batch, float32 [B, h, w, 3], by indexing every pixel: a handful of kernels, however large the batch."""
     height, width = crop_size
     row = torch.arange(height, device=pixels.device)
     column = torch.arange(width, device=pixels.device)
@@ -124,8 +142,26 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
     batch = pixels[images[:, None, None], rows[:, :, None], columns[:, None, :]]
     inside_rows = (row >= draw.erase_top[:, None]) & (row < (draw.erase_top + draw.erase_height)[:, None])
     inside_columns = (column >= draw.erase_left[:, None]) & (column < (draw.erase_left + draw.erase_width)[:, None])
-    kept = ~(inside_rows[:, :, None] & inside_columns[:, None, :])
-    return (_normalize(batch, normalize) * kept[..., None]).permute(0, 3, 1, 2)
+    erased = inside_rows[:, :, None] & inside_columns[:, None, :]
+    return _normalize(batch, normalize).masked_fill_(erased[..., None], 0)
+
+
+def _cut_each(
+    pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
+) -> Tensor:
+    """The same numbers, bit for bit, an image at a time: on a CPU copying rows is faster than indexing pixels."""
+    height, width = crop_size
+    batch = pixels.new_empty(len(images), height, width, 3)
+    boxes = []
+    choices = zip(batch, images.tolist(), *(value.tolist() for value in vars(draw).values()), strict=True)
+    for target, image, top, left, flip, *box in choices:
+        crop = pixels[image, top : top + height, left : left + width]
+        target.copy_(crop.flip(1) if flip else crop)
+        boxes.append(box)
+    normalized = _normalize(batch, normalize)
+    for target, (top, left, erased_height, erased_width) in zip(normalized, boxes, strict=True):
+        target[top : top + erased_height, left : left + erased_width] = 0
+    return normalized
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:
@@ -137,12 +173,15 @@ def to_input(batch: Tensor, image: Image) -> Tensor:
 
 
 def _normalize(batch: Tensor, normalize: Normalization) -> Tensor:
-    scale, shift = _scale_and_shift(normalize, batch.device)
-    return batch.float().mul_(scale).add_(shift)
+    """uint8 [B, h, w, 3] to float32 of the same shape; rows of w x 3 numbers, because short loops are slow on a CPU."""
+    scale, shift = _scale_and_shift(normalize, batch.shape[2], batch.device)
+    rows = batch.to(torch.float32, memory_format=torch.contiguous_format).flatten(2)
+    return rows.mul_(scale).add_(shift).view(batch.shape)
 
 
 @lru_cache
-def _scale_and_shift(normalize: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`(x / 255 - mean) / deviation` as one multiplication and one addition, kept on the device."""
+def _scale_and_shift(normalize: Normalization, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`(x / 255 - mean) / deviation` as one multiplication and one addition, for a row of pixels, on the device."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALIZATION[normalize])
-    return (1 / (255 * deviation)).float().to(device), (-mean / deviation).float().to(device)
+    scale, shift = (1 / (255 * deviation)).float(), (-mean / deviation).float()
+    return scale.repeat(width).to(device), shift.repeat(width).to(device)

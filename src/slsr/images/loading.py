@@ -24,6 +24,10 @@ class LabelledImages:
     pixels: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> LabelledImages:
+        """The same images on a device."""
+        return LabelledImages(self.pixels.to(device), self.labels.to(device))
+
 
 def load_pixels(paths: Sequence[Path], image: Image) -> Tensor:
     """Decode the images of some tables once, resized, one table after the other.

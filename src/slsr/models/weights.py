@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slsr.errors import InputError
 from slsr.models.encoder import Encoder, EncoderDescription, convolutional_part
-from slsr.params import Backbone, Image, Recipe
+from slsr.params import NO_WEIGHTS_FILE, Backbone, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 
@@ -44,8 +44,8 @@ def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"weights: imagenet: {choice.url} could not be downloaded, or its hash is wrong ({error}). Put the file "
-            f"into {Path(torch.hub.get_dir()) / 'checkpoints'} yourself, or set weights to a file's path, or to none "
-            "(from scratch; see the presets sample and market1501-scratch for a recipe that learns without)"
+            f"into {Path(torch.hub.get_dir()) / 'checkpoints'} yourself, or set weights to a file in weights/, or to "
+            "none (from scratch; see the presets sample and market1501-scratch for a recipe that learns without)"
         ) from error
     return state
 
@@ -96,9 +96,13 @@ def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tenso
     }
 
 
-def initial_encoder(recipe: Recipe, classes: int, image: Image) -> Encoder:
-    """An encoder before training, on the CPU: seeded random weights, then the backbone's from `recipe.weights`."""
+def initial_encoder(recipe: Recipe, classes: int, image: Image, weights_folder: Path = Path()) -> Encoder:
+    """An encoder before training, on the CPU: seeded random weights, then the backbone's from `recipe.weights`.
+
+    `weights_folder` is where the recipe's weights file lies, if it names one.
+    """
     torch.manual_seed(recipe.seed)
     encoder = Encoder(EncoderDescription(recipe.backbone, recipe.head, classes, image))
-    initialise_backbone(encoder.backbone, recipe.backbone, recipe.weights)
+    named = recipe.weights if recipe.weights in NO_WEIGHTS_FILE else str(weights_folder / recipe.weights)
+    initialise_backbone(encoder.backbone, recipe.backbone, named)
     return encoder

@@ -10,7 +10,7 @@ from slsr.images.decoding import decode_resized
 from slsr.models.weights import initial_encoder
 from slsr.params import Params
 from slsr.stages.measures import Images, labels_of, measure
-from slsr.stages.paths import FACTS, FLOORS, GALLERY_TABLE, QUERY_TABLE
+from slsr.stages.paths import FACTS, FLOORS, GALLERY_TABLE, QUERY_TABLE, WEIGHTS
 from slsr.training.features import extract_features
 from slsr.training.launch import prepare_device
 
@@ -28,7 +28,7 @@ def run(params: Params) -> None:
     query, gallery = Images.read(QUERY_TABLE), Images.read(GALLERY_TABLE)
     labels, protocol = labels_of(query, gallery), read_json(FACTS)["evaluation"]
     device = prepare_device(params.train.precision, params.train.deterministic)
-    encoder = initial_encoder(params.train, HEAD_NOT_USED, params.image)
+    encoder = initial_encoder(params.train, HEAD_NOT_USED, params.image, WEIGHTS)
     untrained = [
         extract_features(
             encoder,

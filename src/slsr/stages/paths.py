@@ -3,6 +3,7 @@
 from pathlib import Path
 
 DATA = Path("data")
+WEIGHTS = Path("weights")
 ARTIFACTS = Path("artifacts")
 PREPARED = ARTIFACTS / "prepared"
 TRAIN_TABLE = PREPARED / "train.parquet"

@@ -11,7 +11,8 @@ import torch
 
 import slsr
 from slsr.errors import InputError
-from slsr.params import Block
+from slsr.params import NO_WEIGHTS_FILE, Block, Recipe
+from slsr.stages.paths import WEIGHTS
 
 CHUNK = 2**20
 
@@ -19,12 +20,13 @@ CHUNK = 2**20
 def scratch_folder(stage: str, blocks: Sequence[Block], inputs: Sequence[Path]) -> Path:
     """`.scratch/<stage>/<key>` below the main checkout, also for a queued experiment's temporary one.
 
-    The key changes with any file of the package, the versions of torch, the parameters or the inputs, so that state
-    from another run is never picked up.
+    The key changes with any file of the package, the version of torch, the parameters, the inputs or the weights that
+    the run starts from, so that state from another run is never picked up.
     """
     digest = hashlib.sha256(torch.__version__.encode())
     package = Path(slsr.__file__).parent
-    for path in [*sorted(package.rglob("*.py")), *inputs]:
+    named = [block.weights for block in blocks if isinstance(block, Recipe) and block.weights not in NO_WEIGHTS_FILE]
+    for path in [*sorted(package.rglob("*.py")), *inputs, *(WEIGHTS / name for name in named)]:
         _add_file(digest, path)
     for block in blocks:
         digest.update(block.model_dump_json().encode())

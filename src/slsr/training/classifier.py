@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from slsr.errors import CheckFailed
-from slsr.images.augmentation import augment, draw_augmentation, to_input
+from slsr.images.augmentation import augment, draw_augmentation, to_device, to_input
 from slsr.images.loading import LabelledImages
 from slsr.labels import Targets
 from slsr.losses import soft_cross_entropy
 from slsr.models.encoder import Encoder
-from slsr.params import Image, Optimizer, Recipe
+from slsr.params import Image, Optimizer, Precision, Recipe
+from slsr.training.compiling import Function, compiled, compiling_pays
 from slsr.training.generated import AS_LABELLED, GeneratedImages
 from slsr.training.launch import autocast
 from slsr.training.processes import (
@@ -35,7 +36,12 @@ from slsr.training.schedule import learning_rate_factor
 
 log = logging.getLogger(__name__)
 
-STEPS_BETWEEN_CHECKS = 25
+# Looking at a loss waits for the GPU; a CPU has computed it already.
+STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
+# A first epoch of at least so many steps whose last quarter lost less than this share of its first quarter's loss has
+# not learned.
+STEPS_TO_JUDGE = 8
+LEAST_PROGRESS = 1e-3
 VALIDATION_BATCH = 256
 
 
@@ -104,13 +110,14 @@ def train_classifier(
     Raises
     ------
     CheckFailed
-        The loss became infinite or not a number; the message names epoch and step.
+        The loss became infinite or not a number; the message names epoch, step and the last good state.
     Interrupted
         A signal asked for the end; the state is saved.
     """
     encoder.to(device).to(memory_format=torch.channels_last)
     training = training.to(device)
     generated.to(device)
+    held_out = validation.to(device) if validation is not None else None
     synchronise_batch_norm(encoder.backbone, device)
     optimizer = build_optimizer(encoder, recipe.optimizer)
     count = len(training.pixels)
@@ -118,12 +125,14 @@ def train_classifier(
     first, losses, epochs = _restore(keeper, encoder, optimizer, generated, device)
     for epoch in epochs:
         on_epoch(epoch)
-    network = share_network(GlobalBatch(encoder), device)
+    features = _training_features(encoder, recipe, image, device, min(count, recipe.batch_size))
+    network = share_network(GlobalBatch(encoder, features), device)
+    unseen = STEPS_BETWEEN_CHECKS.get(device.type, 1)
     with _progress_bar(count, recipe, first // steps) as bar:
         for step in range(first, steps * recipe.epochs):
             number, position = divmod(step, steps)
             if position == 0 or step == first:
-                order = batches(epoch_order(count, recipe.seed, number), recipe.batch_size)
+                order = batches(to_device(epoch_order(count, recipe.seed, number), device), recipe.batch_size)
                 encoder.train()
             factor = learning_rate_factor(recipe.schedule, step, steps, recipe.epochs)
             set_learning_rate(optimizer, factor)
@@ -131,15 +140,20 @@ def train_classifier(
             generated.learn(factor)
             bar.update(len(order[position]))
             if position + 1 == steps:
-                epochs.append(_finish(encoder, losses, optimizer, validation, number + 1, image, device))
+                _stop_unless_finite(losses, 0, number + 1, keeper)
+                if number == 0 and is_first():
+                    _warn_without_progress(losses, recipe)
+                epochs.append(_finish(encoder, losses, optimizer, held_out, number + 1, image, recipe.precision))
                 log.info("%s", describe(epochs[-1], recipe.epochs))
                 on_epoch(epochs[-1])
                 losses = []
-            elif (position + 1) % STEPS_BETWEEN_CHECKS == 0:
-                _stop_unless_finite(losses, number + 1)
+            elif (position + 1) % unseen == 0:
+                _stop_unless_finite(losses, position + 1 - unseen, number + 1, keeper)
             if keeper is not None:
+                ended = number + 1 if position + 1 == steps else 0
                 stop = _stop_agreed(keeper, position + 1, steps, device)
-                if is_first() and (stop or keeper.due()):
+                if is_first() and (stop or keeper.due(ended)):
+                    _stop_unless_finite(losses, 0, number + 1, keeper)
                     keeper.save(_state(encoder, optimizer, generated, step + 1, losses, epochs))
                 if stop:
                     keeper.leave(step + 1)
@@ -151,19 +165,32 @@ class GlobalBatch(nn.Module):
     So dropout, batch norm and the loss are those of one process.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, features: Function) -> None:
         super().__init__()
         self.encoder = encoder
+        self.features = features
 
     def forward(self, images: Tensor, count: int) -> Tensor:
         """Logits of all `count` images of a batch, from this process's share of them."""
-        logits: Tensor = self.encoder.head(gather_rows(self.encoder.features(images), count))
+        logits: Tensor = self.encoder.head(gather_rows(self.features(images), count))
         return logits
+
+
+def _training_features(
+    encoder: Encoder, recipe: Recipe, image: Image, device: torch.device, batch_size: int
+) -> Function:
+    """The encoder's features as training computes them: compiled for whole batches where that pays."""
+    if not compiling_pays(recipe.compile, device):
+        return encoder.features
+    encoder.train()
+    example = torch.zeros(batch_size, 3, image.height, image.width, device=device)
+    with autocast(device, recipe.precision):
+        return compiled(encoder.features, encoder, example.to(memory_format=torch.channels_last))
 
 
 def _stop_agreed(keeper: Keeper, position: int, steps: int, device: torch.device) -> bool:
     """Whether to stop after this step of an epoch: at once alone, now and then together, since asking takes time."""
-    if rank_and_size()[1] > 1 and position % STEPS_BETWEEN_CHECKS and position != steps:
+    if rank_and_size()[1] > 1 and position % STEPS_BETWEEN_CHECKS.get(device.type, 1) and position != steps:
         return False
     return any_process(keeper.stop_requested, device)
 
@@ -191,7 +218,7 @@ def _state(
         "optimizer": optimizer.state_dict(),
         "generated": generated.state(),
         "step": step,
-        "losses": [float(loss) for loss in losses],
+        "losses": torch.stack(losses).tolist() if losses else [],
         "epochs": [asdict(epoch) for epoch in epochs],
     }
 
@@ -258,7 +285,7 @@ def _step(
     step: int,
     epoch: int,
 ) -> Tensor:
-    """One update; the loss stays on the device."""
+    """One update; the loss stays on the device, and nothing here waits for it."""
     pixels = training.pixels
     generator = derived_generator(recipe.seed, step, 1)
     torch.manual_seed(derived_seed(recipe.seed, step, 2))
@@ -272,7 +299,6 @@ def _step(
         horizontal_flip=recipe.horizontal_flip,
         random_erasing=recipe.random_erasing,
     )
-    images = images.to(pixels.device, non_blocking=True)
     share = share_of(len(images))
     inputs = augment(pixels, images[share], draw.rows(share).to(pixels.device), crop, image.normalization)
     with autocast(pixels.device, recipe.precision):
@@ -285,13 +311,31 @@ def _step(
     return loss.detach()
 
 
-def _stop_unless_finite(losses: list[Tensor], epoch: int) -> None:
-    finite = torch.isfinite(torch.stack(losses))
-    if not finite.all():
-        step = int((~finite).nonzero()[0]) + 1
+def _stop_unless_finite(losses: list[Tensor], first: int, epoch: int, keeper: Keeper | None) -> None:
+    """Look at the losses of an epoch, from the step `first` (0-based) on."""
+    if not losses[first:]:
+        return
+    values = torch.stack(losses[first:])
+    finite = torch.isfinite(values).tolist()
+    if not all(finite):
+        place = finite.index(False)
+        state = keeper.described() if keeper is not None else "no state was kept"
         raise CheckFailed(
-            f"the loss is {float(losses[step - 1])} in epoch {epoch}, step {step}: training diverged; lower "
-            "optimizer.learning_rate, or use precision: fp32"
+            f"the loss is {float(values[place])} in epoch {epoch}, step {first + place + 1}: training diverged; lower "
+            f"optimizer.learning_rate, or use precision: fp32 ({state})"
+        )
+
+
+def _warn_without_progress(losses: list[Tensor], recipe: Recipe) -> None:
+    quarter = len(losses) // 4
+    if len(losses) < STEPS_TO_JUDGE:
+        return
+    start, end = (float(torch.stack(part).mean()) for part in (losses[:quarter], losses[-quarter:]))
+    if end > (1 - LEAST_PROGRESS) * start:
+        log.warning(
+            "the loss has not fallen in the first epoch: %.4f in its first quarter, %.4f in its last; is "
+            "optimizer.learning_rate (%g) too low or too high, or do the labels not fit the images?",
+            *(start, end, recipe.optimizer.learning_rate),
         )
 
 
@@ -302,22 +346,25 @@ def _finish(
     validation: LabelledImages | None,
     number: int,
     image: Image,
-    device: torch.device,
+    precision: Precision,
 ) -> Epoch:
-    _stop_unless_finite(losses, number)
-    loss, accuracy = validate(encoder, validation, image, device) if validation is not None else (None, None)
+    loss, accuracy = validate(encoder, validation, image, precision) if validation is not None else (None, None)
     return Epoch(number, float(torch.stack(losses).mean()), optimizer.param_groups[0]["lr"], loss, accuracy)
 
 
 @torch.inference_mode()
-def validate(encoder: Encoder, validation: LabelledImages, image: Image, device: torch.device) -> tuple[float, float]:
-    """Cross-entropy and accuracy on held-out images, without augmentation."""
+def validate(
+    encoder: Encoder, validation: LabelledImages, image: Image, precision: Precision = "fp32"
+) -> tuple[float, float]:
+    """Cross-entropy and accuracy on held-out images, which lie on the encoder's device, without augmentation."""
     encoder.eval()
+    device = validation.pixels.device
     loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
     for start in range(0, len(validation.labels), VALIDATION_BATCH):
         rows = slice(start, start + VALIDATION_BATCH)
-        labels = validation.labels[rows].to(device)
-        logits = encoder(to_input(validation.pixels[rows].to(device), image))
+        labels = validation.labels[rows]
+        with autocast(device, precision):
+            logits = encoder(to_input(validation.pixels[rows], image)).float()
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
         right += (logits.argmax(dim=1) == labels).sum()
     return float(loss) / len(validation.labels), float(right) / len(validation.labels)

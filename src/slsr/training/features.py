@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from slsr.images.augmentation import to_input
+from slsr.images.augmentation import to_device, to_input
 from slsr.images.decoding import Pixels, decode_resized
 from slsr.models.encoder import Encoder
 from slsr.params import Image, Precision
@@ -52,9 +52,10 @@ def extract_features(
     blocks: list[Tensor] = []
     with tqdm(total=len(encoded), desc=title, unit="image", leave=False, disable=None) as bar:
         for pixels in _decoded_blocks(encoded, image, names):
-            for batch in torch.from_numpy(pixels).split(batch_size):
-                blocks.append(_batch_features(encoder, batch.to(device), image, flip, precision).cpu())
-                bar.update(len(batch))
+            batches = to_device(torch.from_numpy(pixels), device).split(batch_size)
+            of_batches = [_batch_features(encoder, batch, image, flip, precision) for batch in batches]
+            blocks.append(torch.cat(of_batches).cpu())
+            bar.update(len(pixels))
     features: NDArray[np.float32] = gather_rows(torch.cat(blocks).to(device), count).cpu().numpy()
     return features
 

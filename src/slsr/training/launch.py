@@ -45,8 +45,14 @@ def processes_wanted(environment: Mapping[str, str]) -> int:
 
 
 def launched(environment: Mapping[str, str]) -> bool:
-    """Whether this process is one of several that torchrun or Slurm started."""
-    return "RANK" in environment or (int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment)
+    """Whether this process is one of several that torchrun or Slurm's srun started.
+
+    A batch script of several tasks has SLURM_NTASKS and SLURM_PROCID too, but runs once; only a step's tasks have
+    SLURM_STEP_NUM_TASKS.
+    """
+    return "RANK" in environment or (
+        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment
+    )
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> int:
@@ -55,7 +61,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     When one fails, the launcher ends the others. Messages come as they are written, so the first failure's first; the
     status is that of the process that failed first.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     os.environ.setdefault("LOGLEVEL", "CRITICAL")
     with tempfile.TemporaryDirectory() as folder:
         status = os.environ[STATUS_FILE] = str(Path(folder) / "status")
@@ -70,9 +76,21 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
         )
         try:
             elastic_launch(config, sys.executable)("-m", "slsr", *arguments)
-        except (ChildFailedError, SignalException):
+        except ChildFailedError as error:
+            if not Path(status).is_file():
+                _explain(error)
+            return read_status(Path(status))
+        except SignalException:
             return read_status(Path(status))
     return 0
+
+
+def _explain(error: ChildFailedError) -> None:
+    """Name the process that failed first and could not say so itself."""
+    rank, failure = error.get_first_failure()
+    how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
+    remedy = "; if the machine ran out of memory, lower batch_size in params.yaml" if failure.exitcode == -9 else ""
+    log.error("process %d %s%s", rank, how, remedy)
 
 
 def write_status(code: int) -> None:
@@ -91,7 +109,7 @@ def join_processes(environment: Mapping[str, str]) -> None:
     """Meet the other processes of this launch, if there are any.
 
     torchrun says who is who in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; under Slurm the first three
-    come from SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID, and the last two must be set.
+    come from SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID, and the last two must be set.
     """
     if not launched(environment) or dist.is_initialized():
         return
@@ -99,20 +117,28 @@ def join_processes(environment: Mapping[str, str]) -> None:
         _adopt_slurm(environment)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.cuda.set_device(local % torch.cuda.device_count())  # a Slurm task may see no GPU but its own
     dist.init_process_group(backend)
     if not is_first():
         logging.getLogger("slsr").setLevel(logging.WARNING)
 
 
+def leave_processes() -> None:
+    """Take leave of the other processes at the end of a stage that went well, if there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _adopt_slurm(environment: Mapping[str, str]) -> None:
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing:
+        tasks = environment["SLURM_STEP_NUM_TASKS"]
         raise InputError(
-            f"{' and '.join(missing)} not set: Slurm started {environment['SLURM_NTASKS']} tasks, which need to find "
-            "each other; in the job script: export MASTER_ADDR=$(scontrol show hostnames | head -n 1) MASTER_PORT=29500"
+            f"{' and '.join(missing)} not set: Slurm started {tasks} tasks, which need to find each other; in the job "
+            "script: export MASTER_ADDR=$(scontrol show hostnames | head -n 1) MASTER_PORT=29500"
         )
-    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS", "LOCAL_RANK": "SLURM_LOCALID"}
     os.environ.update({name: environment[slurm] for name, slurm in names.items()})
 
 
@@ -120,9 +146,18 @@ def prepare_device(precision: Precision, deterministic: bool) -> torch.device:
     """Choose this process's GPU where there is one, else the CPU, and set precision and determinism for this process.
 
     `fp32` switches TensorFloat-32 off, `tf32` on; `bf16` is autocast, which the loops do themselves.
+
+    Raises
+    ------
+    InputError
+        The GPU lacks the precision.
     """
+    if torch.cuda.is_available():
+        check_precision(precision, torch.cuda.get_device_capability(), torch.cuda.get_device_name())
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+    # nothing here reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -134,6 +169,12 @@ def prepare_device(precision: Precision, deterministic: bool) -> torch.device:
     size = rank_and_size()[1]
     log.info("device: %s%s, precision %s", f"{size} processes, each on " if size > 1 else "", name, precision)
     return device
+
+
+def check_precision(precision: Precision, capability: tuple[int, int], name: str) -> None:
+    """Both need NVIDIA's compute capability 8.0; AMD's accelerators, which count from 9, have bfloat16."""
+    if precision != "fp32" and capability < (8, 0):
+        raise InputError(f"precision: {precision}: {name} does not have it; set precision: fp32 in params.yaml")
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

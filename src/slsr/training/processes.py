@@ -112,17 +112,18 @@ class GlobalBatchNorm(_BatchNorm):
         if not self.training:
             normalised: Tensor = super().forward(input)
             return normalised
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
         over = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = torch.tensor(float(input.numel() // max(input.shape[1], 1)), device=input.device)
         dist.all_reduce(count)
-        mean = sum_over_processes(input.sum(over)) / count
-        centred = input - mean.view(shape)
+        mean = sum_over_processes(wide.sum(over)) / count
+        centred = wide - mean.view(shape)
         variance = sum_over_processes(centred.square().sum(over)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
         shifted: Tensor = scaled * self.weight.view(shape) + self.bias.view(shape)
-        return shifted
+        return shifted.to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
@@ -145,6 +146,6 @@ def _synchronised(norm: nn.BatchNorm2d, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
         return converted
-    ours = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    ours = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum, dtype=norm.weight.dtype)
     ours.load_state_dict(norm.state_dict())
     return ours

@@ -7,13 +7,16 @@ weights, optimiser and step, and a run that goes on from it ends with the bytes 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,7 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from slsr.errors import Interrupted
+from slsr.errors import InputError, Interrupted
 from slsr.training.processes import is_first, rank_and_size
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,33 @@ log = logging.getLogger(__name__)
 STATE = "state.pt"
 SECONDS_BETWEEN_SAVES = 60.0
 STALE_AFTER_DAYS = 14.0
-SECONDS_TO_LEAVE = 20.0
+SECONDS_TO_LEAVE = 15.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often to save: every so many seconds, or, where `epochs` is not 0, every so many epochs."""
+
+    seconds: float = SECONDS_BETWEEN_SAVES
+    epochs: int = 0
+
+
+def save_interval(environment: Mapping[str, str]) -> Interval:
+    """How often `SLSR_SAVE_EVERY` says to save: `10 minutes`, `0.5 minutes`, `2 epochs`; a minute where it is unset.
+
+    Raises
+    ------
+    InputError
+        It says something else.
+    """
+    text = environment.get("SLSR_SAVE_EVERY", "").strip()
+    if not text:
+        return Interval()
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(minutes?|epochs?)", text)
+    number = float(found[1]) if found else 0.0
+    if found is None or number == 0 or (found[2].startswith("epoch") and number % 1):
+        raise InputError(f"SLSR_SAVE_EVERY: {text!r}; give for example `10 minutes` or `2 epochs`, or unset it")
+    return Interval(epochs=int(number)) if found[2].startswith("epoch") else Interval(seconds=60 * number)
 
 
 class Keeper:
@@ -40,11 +69,12 @@ class Keeper:
     stop_requested : whether a signal has asked the run to save and leave
     """
 
-    def __init__(self, folder: Path, seconds: float = SECONDS_BETWEEN_SAVES) -> None:
+    def __init__(self, folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0) -> None:
         self.folder = folder
         self.stop_requested = False
-        self._seconds = seconds
+        self._seconds, self._epochs = seconds, epochs
         self._saved_at = time.monotonic()
+        self._step: int | None = None
 
     def load(self) -> dict[str, Any] | None:
         """The state saved last, or None; one that does not read is put aside with a warning."""
@@ -57,21 +87,35 @@ class Keeper:
             log.warning("%s: not readable (%s); the run starts afresh", path, error)
             return None
         log.info("going on from %s, step %d", path, state["step"])
+        self._step = state["step"]
         return state
 
-    def due(self) -> bool:
-        """Whether it is time to save."""
+    def described(self) -> str:
+        """Where the last good state is, in words."""
+        if self._step is None:
+            return "no state had been saved before"
+        return f"the last good state, after step {self._step} of all, is {self.folder / STATE}"
+
+    def due(self, ended: int = 0) -> bool:
+        """Whether it is time to save; `ended` is the number of the epoch that has just ended, 0 within an epoch."""
+        if self._epochs:
+            return ended > 0 and ended % self._epochs == 0
         return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Save a state, which has the key `step`.
 
-        The one before stays until the new one is whole; when the disk is full it is kept, and the run goes on.
+        The one before stays until the new one is whole; when the disk is full it is kept, and the run goes on. So it
+        does where a number in the new one is infinite or none.
         """
+        if not _finite(state):
+            log.warning("%s: the state after step %d has numbers that are none; not saved", self.folder, state["step"])
+            return
         try:
             self._write(state)
-        except OSError as error:
-            log.warning("%s: the state could not be saved (%s); an earlier one is kept", self.folder, error)
+            self._step = state["step"]
+        except (OSError, RuntimeError) as error:  # torch's writer wraps what the file raises
+            log.warning("%s: the state could not be saved (%s); %s", self.folder, error, self.described())
         self._saved_at = time.monotonic()
 
     def leave(self, step: int) -> NoReturn:
@@ -82,6 +126,8 @@ class Keeper:
         Interrupted
             Always.
         """
+        if self._step is None:
+            raise Interrupted(f"interrupted after step {step}; nothing could be saved, the same command starts afresh")
         raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}")
 
     def _write(self, state: Mapping[str, Any]) -> None:
@@ -102,22 +148,22 @@ class Keeper:
 
 
 @contextmanager
-def kept(folder: Path, seconds: float = SECONDS_BETWEEN_SAVES) -> Iterator[Keeper]:
+def kept(folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0) -> Iterator[Keeper]:
     """A keeper for the time of a block: SIGTERM and Ctrl-C ask it to save; the state goes when the block ends well.
 
-    States beside `folder` that nobody has touched for two weeks are removed.
+    It is due every so many seconds, or every so many epochs where that is not 0. States beside `folder` that nobody
+    has touched for two weeks are removed.
     """
     _remove_stale(folder)
-    keeper = Keeper(folder, seconds)
+    keeper = Keeper(folder, seconds, epochs)
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         keeper.stop_requested = True
-        if rank_and_size()[1] > 1:
-            _leave_in_any_case()
 
     before = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield keeper
+        with _left_in_any_case() if rank_and_size()[1] > 1 else nullcontext():
+            yield keeper
         if is_first():
             keeper.clear()
     finally:
@@ -125,11 +171,26 @@ def kept(folder: Path, seconds: float = SECONDS_BETWEEN_SAVES) -> Iterator[Keepe
             signal.signal(number, handler)
 
 
-def _leave_in_any_case() -> None:
-    """End this process soon even if it waits for another one that is gone."""
-    timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, (128 + signal.SIGTERM,))
-    timer.daemon = True
-    timer.start()
+@contextmanager
+def _left_in_any_case() -> Iterator[None]:
+    """End this process soon after a signal even if it waits, outside Python, for another process that is gone."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    ended = threading.Event()
+
+    def watch() -> None:
+        signalled = os.read(reader, 1)
+        if signalled and not ended.wait(SECONDS_TO_LEAVE):
+            os._exit(128 + signal.SIGTERM)
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
 
 
 def _remove_stale(folder: Path) -> None:
@@ -143,6 +204,17 @@ def _remove_stale(folder: Path) -> None:
             ):
                 shutil.rmtree(other)
                 log.info("removed %s: untouched for %d days", other, STALE_AFTER_DAYS)
+
+
+def _finite(value: Any) -> bool:
+    """Whether every floating number in a tree of dictionaries, lists and tensors is one."""
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, Mapping):
+        return all(_finite(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return all(_finite(each) for each in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def derived_seed(*numbers: int) -> int:

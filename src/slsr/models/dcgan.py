@@ -59,7 +59,8 @@ class ConditionalBatchNorm(nn.BatchNorm2d):
             raise ValueError("a generator of several clusters needs the cluster of each image")
         normalised: Tensor = super().forward(maps)
         scale, shift = (table(clusters)[:, :, None, None] for table in (self.scale, self.shift))
-        return scale * normalised + shift
+        shifted: Tensor = scale * normalised + shift
+        return shifted
 
 
 class Generator(nn.Module):
@@ -160,7 +161,8 @@ class Discriminator(nn.Module):
             return logits
         if clusters is None:
             raise ValueError("a discriminator of several clusters needs the cluster of each image")
-        return logits + (self.projection(clusters) * maps.sum(dim=(2, 3))).sum(dim=1)
+        projected: Tensor = (self.projection(clusters) * maps.sum(dim=(2, 3))).sum(dim=1)
+        return logits + projected
 
 
 def initialise(network: nn.Module, randomness: torch.Generator) -> None:

@@ -34,7 +34,7 @@ class Channel:
     """
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE) if rank_and_size()[1] > 1 else None
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if rank_and_size()[1] > 1 else None
 
     def to_first(self, value: Any, owner: int) -> Any:
         """Take the owner's value to the first process, and return it there; owner and first process have to call."""

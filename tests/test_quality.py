@@ -12,6 +12,7 @@ from torchmetrics.image.kid import poly_mmd
 from slsr.images.decoding import decode_resized, encode_jpeg
 from slsr.quality import (
     NEIGHBOURS,
+    Measured,
     assess,
     cluster_consistency,
     copy_fraction,
@@ -31,7 +32,7 @@ from slsr.quality import (
 )
 
 NAMES = ["kernel", "coverage", "recall", "precision", "density", "duplicates", "copies"]
-LIMITS = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05}
+LIMITS = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5}
 
 
 def pedestrians(count: int, seed: int) -> np.ndarray:
@@ -69,7 +70,7 @@ def measured(fake: np.ndarray):
 
 
 def alarms(found) -> set[str]:
-    return {alarm.alarm for alarm in find_alarms(found, **LIMITS)}
+    return {alarm.alarm for alarm in find_alarms(found, LIMITS)}
 
 
 REAL = pedestrians(150, 0)
@@ -101,7 +102,7 @@ def test_collapse_to_twenty_images():
 
 
 def test_collapse_to_one_image_also_loses_coverage():
-    assert {alarm.measure for alarm in find_alarms(measured(UNSEEN[:1].repeat(100, 0)), **LIMITS)} == {
+    assert {alarm.measure for alarm in find_alarms(measured(UNSEEN[:1].repeat(100, 0)), LIMITS)} == {
         "coverage",
         "duplicates",
     }
@@ -129,7 +130,7 @@ def test_noise_blur_and_upside_down():
         assert found["precision"].value < found["precision"].floor - 0.2
         assert found["density"].value < found["density"].floor / 2
         assert found["copies"].value == 0
-        assert alarms(found) == {"collapse"}
+        assert alarms(found) == {"unlike", "collapse"}
     assert kernels[0] == max(kernels)
 
 
@@ -272,7 +273,7 @@ def test_consistency_is_that_of_a_nearest_centroid_classifier():
 def test_too_few_images_have_no_measure_and_no_alarm():
     found = assess(points(2 * NEIGHBOURS, 1), points(50, 2), NAMES, seed=1)
     assert {value.value for value in found.values()} == {None}
-    assert find_alarms(found, **LIMITS) == []
+    assert find_alarms(found, LIMITS) == []
 
 
 def test_assessment_is_repeatable_and_draws_from_its_seed():
@@ -284,3 +285,20 @@ def test_assessment_is_repeatable_and_draws_from_its_seed():
 def test_rows_of_zeros_stay():
     rows = np.array([[0, 0], [3, 4]], np.float32)
     np.testing.assert_array_equal(unit_rows(rows), np.array([[0, 0], [0.6, 0.8]], np.float32))
+
+
+def test_frechet_distance_is_for_two_thousand_images_and_more():
+    real = points(4200, 1)
+    few = assess(real, points(1999, 2), ["frechet"], seed=1)["frechet"]
+    assert few.value is None
+    found = assess(real, points(2100, 2, 0.5), ["frechet"], seed=1)["frechet"]
+    assert found.floor < 0.01 < 0.05 < found.value
+    assert assess(real[:3999], points(2100, 2), ["frechet"], seed=1)["frechet"].value is None, "half are the floor's"
+
+
+def test_alarms_have_the_limits_that_are_given():
+    found = {name: Measured(0.4, None, None, None) for name in ("coverage", "duplicates", "copies", "precision")}
+    assert alarms(found) == {"collapse", "memorisation", "unlike"}
+    assert find_alarms(found, {"coverage": 0.4, "precision": 0.3}) == []
+    assert [(alarm.alarm, alarm.limit) for alarm in find_alarms(found, {"precision": 0.45})] == [("unlike", 0.45)]
+    assert find_alarms({}, LIMITS) == []

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from tiny import noise
 
-from slsr.sheets import CAPTION_HEIGHT, Panel, draw_panels
+from slsr.sheets import CAPTION_HEIGHT, Panel, animate_panels, draw_panels
 
 
 def sheet(path, panels, columns):
@@ -44,3 +44,19 @@ def test_the_same_sheet_is_the_same_bytes(tmp_path):
         draw_panels(tmp_path / name, [Panel("caption", noise(4, 12, 8))], 2)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert not Image.open(tmp_path / "one.png").info
+
+
+def test_an_animation_shows_the_sheets_one_after_the_other(tmp_path):
+    flat = [np.full((4, 12, 64, 3), level, np.uint8) for level in (30, 120, 220)]
+    frames = [[Panel(f"epoch {number}", pixels)] for number, pixels in enumerate(flat)]
+    for name in ("one.webp", "two.webp"):
+        animate_panels(tmp_path / name, frames, 2)
+    assert (tmp_path / "one.webp").read_bytes() == (tmp_path / "two.webp").read_bytes()
+    moving = Image.open(tmp_path / "one.webp")
+    assert (moving.n_frames, moving.size, moving.info["loop"]) == (3, (128, CAPTION_HEIGHT + 24), 0)
+    for number, level in enumerate((30, 120, 220)):
+        moving.seek(number)
+        grid = np.asarray(moving.convert("RGB"))[CAPTION_HEIGHT + 4 :]
+        assert abs(grid.mean() - level) < 6
+    animate_panels(tmp_path / "still.webp", frames[:1], 2)
+    assert Image.open(tmp_path / "still.webp").size == (128, CAPTION_HEIGHT + 24)

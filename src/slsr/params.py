@@ -27,6 +27,8 @@ NO_WEIGHTS_FILE = ("imagenet", "none")
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
 GanLoss = Literal["cross-entropy", "hinge"]
+GanKind = Literal["per-cluster", "conditional"]
+OnCollapse = Literal["warn", "stop", "restart"]
 GanAugmentation = Literal["colour", "translation", "cutout"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -193,9 +195,18 @@ class Cluster(Block):
         return self
 
 
-class Gan(Block):
-    """The DCGANs, one a cluster."""
+class Collapse(Block):
+    """When a trained generator counts as collapsed, and how often it is trained again."""
 
+    coverage: Share
+    duplicates: Share
+    restarts: Count
+
+
+class Gan(Block):
+    """The DCGANs, one a cluster, or one that is told the cluster."""
+
+    kind: GanKind
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
     latent: Count
@@ -214,6 +225,8 @@ class Gan(Block):
     r1: Annotated[float, Field(ge=0)]
     augmentation: list[GanAugmentation]
     ema: Annotated[float, Field(ge=0, lt=1)]
+    on_collapse: OnCollapse
+    collapse: Collapse
     precision: Precision
     deterministic: bool
     seed: Seed
@@ -228,13 +241,22 @@ class Gan(Block):
             raise ValueError(f"augmentation {self.augmentation} names one twice; name each once")
         return self
 
+    @model_validator(mode="after")
+    def conditional_has_no_parent(self) -> Self:
+        if self.kind == "conditional" and self.parent_epochs:
+            raise ValueError(
+                f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, one network; make it 0"
+            )
+        return self
+
 
 class Alarms(Block):
-    """Limits beyond which generated images are called collapsed or memorised."""
+    """Limits beyond which generated images are called collapsed, memorised or unlike the real ones."""
 
     coverage: Share
     duplicates: Share
     copies: Share
+    precision: Share
 
 
 class Generate(Block):

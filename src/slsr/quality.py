@@ -24,6 +24,7 @@ Features = NDArray[np.float32]
 NEIGHBOURS = 5
 SUBSETS = 10
 SUBSET_SIZE = 1000
+FRECHET_LEAST = 2000
 ROWS_AT_ONCE = 256
 HANDCRAFTED_SIZE = (128, 64)
 HOG_CELL, HOG_BINS, HOG_CLIP = 8, 9, 0.2
@@ -161,7 +162,11 @@ def kernel_distance(real: Features, fake: Features) -> float:
 
 
 def _kernel_sum(left: Features, right: Features) -> float:
-    return float(np.sum((left @ right.T / left.shape[1] + 1).astype(np.float64) ** 3))
+    total = 0.0
+    for start in range(0, len(left), ROWS_AT_ONCE):
+        kernel = left[start : start + ROWS_AT_ONCE] @ right.T / left.shape[1] + 1
+        total += float(np.sum(kernel.astype(np.float64) ** 3))
+    return total
 
 
 def _kernel_diagonal(features: Features) -> NDArray[np.float64]:
@@ -282,12 +287,13 @@ def assess(
 
     Most measures depend on the numbers of images, so all are means over random subsets in which the reference, the
     generated images, and the other real images that give the floor are equally many: at most half of the real ones.
-    Rows are scaled to unit length first. Copies are looked for among all real images.
+    Rows are scaled to unit length first. Copies are looked for among all real images. The Frechet distance is that of
+    one draw of as many as there are, and None below 2,000: fewer than that say more about their number.
 
     Parameters
     ----------
     real, fake : float32 [N, D] and [M, D]
-    names : of SUBSET_MEASURES, and `copies`
+    names : of SUBSET_MEASURES, `copies` and `frechet`
     seed : draws the subsets
     subsets, size : how many, and how large at most
 
@@ -300,7 +306,15 @@ def assess(
     if count <= NEIGHBOURS:
         return {name: Measured(None, None, None, None) for name in names}
     draws = list(_subsets(real, fake, count, subsets, seed))
-    return {name: _copies(real, fake, draws) if name == "copies" else _measured(name, draws) for name in names}
+    found: dict[str, Measured] = {}
+    for name in names:
+        if name == "copies":
+            found[name] = _copies(real, fake, draws)
+        elif name == "frechet":
+            found[name] = _frechet(real, fake, seed)
+        else:
+            found[name] = _measured(name, draws)
+    return found
 
 
 def _cosine_scaled(features: Features) -> Features:
@@ -332,33 +346,52 @@ def _copies(real: Features, fake: Features, draws: Sequence[Draw]) -> Measured:
     return Measured(value, None, *_mean_and_deviation(floors))
 
 
+def _frechet(real: Features, fake: Features, seed: int) -> Measured:
+    count = min(len(real) // 2, len(fake))
+    if count < FRECHET_LEAST:
+        return Measured(None, None, None, None)
+    ((reference, generated, held_out),) = _subsets(real, fake, count, 1, seed)
+    return Measured(frechet_distance(reference, generated), None, frechet_distance(reference, held_out), None)
+
+
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+AlarmName = Literal["collapse", "memorisation", "unlike"]
+# Which alarm a measure sounds, and on which side of its limit: -1 below, 1 above.
+ALARMS: Mapping[str, tuple[AlarmName, int]] = {
+    "coverage": ("collapse", -1),
+    "duplicates": ("collapse", 1),
+    "copies": ("memorisation", 1),
+    "precision": ("unlike", -1),
+}
 
 
 @dataclass(frozen=True)
 class Alarm:
     """A measure on the wrong side of its limit."""
 
-    alarm: Literal["collapse", "memorisation"]
+    alarm: AlarmName
     measure: str
     value: float
     limit: float
 
 
-def find_alarms(measured: Mapping[str, Measured], coverage: float, duplicates: float, copies: float) -> list[Alarm]:
+def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> list[Alarm]:
     """What is wrong with a set of generated images.
 
-    Collapse below the limit of coverage or above that of duplicates, memorisation above that of copies.
+    Collapse below the limit of coverage or above that of duplicates, memorisation above that of copies, unlike the
+    real images below that of precision. What was not measured, or has no limit, sounds nothing. A set that is unlike
+    covers nothing, so that collapse sounds as well: unlike is then the cause.
+
+    Parameters
+    ----------
+    measured, limits : by name of the measure
     """
     found: list[Alarm] = []
-    kinds: list[tuple[Literal["collapse", "memorisation"], str, float, int]] = [
-        ("collapse", "coverage", coverage, -1),
-        ("collapse", "duplicates", duplicates, 1),
-        ("memorisation", "copies", copies, 1),
-    ]
-    for kind, name, limit, side in kinds:
+    for name, (kind, side) in ALARMS.items():
         value = measured[name].value if name in measured else None
-        if value is not None and (value - limit) * side > 0:
-            found.append(Alarm(kind, name, value, limit))
+        if value is not None and name in limits and (value - limits[name]) * side > 0:
+            found.append(Alarm(kind, name, value, limits[name]))
     return found

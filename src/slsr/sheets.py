@@ -1,4 +1,4 @@
-"""Contact sheets: images of one size under captions, pixel for pixel.
+"""Contact sheets, still and moving: images of one size under captions.
 
 Apart from figures.py, so that an edit of a diagram does not make the training of generators stale.
 """
@@ -17,6 +17,7 @@ from slsr.files import write_bytes
 from slsr.images.decoding import Pixels
 
 PANEL_IMAGE_WIDTH, CAPTION_HEIGHT, PANEL_BACKGROUND = 64, 26, "white"
+MILLISECONDS_A_FRAME, LAST_FRAME_LASTS, WEBP_QUALITY = 250, 8, 60
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,26 @@ def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
 
     Small images are enlarged by the whole factor that brings their width closest to 64 pixels.
     """
+    buffer = io.BytesIO()
+    _sheet(panels, columns).save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def animate_panels(path: Path, frames: Sequence[Sequence[Panel]], columns: int) -> None:
+    """Sheets of one size, one after the other, as an animated WebP that runs for ever and rests on the last one.
+
+    It is lossy, and a tenth of the size of a GIF or an animated PNG.
+    """
+    first, *others = (_sheet(panels, columns) for panels in frames)
+    durations = [MILLISECONDS_A_FRAME] * len(others) + [LAST_FRAME_LASTS * MILLISECONDS_A_FRAME]
+    buffer = io.BytesIO()
+    first.save(
+        buffer, "WEBP", save_all=True, append_images=others, duration=durations, loop=0, quality=WEBP_QUALITY, method=4
+    )
+    write_bytes(path, buffer.getvalue())
+
+
+def _sheet(panels: Sequence[Panel], columns: int) -> Image.Image:
     width = panels[0].pixels.shape[2]
     factor = max(1, round(PANEL_IMAGE_WIDTH / width))
     grids = [_grid(panel.pixels, columns).repeat(factor, axis=0).repeat(factor, axis=1) for panel in panels]
@@ -44,9 +65,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
         pen.text((4, top + CAPTION_HEIGHT // 2), panel.caption, fill="black", font=font, anchor="lm")
         sheet.paste(Image.fromarray(grid), (0, top + CAPTION_HEIGHT))
         top += CAPTION_HEIGHT + len(grid)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
+    return sheet
 
 
 def _grid(pixels: Pixels, columns: int) -> Pixels:

@@ -7,6 +7,7 @@ from slsr.errors import InputError
 from slsr.models.checkpoint import save_checkpoint
 from slsr.models.dcgan import (
     SAMPLING_BATCH,
+    ConditionalBatchNorm,
     Discriminator,
     Generator,
     GeneratorDescription,
@@ -183,3 +184,53 @@ def test_a_file_that_holds_no_generator_is_refused(tmp_path):
         load_generator(broken)
     with pytest.raises(InputError, match=r"missing\.safetensors: no such model"):
         load_generator(tmp_path / "missing.safetensors")
+
+
+def test_conditional_batch_norm_is_batch_norm_with_the_clusters_own_scale_and_shift():
+    norm, plain = ConditionalBatchNorm(3, 4), nn.BatchNorm2d(3, affine=False)
+    torch.manual_seed(1)
+    maps, clusters = torch.randn(6, 3, 2, 5) * 2 + 1, torch.tensor([0, 3, 3, 1, 0, 2])
+    found, normalised = norm(maps, clusters), plain(maps)
+    for row, cluster in enumerate(clusters.tolist()):
+        for channel in range(3):
+            scale, shift = norm.scale.weight[cluster, channel], norm.shift.weight[cluster, channel]
+            torch.testing.assert_close(found[row, channel], scale * normalised[row, channel] + shift)
+    torch.testing.assert_close(norm.running_var, plain.running_var)
+
+
+def test_projection_adds_the_product_of_the_summed_maps_with_the_clusters_vector():
+    discriminator = Discriminator(32, 48, 4, clusters=3).eval()
+    images = torch.rand(2, 3, 32, 48)
+    maps = discriminator.layers(images)
+    expected = torch.zeros(2)
+    for row, cluster in enumerate((2, 0)):
+        for channel in range(32):
+            expected[row] += maps[row, channel].sum() * discriminator.projection.weight[cluster, channel]
+    found = discriminator(images, torch.tensor([2, 0])) - discriminator.judge(maps).squeeze(1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_conditional_networks_want_clusters():
+    conditional = Generator(GeneratorDescription(32, 32, 5, 4, clusters=2))
+    with pytest.raises(ValueError, match="cluster of each image"):
+        conditional(torch.rand(2, 5))
+    with pytest.raises(ValueError, match="cluster of each image"):
+        Discriminator(32, 32, 4, clusters=2)(torch.rand(2, 3, 32, 32))
+
+
+def test_a_cluster_costs_a_conditional_generator_few_numbers():
+    sizes = [
+        sum(parameter.numel() for parameter in Generator(GeneratorDescription(32, 32, 5, 4, clusters)).parameters())
+        for clusters in (100, 101)
+    ]
+    assert sizes[1] - sizes[0] == 2 * 15 * 4
+
+
+def test_a_stored_conditional_generator_draws_the_same_images(tmp_path):
+    generator, noise = Generator(GeneratorDescription(32, 32, 5, 4, clusters=3)), draw_noise((1,), 6, 5)
+    initialise(generator, torch.Generator().manual_seed(1))
+    measure_batch_norm(generator, draw_noise((2,), 32, 5), 8, torch.arange(32) % 3)
+    save_generator(tmp_path / "a.safetensors", generator, {})
+    loaded = load_generator(tmp_path / "a.safetensors")
+    for cluster in range(3):
+        assert np.array_equal(draw_images(loaded, noise, cluster), draw_images(generator, noise, cluster))

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 from functools import cache
@@ -6,77 +7,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
+from clustered_project import MEMBERS, make_params, write_identities
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from threadpoolctl import threadpool_limits
-from tiny import DEFAULTS, coloured, encode, make_image
 
 from slsr.errors import InputError
-from slsr.files import write_json, write_npy
+from slsr.files import write_npy
 from slsr.labels import slsr
-from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
-from slsr.params import Params
-from slsr.records import TRAINING, table_writer
+from slsr.records import table_writer
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
 from slsr.stages.generate import allocate
 from slsr.stages.paths import (
     ASSIGNMENTS,
-    CLUSTER_IDENTITIES,
-    ENCODER_MODEL,
     GAN,
     GENERATED,
     TRAIN_FEATURES,
-    TRAIN_TABLE,
 )
-
-LABELS = np.arange(6).repeat(7)
-# Identity 2 straddles both clusters.
-CLUSTERS = np.array([0] * 18 + [1] * 24, np.int32)
-MEMBERS = [[0, 1, 2], [2, 3, 4, 5]]
-
-
-def make_params(**differences) -> Params:
-    values = {name: dict(block) for name, block in DEFAULTS.items()}
-    values["gan"] |= {"height": 32, "width": 32, "latent": 8, "channels": 4, "batch_size": 8, "epochs": 2}
-    values["generate"] |= {"images": 31}
-    for block, changes in differences.items():
-        values[block] |= changes
-    return Params.model_validate(values)
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone) -> Path:
-    """A folder as the stages before leave it: 42 images of 6 people in two clusters, features, an encoder."""
-    monkeypatch.chdir(tmp_path)
-    names = [f"{row:02d}.png" for row in range(len(LABELS))]
-    with table_writer(TRAIN_TABLE, TRAINING) as table:
-        for name, label, pixels in zip(names, LABELS, coloured(LABELS.tolist()).pixels.numpy(), strict=True):
-            table.append({"image": encode(pixels), "name": name, "identity": label + 10, "camera": 1, "label": label})
-    with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
-        for name, label, cluster in zip(names, LABELS, CLUSTERS, strict=True):
-            table.append({"name": name, "identity": label + 10, "label": label, "cluster": cluster})
-    write_identities(MEMBERS)
-    write_npy(TRAIN_FEATURES, np.random.default_rng(1).normal(0, 1, (42, 16)).astype(np.float32) + CLUSTERS[:, None])
-    torch.manual_seed(1)
-    save_encoder(ENCODER_MODEL, Encoder(EncoderDescription("resnet18", "plain", 6, make_image())))
-    with threadpool_limits(1):
-        yield tmp_path
-
-
-def write_identities(members: list[list[int]]) -> None:
-    clusters = [
-        {
-            "cluster": cluster,
-            "images": int((cluster == CLUSTERS).sum()),
-            "labels": labels,
-            "counts": [int(((label == LABELS) & (cluster == CLUSTERS)).sum()) for label in labels],
-        }
-        for cluster, labels in enumerate(members)
-    ]
-    write_json(CLUSTER_IDENTITIES, {"classes": 6, "clusters": clusters})
 
 
 @cache
@@ -105,8 +53,8 @@ def test_images_from_every_cluster_with_its_sparse_label(project):
         (1, 24, 15),
     ]
     assert set(quality["overall"]["handcrafted"]) - set(quality["overall"]["encoder"]) == {"precision", "density"}
-    assert {alarm["alarm"] for alarm in quality["alarms"]} == {"collapse"}
-    assert quality["limits"] == {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05}
+    assert "collapse" in {alarm["alarm"] for alarm in quality["alarms"]}
+    assert quality["limits"] == {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5}
 
 
 def test_outputs_of_training_and_the_same_bytes_again(project):
@@ -121,10 +69,12 @@ def test_outputs_of_training_and_the_same_bytes_again(project):
     lines = [json.loads(line) for line in (GAN / "statistics.jsonl").read_text().splitlines()]
     assert [(line["cluster"], line["number"]) for line in lines] == [(None, 1), (0, 1), (0, 2), (1, 1), (1, 2)]
     assert [line["images"] for line in lines] == [48, 24, 48, 24, 48]
-    tables = sorted(path.relative_to(GAN / "curves/plots/metrics").parts for path in GAN.rglob("*.tsv"))
-    assert len(tables) == 3 * 4
-    assert tables[0] == ("all_clusters", "discriminator_loss.tsv")
-    assert (GAN / "curves/plots/metrics/cluster_1/real.tsv").read_text().splitlines()[0] == "step\treal"
+    losses = [[line["generator_loss"] for line in lines if line["cluster"] == cluster] for cluster in (0, 1)]
+    rows = list(csv.DictReader((GAN / "curves.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row, pair in zip(rows, zip(*losses, strict=True), strict=True):
+        found = [float(row[f"generator_loss_{over}"]) for over in ("lowest", "median", "highest")]
+        np.testing.assert_allclose(found, [min(pair), np.mean(pair), max(pair)], atol=1e-6)
     for picture in (GAN / "preview_0.png", GAN / "preview_1.png", GENERATED / "sheet.png"):
         assert Image.open(picture).size[0] == 16 * 64
 

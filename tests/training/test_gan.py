@@ -1,5 +1,7 @@
 import copy
-import itertools
+import os
+import signal
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,20 +11,25 @@ from hypothesis import strategies as st
 from tiny import DEFAULTS
 from torch import nn
 
-from slsr.errors import InputError
+from slsr.errors import CheckFailed, InputError, Interrupted
+from slsr.models.dcgan import draw_images, draw_noise
 from slsr.params import Gan
+from slsr.training import diffaugment, gan
 from slsr.training.diffaugment import diff_augment
 from slsr.training.gan import (
-    derive_seed,
+    FRAMES,
+    balanced_batch,
     discriminator_loss,
     epoch_plan,
+    frame_epochs,
     generator_loss,
     gradient_penalty,
     prepare_adversaries,
-    shuffled_batches,
+    shuffled_batch,
     train_gan,
     train_step,
 )
+from slsr.training.resume import STATE, Keeper, derived_seed, kept
 
 CPU = torch.device("cpu")
 
@@ -30,6 +37,14 @@ CPU = torch.device("cpu")
 def tiny(**changes) -> Gan:
     small = {"height": 32, "width": 32, "latent": 8, "channels": 4, "batch_size": 8, "epochs": 2}
     return Gan(**(DEFAULTS["gan"] | small | changes))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def striped(count: int, seed: int = 0) -> np.ndarray:
@@ -46,18 +61,33 @@ def parameters(network: nn.Module) -> torch.Tensor:
 @given(count=st.integers(1, 40), size=st.integers(1, 25), batches=st.integers(1, 12))
 @settings(max_examples=30)
 def test_batches_are_full_and_every_image_is_seen_equally_often(count, size, batches):
-    drawn = list(itertools.islice(shuffled_batches(count, size, (3,)), batches))
+    drawn = [shuffled_batch(count, size, (3,), step) for step in range(batches)]
     assert all(len(batch) == size for batch in drawn)
     seen = np.bincount(np.concatenate(drawn), minlength=count)
     assert seen.max() - seen.min() <= 1
 
 
 def test_batches_are_shuffled_anew_in_every_pass():
-    stream = shuffled_batches(50, 50, (1,))
-    first, second = next(stream), next(stream)
+    first, second = (shuffled_batch(50, 50, (1,), step) for step in range(2))
     assert sorted(first) == sorted(second) == list(range(50))
     assert not np.array_equal(first, second)
-    assert np.array_equal(first, next(shuffled_batches(50, 50, (1,))))
+    assert np.array_equal(first, shuffled_batch(50, 50, (1,), 0))
+    assert not np.array_equal(first, shuffled_batch(50, 50, (2,), 0))
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30), size=st.integers(1, 20), steps=st.integers(1, 12))
+@settings(max_examples=30)
+def test_clusters_and_the_images_of_each_are_seen_equally_often(sizes, size, steps):
+    clusters = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    members = [np.flatnonzero(clusters == cluster) for cluster in range(len(sizes))]
+    drawn = [balanced_batch(members, size, (3,), step) for step in range(steps)]
+    rows, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    assert np.array_equal(clusters[rows], labels)
+    visits = np.bincount(labels, minlength=len(sizes))
+    assert visits.max() - visits.min() <= 1
+    for own in members:
+        seen = np.bincount(rows, minlength=len(clusters))[own]
+        assert seen.max() - seen.min() <= 1
 
 
 def test_small_sets_get_more_epochs_to_reach_the_minimum_of_steps():
@@ -67,9 +97,21 @@ def test_small_sets_get_more_epochs_to_reach_the_minimum_of_steps():
     assert epoch_plan(3, tiny(batch_size=64, epochs=5)) == (5, 1)
 
 
+def test_frames_are_few_and_include_the_last_epoch():
+    assert frame_epochs(1) == [1]
+    assert frame_epochs(5) == [1, 2, 3, 4, 5]
+    many = frame_epochs(1000)
+    assert (many[0], many[-1], len(many)) == (1, 1000, FRAMES)
+
+
 def test_seeds_of_different_streams_are_different():
-    found = {derive_seed((1, 0, cluster, stream)) for cluster in range(300) for stream in range(6)}
-    assert len(found) == 1800
+    found = {
+        derived_seed(1, 0, cluster, attempt, stream)
+        for cluster in range(300)
+        for attempt in range(2)
+        for stream in range(6)
+    }
+    assert len(found) == 3600
 
 
 def test_cross_entropy_is_that_of_torch():
@@ -101,8 +143,43 @@ def test_same_seed_same_generator_and_another_seed_another():
     first, again, other = (train_gan(images, tiny(), seed, CPU, "t") for seed in [(1, 0), (1, 0), (1, 1)])
     assert torch.equal(parameters(first.generator), parameters(again.generator))
     assert first.epochs == again.epochs
-    assert np.array_equal(first.preview, again.preview)
+    for one, other_one in zip(first.frames, again.frames, strict=True):
+        assert one.epoch == other_one.epoch
+        assert np.array_equal(one.pixels, other_one.pixels)
     assert not torch.equal(parameters(first.generator), parameters(other.generator))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema": 0.9},
+        {"loss": "hinge", "spectral_norm": True, "discriminator_batch_norm": "none"},
+        {"r1": 0.1, "discriminator_batch_norm": "none", "discriminator_activation": "relu"},
+        {"augmentation": ["translation", "cutout"]},
+        {"generator_steps": 3},
+        {"discriminator_batch_norm": "all", "epochs": 72},
+        {"precision": "bf16"},
+        {"height": 64},
+    ],
+)
+def test_every_option_learns_where_it_is_bright(changes):
+    """The upper half of generated images becomes brighter than the lower, as it is in the real ones.
+
+    An adversarial training swings, so that one moment of it says little: it is enough that some epoch of the second
+    half draws the real images' order, most of their contrast of 180 with it.
+    """
+    choice = tiny(**{"epochs": 24, "learning_rate": 0.002} | changes)
+    half = choice.height // 2
+    trained = train_gan(striped(24).repeat(half // 16, axis=1), choice, (1,), CPU, "t")
+    contrasts = [float(frame.pixels[0, :, :half].mean() - frame.pixels[0, :, half:].mean()) for frame in trained.frames]
+    assert max(contrasts[12:]) > 60, contrasts
+    assert abs(contrasts[0]) < 60
+    assert [epoch.number for epoch in trained.epochs] == list(range(1, choice.epochs + 1))
+    assert [epoch.images for epoch in trained.epochs] == list(range(24, 24 * choice.epochs + 1, 24))
+    assert all(0 <= value <= 1 for epoch in trained.epochs for value in (epoch.real, epoch.fake))
+    drawn = draw_images(trained.generator, draw_noise((2,), 5, 8))
+    assert drawn.shape == (5, choice.height, 32, 3)
 
 
 def test_options_change_the_result():
@@ -133,13 +210,112 @@ def test_no_image_is_an_error():
         train_gan(striped(0), tiny(), (1,), CPU, "cluster 4")
 
 
+@pytest.mark.parametrize(("poisoned", "epoch", "step"), [(0, 1, 1), (29, 1, 30), (44, 2, 5)])
+def test_divergence_stops_and_names_epoch_and_step(monkeypatch, poisoned, epoch, step):
+    """A loss is made none in one step, since Adam's own scaling can keep an absurd learning rate finite."""
+    calls = Counter()
+
+    def loss(*arguments):
+        calls["steps"] += 1
+        return discriminator_loss(*arguments) * (float("nan") if calls["steps"] == poisoned + 1 else 1)
+
+    monkeypatch.setattr(gan, "discriminator_loss", loss)
+    with pytest.raises(CheckFailed, match=rf"cluster 3, epoch {epoch}, step {step}: .*diverged.*gan\.learning_rate"):
+        train_gan(striped(160), tiny(batch_size=4, epochs=3), (1,), CPU, "cluster 3")
+    assert calls["steps"] <= poisoned + gan.STEPS_BETWEEN_CHECKS
+
+
+def test_a_diverged_training_leaves_no_state_to_go_on_from(monkeypatch, tmp_path):
+    monkeypatch.setattr(gan, "discriminator_loss", lambda *arguments: discriminator_loss(*arguments) * float("nan"))
+    with pytest.raises(CheckFailed):
+        train_gan(striped(16), tiny(), (1,), CPU, "t", keeper=Keeper(tmp_path / "t", 0.0))
+    assert not (tmp_path / "t" / STATE).exists()
+
+
+INTERRUPTED = [
+    {},
+    {"ema": 0.9, "generator_steps": 2, "augmentation": ["colour", "translation", "cutout"]},
+    {"spectral_norm": True, "loss": "hinge", "r1": 0.5, "discriminator_batch_norm": "none"},
+]
+
+
+@pytest.mark.parametrize("changes", INTERRUPTED)
+@pytest.mark.parametrize("clusters", [None, np.arange(20, dtype=np.int32) % 3])
+def test_a_training_interrupted_at_every_step_ends_as_one_that_was_not(tmp_path, changes, clusters):
+    choice = tiny(epochs=3, **changes)
+
+    def train(keeper=None):
+        return train_gan(striped(20), choice, (1, 0), CPU, "t", clusters=clusters, keeper=keeper, keep_networks=True)
+
+    whole = train()
+    ended = None
+    for _ in range(12):
+        keeper = Keeper(tmp_path / "t", 1e9)
+        keeper.stop_requested = True
+        try:
+            ended = train(keeper)
+        except Interrupted as error:
+            assert "the same command goes on" in str(error)
+    again = train(Keeper(tmp_path / "t", 1e9))
+    assert ended is not None
+    for found in (ended, again):
+        assert found.epochs == whole.epochs
+        for network, expected in (
+            (found.generator, whole.generator),
+            (found.networks.generator, whole.networks.generator),
+            (found.networks.discriminator, whole.networks.discriminator),
+        ):
+            for name, tensor in expected.state_dict().items():
+                assert torch.equal(network.state_dict()[name], tensor), name
+        assert [frame.epoch for frame in found.frames] == [1, 2, 3]
+        for frame, other in zip(found.frames, whole.frames, strict=True):
+            assert np.array_equal(frame.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, number):
+    choice = tiny(epochs=3)
+    expected = parameters(train_gan(striped(20), choice, (1,), CPU, "t").generator)
+    steps = Counter()
+
+    def step(*arguments):
+        steps["seen"] += 1
+        if steps["seen"] == 5:
+            os.kill(os.getpid(), number)
+        return train_step(*arguments)
+
+    monkeypatch.setattr(gan, "train_step", step)
+    message = r"interrupted after step 5; the same command goes on from"
+    with pytest.raises(Interrupted, match=message), kept(tmp_path / "key", 1e9) as keeper:
+        train_gan(striped(20), choice, (1,), CPU, "t", keeper=keeper)
+    assert steps["seen"] == 5
+    with kept(tmp_path / "key", 1e9) as keeper:
+        found = train_gan(striped(20), choice, (1,), CPU, "t", keeper=keeper)
+    assert steps["seen"] == 9, "three epochs of three steps"
+    assert torch.equal(parameters(found.generator), expected)
+
+
+def test_a_conditional_generator_tells_clusters_apart():
+    """Cluster 0 is bright above, cluster 1 below; one network draws both."""
+    pixels = np.concatenate([striped(16), striped(16)[:, ::-1]])
+    clusters = np.repeat(np.arange(2, dtype=np.int32), 16)
+    choice = tiny(epochs=60, learning_rate=0.002)
+    trained = train_gan(pixels, choice, (1,), CPU, "conditional", clusters=clusters)
+    assert trained.generator.description.clusters == 2
+    contrasts = np.array([frame.pixels[:, :, :16].mean(axis=(1, 2, 3, 4)) for frame in trained.frames]) - np.array(
+        [frame.pixels[:, :, 16:].mean(axis=(1, 2, 3, 4)) for frame in trained.frames]
+    )
+    apart = contrasts[:, 0] - contrasts[:, 1]
+    assert apart[-8:].max() > 80, apart
+
+
 def test_generator_steps_leave_the_discriminator_alone():
     real = torch.rand(8, 3, 32, 32) * 2 - 1
     judges = []
     for steps in (1, 3):
         choice = tiny(generator_steps=steps)
         adversaries = prepare_adversaries(choice, (1,), CPU)
-        train_step(adversaries, real.clone(), choice)
+        train_step(adversaries, real.clone(), choice, 0)
         judges.append(parameters(adversaries.networks.discriminator))
         assert all(parameter.requires_grad for parameter in adversaries.networks.discriminator.parameters())
     assert torch.equal(*judges)
@@ -151,17 +327,17 @@ def test_averaged_generator_is_the_running_mean_of_a_loop():
     expected = parameters(adversaries.averaged).clone()
     real = torch.rand(8, 3, 32, 32) * 2 - 1
     for update in range(1, 13):
-        train_step(adversaries, real.clone(), choice)
+        train_step(adversaries, real.clone(), choice, update - 1)
         decay = min(0.5, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * parameters(adversaries.networks.generator)
     torch.testing.assert_close(parameters(adversaries.averaged), expected)
 
 
 def test_a_training_starts_from_given_networks_and_leaves_them():
-    parent = train_gan(striped(16), tiny(), (1, 1), CPU, "parent").networks
+    parent = train_gan(striped(16), tiny(), (1, 1), CPU, "parent", keep_networks=True).networks
     before = copy.deepcopy(parent)
     slow = tiny(learning_rate=1e-12, epochs=1)
-    child = train_gan(striped(16, seed=3), slow, (1, 0), CPU, "child", start=parent)
+    child = train_gan(striped(16, seed=3), slow, (1, 0), CPU, "child", start=parent, keep_networks=True)
     torch.testing.assert_close(parameters(child.networks.generator), parameters(before.generator))
     torch.testing.assert_close(parameters(child.networks.discriminator), parameters(before.discriminator))
     train_gan(striped(16, seed=3), tiny(), (1, 0), CPU, "child", start=parent)
@@ -216,3 +392,28 @@ def test_colour_keeps_where_things_are():
     torch.testing.assert_close(changed[:, 0], changed[:, 2])
     assert (changed.flatten(2).diff(dim=2) > 0).all()
     assert len({round(image.mean().item(), 4) for image in changed}) == 5
+
+
+@pytest.mark.parametrize("names", [["translation"], ["cutout"], ["translation", "cutout"]])
+def test_gradients_reach_exactly_what_is_still_seen(names):
+    """A pixel that was moved out or cut out gets no gradient, the others that of where they went.
+
+    (Colour couples all pixels of an image through its mean: there nothing is exactly without gradient.)
+    """
+    images = (torch.rand(6, 3, 16, 16) + 0.5).requires_grad_()
+    augmented = diff_augment(images, names, torch.Generator().manual_seed(1))
+    augmented.square().sum().backward()
+    for image, result, gradient in zip(images.detach(), augmented.detach(), images.grad, strict=True):
+        kept_values = result[result != 0]
+        assert torch.equal(gradient[gradient != 0].sort().values, (2 * kept_values).sort().values)
+        assert torch.equal(gradient[gradient != 0], 2 * image[gradient != 0])
+        assert (gradient == 0).any() or not (result == 0).any()
+
+
+def test_gradients_of_colour_are_those_of_differences():
+    images = torch.rand(2, 3, 3, 3, dtype=torch.float64).mul(2).sub(1).requires_grad_()
+    draws = torch.rand(3, 2, 1, 1, 1, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda given: diffaugment._change_colour(given, *draws), (images,))
+    single = images.detach().float().requires_grad_()
+    diff_augment(single, ["colour"], torch.Generator().manual_seed(1)).square().sum().backward()
+    assert (single.grad.flatten(1).abs().sum(dim=1) > 0).all()

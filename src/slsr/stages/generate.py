@@ -17,9 +17,9 @@ from slsr.errors import InputError
 from slsr.files import read_json, read_npy, replaced_folder, write_json
 from slsr.images.decoding import decode_resized, encode_jpeg
 from slsr.labels import Sparse, slsr
-from slsr.models.dcgan import draw_noise, iterate_images, load_generator
+from slsr.models.dcgan import Generator, draw_noise, iterate_images, load_generator
 from slsr.models.encoder import load_encoder
-from slsr.params import Alarms, Generate, Params
+from slsr.params import Alarms, GanKind, Generate, Params
 from slsr.quality import Features, Measured, assess, cluster_consistency, find_alarms, handcrafted
 from slsr.records import GENERATED as SCHEMA
 from slsr.records import table_writer
@@ -47,7 +47,8 @@ def run(params: Params) -> None:
     device = prepare_device("fp32", deterministic=True)
     real = load_clustered(params.gan.height, params.gan.width)
     with replaced_folder(GENERATED) as folder:
-        encoded = _write_images(folder / "images.parquet", clusters, counts, params.generate, device)
+        kind, choice = params.gan.kind, params.generate
+        encoded = _write_images(folder / "images.parquet", clusters, counts, choice, kind, device)
         _draw_sheet(folder / "sheet.png", encoded, real)
         quality = _measure(encoded, real, params.generate, device)
         write_json(folder / "quality.json", quality)
@@ -73,10 +74,21 @@ def allocate(total: int, sizes: Sequence[int], allocation: Literal["equal", "pro
 
 
 def _write_images(
-    path: Path, clusters: Sequence[Mapping[str, Any]], counts: Sequence[int], choice: Generate, device: torch.device
+    path: Path,
+    clusters: Sequence[Mapping[str, Any]],
+    counts: Sequence[int],
+    choice: Generate,
+    kind: GanKind,
+    device: torch.device,
 ) -> list[list[bytes]]:
     """Draw, encode, label and store; return the encoded images of each cluster."""
     encoded: list[list[bytes]] = []
+    conditional = load_generator(GAN / "conditional.safetensors").to(device) if kind == "conditional" else None
+    if conditional is not None and conditional.description.clusters != len(clusters):
+        raise InputError(
+            f"{GAN / 'conditional.safetensors'}: knows {conditional.description.clusters} clusters, but "
+            f"{CLUSTER_IDENTITIES} has {len(clusters)}; run `dvc repro`"
+        )
     with (
         table_writer(path, SCHEMA) as table,
         tqdm(total=sum(counts), desc="generate", unit="image", leave=False, disable=None) as bar,
@@ -85,7 +97,7 @@ def _write_images(
             number = int(cluster["cluster"])
             label = _sparse_label(cluster)
             encoded.append([])
-            for image in _images_of(number, count, choice, device):
+            for image in _images_of(number, count, choice, conditional, device):
                 name = f"g{number}_{len(encoded[-1]):05d}.jpg"
                 table.append(
                     {
@@ -101,11 +113,16 @@ def _write_images(
     return encoded
 
 
-def _images_of(cluster: int, count: int, choice: Generate, device: torch.device) -> Iterator[bytes]:
-    """JPEG images of one cluster's generator; image i is the same however many are asked for."""
-    generator = load_generator(GAN / f"cluster_{cluster}.safetensors").to(device)
+def _images_of(
+    cluster: int, count: int, choice: Generate, conditional: Generator | None, device: torch.device
+) -> Iterator[bytes]:
+    """JPEG images of one cluster, from its own generator or the conditional one.
+
+    Image i is the same however many are asked for.
+    """
+    generator = conditional or load_generator(GAN / f"cluster_{cluster}.safetensors").to(device)
     noise = draw_noise((choice.seed, cluster), count, generator.description.latent)
-    for batch in iterate_images(generator, noise):
+    for batch in iterate_images(generator, noise, cluster if conditional is not None else None):
         for pixels in batch:
             yield encode_jpeg(pixels, choice.jpeg_quality)
 
@@ -171,9 +188,11 @@ def _measure_set(
         real = space.real if cluster is None else space.real[clusters == cluster]
         generated = np.concatenate(space.generated) if cluster is None else space.generated[cluster]
         found |= {"real": len(real), "generated": len(generated)}
-        found[space.name] = {
-            name: _rounded(measured) for name, measured in assess(real, generated, space.measures, choice.seed).items()
-        }
+        frechet = ["frechet"] if cluster is None and space.name == "encoder" else []
+        measured = assess(real, generated, [*space.measures, *frechet], choice.seed)
+        if frechet:
+            measured["frechet_of_encoder_features"] = measured.pop("frechet")
+        found[space.name] = {name: _rounded(each) for name, each in measured.items()}
     return found
 
 
@@ -202,7 +221,7 @@ def _alarms(measures: Mapping[str, Any], spaces: Sequence[Space], limits: Alarms
         {"cluster": measures["cluster"], "space": space.name} | asdict(alarm)
         for space in spaces
         for alarm in find_alarms(
-            {name: Measured(**value) for name, value in measures[space.name].items()}, **limits.model_dump()
+            {name: Measured(**value) for name, value in measures[space.name].items()}, limits.model_dump()
         )
     ]
 

@@ -4,7 +4,7 @@
 
 Drawn features of Market-1501's training set at ResNet-50's width: non-negative, 751 people in four groups. Each way
 finds k-means with all restarts for every k, in the full dimension and on the first two principal components, with
-silhouettes. The two take turns; the ratio is the median over the turns, and so says little of other users of the machine.
+silhouettes. The two take turns; ratios are medians over the turns, so that other users of the machine matter little.
 
 ours           slsr.clustering: sweep_clusters, project
 scikit-learn   KMeans(k, n_init=restarts), silhouette_score and PCA(2), as a notebook would call them

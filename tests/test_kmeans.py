@@ -1,5 +1,7 @@
 """K-means against Lloyd's algorithm written as a loop, and against scikit-learn's results."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -68,7 +70,7 @@ def test_the_best_restart_is_taken_and_restarts_do_not_disturb_each_other():
     features = grouped(200, 5, 8, spread=1.0)
     settings = SETTINGS | {"initialization": "random"}
     inertia = [k_means(features, 8, **settings | {"restarts": n}).inertia for n in range(1, 9)]
-    assert all(more <= fewer * (1 + 1e-6) for fewer, more in zip(inertia, inertia[1:], strict=False))
+    assert all(more <= fewer * (1 + 1e-6) for fewer, more in pairwise(inertia))
     assert inertia[-1] < inertia[0]
 
 

@@ -124,7 +124,7 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
 def augment_by_slices(
     pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
 ) -> Tensor:
-    """One image after the other, float32 [B, h, w, 3]: copies of whole rows, ten times cheaper on a CPU than gathers."""
+    """One image after the other, float32 [B, h, w, 3]: copies of whole rows, on a CPU far cheaper than gathers."""
     height, width = crop_size
     cuts = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     corners = zip(images.tolist(), draw.top.tolist(), draw.left.tolist(), draw.flip.tolist(), strict=True)

@@ -1,23 +1,26 @@
 """Training input in images per second: resident images augmented a batch at a time, against a DataLoader.
 
-    python benchmarks/input.py [seconds per measurement]
+    python benchmarks/input.py [--seconds 5] [--repeats 5] [--images 4096]
 
 The images are drawn JPEGs of Market-1501's size (128x64), resized to 288x144, cropped to 256x128, mirrored, erased
-with p = 0.5 and normalised: the published input. All ways start with the encoded images in memory.
+with p = 0.5 and normalised: the published input. All ways start with the encoded images in memory. They take turns, so
+that the ratios say little of other users of the machine; processor time includes the workers'.
 
-resident, cpu / gpu    decoded and resized once to uint8; each batch one indexing operation (slsr.images.augmentation);
-                       the one-off decoding is shown apart
-loader, decoding       torchvision transforms in a DataLoader that decodes each image in each epoch, as re-ID code does
-loader, resident       the same transforms on images decoded and resized once
-
-Where others use the machine, compare by processor time; it leaves out worker processes, which have a dash.
+resident, cpu / gpu     decoded and resized once to uint8, each batch cut out of it (slsr.images.augmentation: on a CPU
+                        image by image, on a GPU all at once); the one-off decoding is shown apart
+resident, cpu, gathers  the GPU's way on the CPU
+loader, decoding        torchvision transforms in a DataLoader that decodes each image in each epoch, as re-ID code does
+loader, resident        the same transforms on images decoded and resized once
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
 import io
 import os
-import sys
+import resource
+import statistics
 import time
 from collections.abc import Callable, Iterator
 
@@ -29,10 +32,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode, functional
 
-from slsr.images.augmentation import NORMALIZATION, augment, draw_augmentation
+from slsr.images.augmentation import NORMALIZATION, augment, augment_by_gathers, draw_augmentation
 from slsr.images.decoding import decode_resized
 
-COUNT = 4096
 RESIZED = (288, 144)
 CROP = (256, 128)
 ERASING = 0.5
@@ -69,7 +71,7 @@ class Images(Dataset):
         )
 
     def __len__(self) -> int:
-        return COUNT
+        return len(self.encoded if self.encoded is not None else self.pixels)
 
     def __getitem__(self, index: int) -> Tensor:
         if self.pixels is not None:
@@ -93,26 +95,39 @@ def loader_batches(images: Images, workers: int, device: torch.device) -> Iterat
             yield batch.to(device, non_blocking=True)
 
 
-def resident_batches(pixels: Tensor, device: torch.device) -> Iterator[Tensor]:
+def resident_batches(pixels: Tensor, device: torch.device, cut: Callable[..., Tensor]) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     pixels = pixels.to(device)
     while True:
-        for images in torch.randperm(COUNT, generator=generator).split(BATCH):
+        for images in torch.randperm(len(pixels), generator=generator).split(BATCH):
             draw = draw_augmentation(len(images), RESIZED, CROP, generator, random_erasing=ERASING)
-            yield augment(pixels, images.to(device), draw.to(device), CROP, "imagenet")
+            yield cut(pixels, images.to(device), draw.to(device), CROP, "imagenet")
 
 
-def measure(batches: Iterator[Tensor], seconds: float, device: torch.device) -> tuple[float, float]:
-    """Images per second, and per second of this process's processor time, after a start that is not counted."""
-    for _ in range(8):
-        next(batches)
+def measure(make: Callable[[], Iterator[Tensor]], seconds: float, device: torch.device) -> tuple[float, float]:
+    """Images per second by the clock, after a start that is not counted, and per second of processor time.
+
+    Processor time is that of this process and of the workers it had, from their start to their end.
+    """
+    before = processor_seconds()
+    batches = make()
+    started = sum(len(next(batches)) for _ in range(8))
     wait(device)
-    start, processor = time.perf_counter(), time.process_time()
+    start = time.perf_counter()
     count = 0
     while time.perf_counter() - start < seconds:
         count += len(next(batches))
     wait(device)
-    return count / (time.perf_counter() - start), count / (time.process_time() - processor)
+    wall = count / (time.perf_counter() - start)
+    batches.close()
+    gc.collect()
+    return wall, (started + count) / (processor_seconds() - before)
+
+
+def processor_seconds() -> float:
+    """Of this process and of those of its children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def wait(device: torch.device) -> None:
@@ -120,35 +135,61 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def main(seconds: float) -> None:
-    cores = len(os.sched_getaffinity(0))
+def time_decoding(encoded: list[bytes]) -> tuple[Tensor, float, float]:
+    """Decode and resize all, once: pixels, and images per second by the clock and of processor time."""
+    start, before = time.perf_counter(), processor_seconds()
+    pixels = torch.from_numpy(decode_resized(encoded, *RESIZED))
+    return pixels, len(encoded) / (time.perf_counter() - start), len(encoded) / (processor_seconds() - before)
+
+
+def list_ways(encoded: list[bytes], pixels: Tensor, cores: int) -> dict[str, tuple[Callable, torch.device]]:
     cpu = torch.device("cpu")
     gpu = torch.device("cuda") if torch.cuda.is_available() else None
-    encoded = draw_jpegs(COUNT)
-    start, processor = time.perf_counter(), time.process_time()
-    pixels = torch.from_numpy(decode_resized(encoded, *RESIZED))
-    decoding = COUNT / (time.perf_counter() - start), COUNT / (time.process_time() - processor)
-    print(f"{cores} cores, {torch.cuda.get_device_name() if gpu else 'no GPU'}, load {os.getloadavg()[0]:.1f} before")
-    print(f"batch {BATCH}, {len(encoded[0]):,} bytes an image, {seconds:.0f} s a measurement")
-    print(f"  {'images per second of':32}{'wall':>10}{'processor':>11}")
-    ways: dict[str, Callable[[], tuple[Iterator[Tensor], torch.device]]] = {
-        "resident, cpu": lambda: (resident_batches(pixels, cpu), cpu)
+    ways: dict[str, tuple[Callable, torch.device]] = {
+        "resident, cpu": (lambda: resident_batches(pixels, cpu, augment), cpu),
+        "resident, cpu, gathers": (lambda: resident_batches(pixels, cpu, augment_by_gathers), cpu),
     }
     if gpu is not None:
-        ways["resident, gpu"] = lambda: (resident_batches(pixels, gpu), gpu)
-    for workers in sorted({0, cores}):
-        for name, images in (("decoding", Images(encoded, None)), ("resident", Images(None, pixels))):
-            ways[f"loader, {name}, {workers} workers"] = lambda images=images, workers=workers: (
-                loader_batches(images, workers, gpu or cpu),
+        ways["resident, gpu"] = (lambda: resident_batches(pixels, gpu, augment), gpu)
+    for kind, images in (("decoding", Images(encoded, None)), ("resident", Images(None, pixels))):
+        for workers in sorted({0, cores}):
+            ways[f"loader, {kind}, {workers} workers"] = (
+                lambda images=images, workers=workers: loader_batches(images, workers, gpu or cpu),
                 gpu or cpu,
             )
-    print(f"  {'decoding once':32}{decoding[0]:>10,.0f}{decoding[1]:>11,.0f}")
-    for name, make in ways.items():
-        batches, device = make()
-        wall, processor = measure(batches, seconds, device)
-        shown = f"{processor:>11,.0f}" if "workers" not in name or " 0 workers" in name else f"{'-':>11}"
-        print(f"  {name:32}{wall:>10,.0f}{shown}", flush=True)
+    return ways
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=4096)
+    chosen = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    encoded = draw_jpegs(chosen.images)
+    pixels, *decoding = time_decoding(encoded)
+    ways = list_ways(encoded, pixels, cores)
+    reference = f"loader, decoding, {cores} workers"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(
+        f"{cores} cores, {gpu}, load {os.getloadavg()[0]:.1f} before; batch {BATCH}, {len(encoded[0]):,} bytes an image"
+    )
+    print(f"medians of {chosen.repeats} turns of {chosen.seconds:g} s; ratios to '{reference}', turn by turn\n")
+    turns = [
+        {name: measure(make, chosen.seconds, device) for name, (make, device) in ways.items()}
+        for _ in range(chosen.repeats)
+    ]
+    print(f"  {'images per second':32}{'by the clock':>14}{'ratio':>8}{'processor':>14}{'ratio':>8}")
+    print(f"  {'(decoding once)':32}{decoding[0]:>14,.0f}{'':8}{decoding[1]:>14,.0f}")
+    for name in ways:
+        line = f"  {name:32}"
+        for part in (0, 1):
+            rate = statistics.median(turn[name][part] for turn in turns)
+            ratio = statistics.median(turn[name][part] / turn[reference][part] for turn in turns)
+            line += f"{rate:>14,.0f}{ratio:>8.2f}"
+        print(line)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0)
+    main()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import silhouette_samples
 
+from slsr import clustering
 from slsr.clustering import (
     choose_k,
     cluster_features,
@@ -14,6 +15,7 @@ from slsr.clustering import (
     make_up,
     number_by_size,
     project,
+    sweep_clusters,
 )
 from slsr.errors import InputError
 
@@ -112,6 +114,40 @@ def test_fewer_iterations_stop_earlier():
     assert hasty.inertia > patient.inertia
 
 
+def test_a_sweep_finds_for_each_k_what_it_finds_alone():
+    features, _ = planted(seed=3)
+    together = sweep_clusters(features, [5, 2, 1, 60], seed=4, restarts=3)
+    assert list(together) == [5, 2, 1, 60]
+    for k, found in together.items():
+        alone = cluster_features(features, k, seed=4, restarts=3)
+        np.testing.assert_array_equal(found.assignments, alone.assignments)
+        np.testing.assert_array_equal(found.centroids, alone.centroids)
+        assert found.inertia == alone.inertia
+        assert found.silhouette == (None if alone.silhouette is None else pytest.approx(alone.silhouette, abs=1e-7))
+    assert together[1].silhouette is None
+    assert together[60].silhouette is None
+
+
+def test_many_images_are_clustered_in_mini_batches_and_a_sample_gives_the_silhouette(monkeypatch):
+    generator = np.random.default_rng(2)
+    features = np.concatenate([generator.normal(centre, 1, (1500, 6)) for centre in (0, 6, 14)]).astype(np.float32)
+    calls = []
+    for name in ("k_means", "mini_batch_k_means"):
+        original = getattr(clustering, name)
+        monkeypatch.setattr(
+            clustering, name, lambda *a, name=name, original=original, **b: calls.append(name) or original(*a, **b)
+        )
+    few = sweep_clusters(features, [2, 3], seed=1, minibatch_above=4500)
+    many = sweep_clusters(features, [2, 3], seed=1, minibatch_above=500)
+    assert calls == ["k_means"] * 2 + ["mini_batch_k_means"] * 2
+    for k in (2, 3):
+        assert (few[k].assignments == many[k].assignments).mean() > 0.99
+        assert many[k].silhouette == pytest.approx(few[k].silhouette, abs=0.03)
+        assert many[k].silhouette != few[k].silhouette
+        assert many[k].silhouette == sweep_clusters(features, [2, 3], seed=1, minibatch_above=500)[k].silhouette
+    assert np.bincount(many[3].assignments).tolist() == [1500] * 3
+
+
 def test_more_clusters_than_images_are_refused():
     features, _ = planted()
     with pytest.raises(InputError, match=r"cluster\.k: 61 clusters of 60 training images; choose at most 60"):
@@ -126,7 +162,6 @@ def test_features_that_are_no_numbers_are_refused_by_row(value):
         cluster_features(features, 2, seed=1)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_an_empty_cluster_is_refused():
     features = np.repeat(np.eye(2, dtype=np.float32), 5, axis=0)
     assert cluster_features(features, 2, seed=1).silhouette == pytest.approx(1.0)
@@ -151,12 +186,16 @@ def test_numbers_follow_size_then_first_member(labels):
 
 def test_the_projection_is_that_of_the_covariance():
     features, _ = planted(seed=5)
-    found = project(features, seed=1)
+    found = project(features)
     centred = features.astype(float) - features.astype(float).mean(axis=0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
     expected = centred @ vectors[:, ::-1][:, :2]
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-3, atol=1e-2)
+    np.testing.assert_array_equal(project(features), found)
+    flipped = project(-features)
+    np.testing.assert_allclose(np.abs(flipped), np.abs(found), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(flipped, -found, rtol=1e-3, atol=1e-2), "the sign follows the axes, not the solver"
     assert (found**2).sum() == pytest.approx(values[-2:].sum(), rel=1e-3)
 
 

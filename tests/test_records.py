@@ -81,6 +81,17 @@ def test_order_is_kept_across_row_groups(tmp_path, count):
     assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == -(-count // ROWS_A_GROUP)
 
 
+def test_groups_of_large_images_are_bounded_by_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "BYTES_A_GROUP", 1000)
+    sizes = [1, 400, 500, 99, 5000, 0, 999, 1, 3]
+    rows = [{"image": bytes([n]) * size, "name": str(n), "identity": n, "camera": 0} for n, size in enumerate(sizes)]
+    write(tmp_path / "t.parquet", LABELLED, rows)
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    groups = [[len(image) for image in file.read_row_group(i)["image"].to_pylist()] for i in range(file.num_row_groups)]
+    assert groups == [[1, 400, 500, 99], [5000], [0, 999, 1], [3]]
+    assert read_table(tmp_path / "t.parquet").to_pylist() == rows
+
+
 def test_equal_rows_are_equal_bytes(tmp_path, monkeypatch):
     rows = labelled_rows(700)
     write(tmp_path / "one.parquet", LABELLED, rows)

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -275,6 +276,7 @@ def main() -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("slsr").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about images that slsr itself refuses, or reads all the same
     try:
         with logging_redirect_tqdm():
             _run_app()

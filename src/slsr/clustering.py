@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
+from scipy.linalg import eigh
 
 from slsr.errors import InputError
+from slsr.kmeans import Partition, k_means, mini_batch_k_means
+from slsr.silhouettes import mean_silhouettes
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int32]
+Initialization = Literal["k-means++", "random"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Clustering:
     assignments : int32 [N], 0..K-1, cluster 0 the largest
     centroids : float32 [K, D]
     inertia : sum of squared distances to the assigned centroid
-    silhouette : mean silhouette coefficient in the clustered space, -1..1; None where it has no meaning (K = 1)
+    silhouette : mean silhouette coefficient in the clustered space, -1..1; None where it has no meaning (K = 1 or N)
     """
 
     assignments: Labels
@@ -41,32 +42,84 @@ def cluster_features(
     k: int,
     *,
     seed: int,
-    initialization: Literal["k-means++", "random"] = "k-means++",
+    initialization: Initialization = "k-means++",
     restarts: int = 10,
     max_iterations: int = 300,
 ) -> Clustering:
-    """Partition features by k-means (Eq. 1 and 2), the best of several seeded restarts.
+    """Partition features by k-means (Eq. 1 and 2), the best of several seeded restarts; errors as `sweep_clusters`."""
+    return sweep_clusters(
+        features, [k], seed=seed, initialization=initialization, restarts=restarts, max_iterations=max_iterations
+    )[k]
+
+
+def sweep_clusters(
+    features: Features,
+    ks: Sequence[int],
+    *,
+    seed: int,
+    initialization: Initialization = "k-means++",
+    restarts: int = 10,
+    max_iterations: int = 300,
+    minibatch_above: int | None = None,
+) -> dict[int, Clustering]:
+    """Partition features by k-means for each of several k, with silhouettes that share one pass over all distances.
 
     Clusters are numbered by falling size, ties by the first member, so that equal partitions have equal numbers.
+
+    Parameters
+    ----------
+    features : [N, D]
+    minibatch_above : with more features than this, mini-batch k-means, and silhouettes of a random sample of so many
 
     Raises
     ------
     InputError
-        k exceeds the number of features, a feature is not finite, or a cluster would be empty.
+        A k exceeds the number of features, a feature is not finite, or a cluster would be empty.
     """
-    _check(features, k)
-    fitted = KMeans(k, init=initialization, n_init=restarts, max_iter=max_iterations, random_state=seed).fit(features)
-    found = len(np.unique(fitted.labels_))
-    if found < k:
-        raise InputError(f"cluster.k: only {found} of {k} clusters have members; choose a smaller k")
-    order, assignments = number_by_size(fitted.labels_, k)
-    meaningful = 1 < k < len(features)
-    return Clustering(
-        assignments=assignments,
-        centroids=fitted.cluster_centers_[order].astype(np.float32),
-        inertia=float(fitted.inertia_),
-        silhouette=float(silhouette_score(features, assignments)) if meaningful else None,
-    )
+    _check(features, max(ks))
+    many = minibatch_above is not None and len(features) > minibatch_above
+    partition = mini_batch_k_means if many else k_means
+    centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = features - centre
+    found = {
+        k: _numbered(
+            partition(
+                centred,
+                k,
+                seed=seed,
+                initialization=initialization,
+                restarts=restarts,
+                max_iterations=max_iterations,
+            ),
+            k,
+            centre,
+        )
+        for k in ks
+    }
+    sample = _sample(len(features), minibatch_above if many else None, seed)
+    silhouettes = _silhouettes(centred[sample], {k: one.assignments[sample] for k, one in found.items()})
+    return {k: replace(one, silhouette=silhouettes.get(k)) for k, one in found.items()}
+
+
+def _numbered(found: Partition, k: int, centre: Features) -> Clustering:
+    present = len(np.unique(found.assignments))
+    if present < k:
+        raise InputError(f"cluster.k: only {present} of {k} clusters have members; choose a smaller k")
+    order, assignments = number_by_size(found.assignments, k)
+    return Clustering(assignments, found.centroids[order] + centre, found.inertia, None)
+
+
+def _sample(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:
+    """All rows, or so many of them, ascending, drawn without replacement."""
+    if limit is None:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+
+
+def _silhouettes(features: Features, partitions: Mapping[int, Labels]) -> dict[int, float]:
+    """Of each k for which a silhouette has a meaning."""
+    meaningful = {k: labels for k, labels in partitions.items() if 1 < len(np.unique(labels)) < len(features)}
+    return dict(zip(meaningful, mean_silhouettes(features, list(meaningful.values())), strict=True))
 
 
 def _check(features: Features, k: int) -> None:
@@ -94,9 +147,16 @@ def number_by_size(labels: NDArray[np.integer], k: int) -> tuple[NDArray[np.int6
     return order.astype(np.int64), renumber[labels]
 
 
-def project(features: Features, seed: int) -> Features:
-    """The first two principal components, float32 [N, 2], in which the paper's Table 1 and Figure 4 are drawn."""
-    projected: Features = PCA(2, svd_solver="full", random_state=seed).fit_transform(features).astype(np.float32)
+def project(features: Features) -> Features:
+    """The first two principal components, float32 [N, 2], in which the paper's Table 1 and Figure 4 are drawn.
+
+    The sign of each is the one that makes its largest loading positive.
+    """
+    centred = features - features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    width = centred.shape[1]
+    axes = eigh(centred.T @ centred, subset_by_index=[width - 2, width - 1])[1][:, ::-1]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    projected: Features = (centred @ axes).astype(np.float32)
     return projected
 
 

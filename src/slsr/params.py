@@ -181,6 +181,7 @@ class Cluster(Block):
     initialization: Literal["k-means++", "random"]
     restarts: Count
     max_iterations: Count
+    minibatch_above: Annotated[int, Field(ge=100)]
     minimum_images: Count
     seed: Seed
 
@@ -190,6 +191,11 @@ class Cluster(Block):
             raise ValueError(f"sweep {self.sweep} names a k twice; name each once")
         if self.k == "auto" and max(self.sweep) < 2:
             raise ValueError(f"k: auto needs a k of at least 2 in sweep, which is {self.sweep}")
+        if max(self.sweep) > self.minibatch_above:
+            raise ValueError(
+                f"sweep {self.sweep} asks for more clusters than minibatch_above {self.minibatch_above}, the images "
+                "that a silhouette is taken of; raise minibatch_above"
+            )
         if self.k != "auto" and self.k not in self.sweep:
             raise ValueError(f"sweep {self.sweep} lacks the chosen k {self.k}; add it to sweep, or choose another k")
         return self

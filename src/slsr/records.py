@@ -30,6 +30,7 @@ GENERATED = pa.schema(
 )
 
 ROWS_A_GROUP = 512
+BYTES_A_GROUP = 32 * 2**20  # of encoded images: 512 photos from a camera would be gigabytes
 
 
 class TableWriter:
@@ -39,13 +40,15 @@ class TableWriter:
         self._writer = writer
         self._schema = schema
         self._rows: list[Mapping[str, Any]] = []
+        self._bytes = 0
         self.count = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row, a mapping from every column of the schema to its value."""
         self._rows.append(row)
+        self._bytes += len(row.get("image", b""))
         self.count += 1
-        if len(self._rows) == ROWS_A_GROUP:
+        if len(self._rows) == ROWS_A_GROUP or self._bytes >= BYTES_A_GROUP:
             self.flush()
 
     def flush(self) -> None:
@@ -53,6 +56,7 @@ class TableWriter:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
             self._rows = []
+            self._bytes = 0
 
 
 @contextmanager

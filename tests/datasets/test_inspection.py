@@ -3,6 +3,7 @@ import threading
 
 import pytest
 from builders import enormous_png, picture, sixteen_bit_picture
+from PIL import Image
 
 from slsr.datasets.collection import Entry
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images, map_in_order
@@ -38,14 +39,26 @@ def test_what_an_image_is(content, mode):
         (b"no image", "train/a.jpg: not an image"),
         (picture(1, 64, 128)[:-400], "train/a.jpg: does not decode as an image"),
         (picture(1, form="PNG")[:200], "train/a.jpg: does not decode as an image"),
-        (enormous_png(), "train/a.jpg: does not decode as an image (Image size (400000000 pixels)"),
-        (enormous_png(8000, 8000), "train/a.jpg: 8000x8000 pixels, more than 50,000,000"),
+        (enormous_png(), "train/a.jpg: more than 50,000,000 pixels; crop it"),
+        (enormous_png(8000, 8000), "train/a.jpg: more than 50,000,000 pixels; crop it"),
     ],
 )
 def test_why_an_image_is_unreadable(content, reason):
     _, found = inspect(content)
     assert isinstance(found, Unreadable)
     assert found.reason.startswith(reason)
+
+
+def test_an_image_that_cannot_become_rgb_is_unreadable(monkeypatch):
+    def fail(self, *arguments):
+        raise ValueError("conversion from LAB to RGB not supported")
+
+    content = picture(1, mode="L")
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    _, found = inspect(content)
+    assert found == Unreadable(
+        "train/a.jpg: does not decode as an image (conversion from LAB to RGB not supported); replace or remove it"
+    )
 
 
 def test_order_is_kept():

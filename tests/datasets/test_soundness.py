@@ -48,3 +48,20 @@ def test_absent_query_identity_is_an_error_in_ones_own_split_only():
     require_sound(entry_collection(entries))
     with pytest.raises(InputError, match="identity 8 is in query but not in gallery"):
         require_sound(entry_collection(entries, own=True))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_queries_none_of_which_has_a_match_are_an_error(own):
+    """Absent from the gallery, or seen there by their own camera alone."""
+    entries = [each for each in BASE_ENTRIES if each.split != "query"]
+    alone = [entry("query", 5, 2), entry("query", 11, 2)]
+    assert find_problems(entry_collection([*entries, *alone, entry("query", 5, 1)], own=own)) == []
+    with pytest.raises(
+        InputError, match=r"data/x\.zip: no query has a right match: an image of its identity by another"
+    ):
+        require_sound(entry_collection([*entries, *alone], own=own))
+    absent = [entry("query", 8), entry("query", 9)]
+    message = "2 identities \\(8, 9\\) are in query but not in gallery" if own else "no query has a right match"
+    assert len(find_problems(entry_collection([*entries, *absent], own=own))) == 1
+    with pytest.raises(InputError, match=message):
+        require_sound(entry_collection([*entries, *absent], own=own))

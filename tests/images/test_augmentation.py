@@ -10,7 +10,14 @@ from tiny import make_image, noise
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from slsr.images.augmentation import Draw, _cut_at_once, _cut_each, augment, draw_augmentation, to_input
+from slsr.images.augmentation import (
+    Draw,
+    augment,
+    augment_by_gathers,
+    augment_by_slices,
+    draw_augmentation,
+    to_input,
+)
 
 MEAN_AND_DEVIATION = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -64,6 +71,29 @@ def test_a_batch_equals_a_loop_over_its_images(normalization, size, crop):
     assert found.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     np.testing.assert_array_equal(found.numpy() == 0, expected == 0)
+
+
+@given(
+    crop=st.tuples(st.integers(1, 17), st.integers(1, 9)),
+    seed=st.integers(0, 2**20),
+    normalization=st.sampled_from(sorted(MEAN_AND_DEVIATION)),
+)
+def test_the_cpus_way_gives_the_same_bits_as_every_other_devices(crop, seed, normalization):
+    pixels = torch.from_numpy(noise(7, 17, 9, seed=seed))
+    images = torch.from_numpy(np.random.default_rng(seed).integers(0, 7, 12))
+    choice = draw(12, (17, 9), crop, seed, random_erasing=0.6)
+    one, other = (cut(pixels, images, choice, crop, normalization) for cut in (augment_by_slices, augment_by_gathers))
+    assert one.dtype == other.dtype == torch.float32
+    assert one.is_contiguous()
+    assert other.is_contiguous()
+    assert one.numpy().tobytes() == other.numpy().tobytes()
+    assert torch.equal(augment(pixels, images, choice, crop, normalization), one.permute(0, 3, 1, 2))
+
+
+def test_no_images_are_an_empty_batch():
+    pixels, none = torch.from_numpy(noise(2, 17, 9)), torch.empty(0, dtype=torch.int64)
+    for cut in (augment_by_slices, augment_by_gathers):
+        assert cut(pixels, none, draw(0, (17, 9), (16, 8)), (16, 8), "unit").shape == (0, 16, 8, 3)
 
 
 def test_a_batch_may_be_split():
@@ -246,16 +276,3 @@ def test_images_without_augmentation_are_torchvisions(normalization):
     for found in (whole, cut):
         assert found.dtype == torch.float32
         assert found.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("normalize", ["imagenet", "symmetric", "unit"])
-def test_both_ways_of_cutting_give_the_same_bits(normalize):
-    """The one for GPUs indexes all pixels at once, the one for CPUs goes from image to image."""
-    generator = torch.Generator().manual_seed(4)
-    pixels = torch.randint(0, 256, (9, 20, 14, 3), dtype=torch.uint8, generator=generator)
-    images = torch.tensor([3, 0, 8, 8, 5, 1])
-    draw = draw_augmentation(len(images), (20, 14), (16, 8), generator, random_erasing=0.7)
-    one, other = (cut(pixels, images, draw, (16, 8), normalize) for cut in (_cut_each, _cut_at_once))
-    assert one.dtype == other.dtype == torch.float32
-    assert torch.equal(one, other)
-    assert one.is_contiguous() and other.is_contiguous()

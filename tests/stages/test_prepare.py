@@ -228,18 +228,6 @@ def test_bad_archive_leaves_earlier_outputs(change, message):
     assert [path.name for path in prepare.PREPARED.parent.iterdir()] == ["prepared"]
 
 
-@pytest.mark.parametrize(
-    ("cluster", "message"),
-    [
-        ({"k": 7, "sweep": [2, 7]}, r"cluster\.k: 7 is more than the 6 training images"),
-        ({"k": "auto", "sweep": [2, 9]}, r"cluster\.sweep: 9 is more than the 6 training images"),
-    ],
-)
-def test_more_clusters_than_images(cluster, message):
-    with pytest.raises(InputError, match=message):
-        run(market_files(), cluster=cluster)
-
-
 def test_no_room(monkeypatch):
     run(market_files())
     before = digests()

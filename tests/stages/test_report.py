@@ -42,6 +42,7 @@ FACTS_VALUE = {
 CLUSTERS_VALUE = {
     "chosen_k": 3,
     "rule": "fixed",
+    "silhouette_images": 5032,
     "sweep": [
         {"k": 1, "silhouette_full_dimension": None, "silhouette_two_components": None, "inertia": 3.0},
         {"k": 2, "silhouette_full_dimension": 0.5175, "silhouette_two_components": -0.25, "inertia": 2.0},
@@ -212,6 +213,9 @@ def test_clusters_and_silhouettes_are_percentages(values):
     assert rows == [["1", "-", "-"], ["2", "51.75 %", "-25.00 %"], ["3 (used)", "70.03 %", "50.00 %"]]
     assert "5,000 images of 12 identities, 30 images of 7 identities, 2 images of 2 identities." in text
     assert "4 of 13 identities have images in several; purity 0.988." in text
+    assert "drawn at random" not in text
+    sampled = built(values, clusters=CLUSTERS_VALUE | {"silhouette_images": 1000})
+    assert "Silhouettes are of 1,000 images drawn at random." in sampled
 
 
 def test_measures_of_generated_images_stand_beside_their_floors(values):

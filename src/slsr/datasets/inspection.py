@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from slsr.datasets.collection import Entry
 from slsr.errors import InputError
-from slsr.images.decoding import open_image
+from slsr.images.decoding import open_image, to_rgb
 
 CHUNK = 32
 CHUNK_BYTES = 2 * 2**20
@@ -78,6 +78,8 @@ def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, In
     try:
         encoded = read(entry.source)
         image = open_image(encoded, entry.source)
+        if image.mode != "RGB":
+            to_rgb(image, entry.source)
     except InputError as error:
         return b"", Unreadable(str(error))
     digest = hashlib.sha256(encoded).digest()[:16]

@@ -60,6 +60,21 @@ def _bad_split(collection: Collection) -> Iterator[str]:
         )
     if collection.own and gallery and (absent := sorted(query - gallery)):
         yield f"{_listed(absent)} in query but not in gallery; add gallery images, or remove the queries"
+    elif query and gallery and not _any_query_has_a_match(collection):
+        yield (
+            "no query has a right match: an image of its identity by another camera in gallery; nothing could be "
+            "measured, so add gallery images or mend the numbers of identities and cameras"
+        )
+
+
+def _any_query_has_a_match(collection: Collection) -> bool:
+    cameras: dict[int, set[int]] = {}
+    for entry in collection.entries:
+        if entry.split == "gallery":
+            cameras.setdefault(entry.identity, set()).add(entry.camera)
+    return any(
+        cameras.get(entry.identity, set()) - {entry.camera} for entry in collection.entries if entry.split == "query"
+    )
 
 
 def _listed(identities: Sequence[int], limit: int = 5) -> str:

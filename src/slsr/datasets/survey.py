@@ -180,12 +180,20 @@ def _differences(found: Survey, split: str, counts: Counts) -> list[str]:
 
 
 def _render_differences(found: Survey) -> Iterator[str]:
-    if found.differences():
+    published = _published(found.choice)
+    if published:
         yield f"beside the published counts of {CATALOGUE[found.choice.name].title}:"
     for split, differences in found.differences().items():
-        yield f"  ✗ {split}: {', '.join(differences)}" if differences else f"  ✓ {split}: the same"
-    if found.differences():
+        if differences:
+            yield f"  ✗ {split}: {', '.join(differences)}"
+        else:
+            yield f"  ✓ {split}: {_render_published(published[split])}"
+    if published:
         yield ""
+
+
+def _render_published(counts: Counts) -> str:
+    return ", ".join(f"{key} {value:,}" for key, value in vars(counts).items() if value)
 
 
 def _render_histogram(title: str, values: Sequence[int]) -> Iterator[str]:

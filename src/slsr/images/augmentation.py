@@ -1,7 +1,7 @@
 """Augmentation of a batch at once, on the device where the images lie.
 
-A training set is decoded once into uint8 [N, H, W, 3]; a batch is cut out of it by indexing, so that cropping,
-mirroring and the change of type cost one pass. Each random draw is made on the CPU for the whole batch, so that it
+A training set is decoded once into uint8 [N, H, W, 3]; a batch is cut out of it, so that cropping, mirroring and the
+change of type cost one pass. Each random draw is made on the CPU for the whole batch, so that it
 does not depend on the device or on how a batch is split.
 """
 
@@ -114,7 +114,8 @@ def _draw_erased_boxes(
 def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization) -> Tensor:
     """Cut a batch out of the resident images: crop, mirror, normalise, erase.
 
-    Erased pixels become 0, the mean after normalisation.
+    Erased pixels become 0, the mean after normalisation. On a CPU the images are cut one by one, on any other device
+    all at once; both give the same bits.
 
     Parameters
     ----------
@@ -126,42 +127,41 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
     -------
     float32 [B, 3, h, w] in channels-last memory order
     """
-    cut = _cut_each if pixels.device.type == "cpu" else _cut_at_once
+    cut = augment_by_slices if pixels.device.type == "cpu" else augment_by_gathers
     return cut(pixels, images, draw, crop_size, normalize).permute(0, 3, 1, 2)
 
 
-def _cut_at_once(
+def augment_by_slices(
     pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
 ) -> Tensor:
-    """The batch, float32 [B, h, w, 3], by indexing every pixel: a handful of kernels, however large the batch."""
+    """One image after the other, float32 [B, h, w, 3]: copies of whole rows, on a CPU far cheaper than gathers."""
+    height, width = crop_size
+    cuts = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
+    corners = zip(images.tolist(), draw.top.tolist(), draw.left.tolist(), draw.flip.tolist(), strict=True)
+    for cut, (image, top, left, flip) in zip(cuts, corners, strict=True):
+        crop = pixels[image, top : top + height, left : left + width]
+        cut.copy_(crop.flip(1) if flip else crop)
+    batch = _normalize(cuts, normalize)
+    boxes = torch.stack([draw.erase_top, draw.erase_left, draw.erase_height, draw.erase_width], dim=1)
+    for cut, (top, left, box_height, box_width) in zip(batch, boxes.tolist(), strict=True):
+        cut[top : top + box_height, left : left + box_width] = 0
+    return batch
+
+
+def augment_by_gathers(
+    pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
+) -> Tensor:
+    """All images at once, float32 [B, h, w, 3]: a few kernels, whatever the batch."""
     height, width = crop_size
     row = torch.arange(height, device=pixels.device)
     column = torch.arange(width, device=pixels.device)
     columns = torch.where(draw.flip[:, None], width - 1 - column, column) + draw.left[:, None]
     rows = row + draw.top[:, None]
-    batch = pixels[images[:, None, None], rows[:, :, None], columns[:, None, :]]
+    batch = pixels[images[:, None, None], rows[:, :, None], columns[:, None, :]].float()
     inside_rows = (row >= draw.erase_top[:, None]) & (row < (draw.erase_top + draw.erase_height)[:, None])
     inside_columns = (column >= draw.erase_left[:, None]) & (column < (draw.erase_left + draw.erase_width)[:, None])
     erased = inside_rows[:, :, None] & inside_columns[:, None, :]
-    return _normalize(batch, normalize).masked_fill_(erased[..., None], 0)
-
-
-def _cut_each(
-    pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
-) -> Tensor:
-    """The same numbers, bit for bit, an image at a time: on a CPU copying rows is faster than indexing pixels."""
-    height, width = crop_size
-    batch = pixels.new_empty(len(images), height, width, 3)
-    boxes = []
-    choices = zip(batch, images.tolist(), *(value.tolist() for value in vars(draw).values()), strict=True)
-    for target, image, top, left, flip, *box in choices:
-        crop = pixels[image, top : top + height, left : left + width]
-        target.copy_(crop.flip(1) if flip else crop)
-        boxes.append(box)
-    normalized = _normalize(batch, normalize)
-    for target, (top, left, erased_height, erased_width) in zip(normalized, boxes, strict=True):
-        target[top : top + erased_height, left : left + erased_width] = 0
-    return normalized
+    return _normalize_in_place(batch, normalize).masked_fill_(erased[..., None], 0)
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:
@@ -173,15 +173,19 @@ def to_input(batch: Tensor, image: Image) -> Tensor:
 
 
 def _normalize(batch: Tensor, normalize: Normalization) -> Tensor:
-    """uint8 [B, h, w, 3] to float32 of the same shape; rows of w x 3 numbers, because short loops are slow on a CPU."""
-    scale, shift = _scale_and_shift(normalize, batch.shape[2], batch.device)
-    rows = batch.to(torch.float32, memory_format=torch.contiguous_format).flatten(2)
-    return rows.mul_(scale).add_(shift).view(batch.shape)
+    return _normalize_in_place(batch.float(), normalize)
+
+
+def _normalize_in_place(batch: Tensor, normalize: Normalization) -> Tensor:
+    """`(x / 255 - mean) / deviation` of contiguous float32 [..., W, 3], whole rows at a time."""
+    scale, shift = _scale_and_shift(normalize, batch.shape[-2], batch.device)
+    batch.view(*batch.shape[:-2], 3 * batch.shape[-2]).mul_(scale).add_(shift)
+    return batch
 
 
 @lru_cache
 def _scale_and_shift(normalize: Normalization, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`(x / 255 - mean) / deviation` as one multiplication and one addition, for a row of pixels, on the device."""
+    """The normalisation as one multiplication and one addition of a row, float32 [3 * width] each, on the device."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALIZATION[normalize])
     scale, shift = (1 / (255 * deviation)).float(), (-mean / deviation).float()
     return scale.repeat(width).to(device), shift.repeat(width).to(device)

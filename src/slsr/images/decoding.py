@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,32 +31,56 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
     """
     if not encoded:
         raise InputError(f"{name}: an empty file (0 bytes); replace or remove it")
-    try:
+    with _decoding(name):
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if image.width * image.height > MAXIMUM_PIXELS:
-            raise InputError(
-                f"{name}: {image.width}x{image.height} pixels, more than {MAXIMUM_PIXELS:,}; "
-                "crop it to the person or make it smaller"
-            )
+            raise _too_large(name)
         image.load()
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image ({', '.join(FORMATS)} can be read); replace or remove it") from error
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise InputError(f"{name}: does not decode as an image ({error}); replace or remove it") from error
     return image
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
     """Decode one image completely and convert it to RGB; errors as `open_image`."""
-    return to_rgb(open_image(encoded, name))
+    return to_rgb(open_image(encoded, name), name)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; 16-bit grey is scaled, transparency is dropped."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image, dtype=np.float64) / 257.0
-        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert any mode to 8-bit RGB; 16-bit grey is scaled, transparency is dropped.
+
+    Raises
+    ------
+    InputError
+        The image's colours have no meaning as RGB; the message names `name`.
+    """
+    if image.mode == "RGB":
+        return image
+    with _decoding(name):
+        if image.mode.startswith("I;16") or image.mode == "I":
+            grey = np.asarray(image, dtype=np.float64) / 257.0
+            image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        return image.convert("RGB")
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder makes of damaged bytes (Pillow's raise some fifteen kinds of errors) as one InputError."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image ({', '.join(FORMATS)} can be read); replace or remove it") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(name) from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: does not decode as an image ({reason}); replace or remove it") from error
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(
+        f"{name}: more than {MAXIMUM_PIXELS:,} pixels; crop it to the person or make it smaller, or remove it"
+    )
 
 
 def decode_resized(

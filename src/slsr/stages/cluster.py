@@ -14,10 +14,10 @@ from slsr.clustering import (
     ClusterIdentities,
     Clustering,
     choose_k,
-    cluster_features,
     identities_of_clusters,
     make_up,
     project,
+    sweep_clusters,
 )
 from slsr.errors import InputError
 from slsr.figures import draw_clusters
@@ -41,7 +41,8 @@ def run(params: Params) -> None:
     """Read features and the train table, write `artifacts/clusters/`.
 
     assignments.parquet (row i = row i of train.parquet), identities.json, silhouette.json (every k of the sweep, in
-    the full dimension and on the first two principal components), clusters.png, members.png.
+    the full dimension and on the first two principal components, and what the chosen clusters are made of),
+    clusters.png, members.png.
     """
     features: NDArray[np.float32] = read_npy(TRAIN_FEATURES)
     train = read_table(TRAIN_TABLE, ["image", "name", "identity", "label", "camera"])
@@ -50,9 +51,10 @@ def run(params: Params) -> None:
             f"{TRAIN_FEATURES}: {len(features)} features for the {len(train)} images of {TRAIN_TABLE}; run `dvc repro`"
         )
     choice = params.cluster
-    points = project(features, choice.seed)
-    full = {k: _cluster(features, k, choice) for k in choice.sweep}
-    plane = {k: _cluster(points, k, choice) for k in choice.sweep}
+    require_enough_images(choice, len(train))
+    full = _sweep(features, choice)
+    points = project(features)
+    plane = _sweep(points, choice)
     k = choose_k({k: found.silhouette for k, found in full.items()}) if choice.k == "auto" else choice.k
     chosen = full[k]
     labels = column_numpy(train, "label")
@@ -69,6 +71,7 @@ def run(params: Params) -> None:
             {
                 "chosen_k": k,
                 "rule": "best silhouette" if choice.k == "auto" else "fixed",
+                "silhouette_images": min(len(features), choice.minibatch_above),
                 "sweep": [_sweep_row(k, full[k], plane[k]) for k in sorted(choice.sweep)],
                 "make_up": make_up(identities, chosen.assignments, labels, column_numpy(train, "camera")),
             },
@@ -78,14 +81,23 @@ def run(params: Params) -> None:
     log.info("wrote %s: k = %d, images %s", CLUSTERS, k, [cluster.images for cluster in identities])
 
 
-def _cluster(features: NDArray[np.float32], k: int, choice: Cluster) -> Clustering:
-    return cluster_features(
+def require_enough_images(choice: Cluster, images: int) -> None:
+    """Raise InputError where a k that is to be tried is larger than the number of training images."""
+    if choice.k != "auto" and choice.k > images:
+        raise InputError(f"cluster.k: {choice.k} is more than the {images} training images; lower it")
+    if max(choice.sweep) > images:
+        raise InputError(f"cluster.sweep: {max(choice.sweep)} is more than the {images} training images; lower it")
+
+
+def _sweep(features: NDArray[np.float32], choice: Cluster) -> dict[int, Clustering]:
+    return sweep_clusters(
         features,
-        k,
+        choice.sweep,
         seed=choice.seed,
         initialization=choice.initialization,
         restarts=choice.restarts,
         max_iterations=choice.max_iterations,
+        minibatch_above=choice.minibatch_above,
     )
 
 

@@ -20,7 +20,7 @@ from slsr.datasets.soundness import require_sound
 from slsr.datasets.table import is_table_file
 from slsr.errors import InputError
 from slsr.files import replaced_folder, write_json
-from slsr.params import Cluster, Dataset, Params
+from slsr.params import Dataset, Params
 from slsr.records import LABELLED, TRAINING, table_writer
 from slsr.stages.paths import DATA, PREPARED
 
@@ -61,20 +61,11 @@ def find_archive(archive: str) -> Path:
     )
 
 
-def check_cluster_counts(cluster: Cluster, images: int) -> None:
-    """Raise InputError where a k that is to be tried is larger than the number of training images."""
-    if cluster.k != "auto" and cluster.k > images:
-        raise InputError(f"cluster.k: {cluster.k} is more than the {images} training images; lower it")
-    if max(cluster.sweep) > images:
-        raise InputError(f"cluster.sweep: {max(cluster.sweep)} is more than the {images} training images; lower it")
-
-
 def _write_all(collection: Collection, params: Params, folder: Path) -> dict[str, Any]:
     """Write the tables; where unreadable images are skipped, arrange anew without them and write again."""
     skipped: dict[str, str] = {}
     while True:
         arrangement = _arrange(collection, params.dataset, skipped)
-        check_cluster_counts(params.cluster, len(arrangement.tables["train"]))
         _check_disk(arrangement, folder)
         inspections, unreadable = _write_tables(collection, arrangement, params.dataset.unreadable_images, folder)
         if not unreadable:

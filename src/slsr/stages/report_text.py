@@ -147,9 +147,11 @@ def _clusters(clusters: Mapping[str, Any]) -> str:
         for images, identities in zip(make_up["images"][:10], make_up["identities"][:10], strict=True)
     )
     more = ", ..." if len(make_up["images"]) > 10 else ""
+    sampled = clusters["silhouette_images"]
+    note = f"\n\nSilhouettes are of {sampled:,} images drawn at random." if sampled < sum(make_up["images"]) else ""
     return (
         table(["k", "silhouette, full dimension", "silhouette, two principal components"], rows)
-        + f"\n\nClusters: {sizes}{more}. {make_up['straddling_identities']} of {make_up['training_identities']} "
+        + f"{note}\n\nClusters: {sizes}{more}. {make_up['straddling_identities']} of {make_up['training_identities']} "
         f"identities have images in several; purity {make_up['purity']:.3f}."
     )
 

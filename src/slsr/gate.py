@@ -80,7 +80,7 @@ def compare_revisions(
     InputError
         The two cannot be compared: no such commit, no rules, a file that is not valid, another protocol.
     """
-    base = Base(commit_of(folder, against), against) if against else _base_of(folder, rev)
+    base = Base(commit_of(folder, against), "named by --against") if against else _base_of(folder, rev)
     before = _side(folder, base.commit, short(folder, base.commit))
     commit = None if rev is None else commit_of(folder, rev)
     now = _side(folder, commit, WORKING_TREE if commit is None else short(folder, commit))

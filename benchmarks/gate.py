@@ -3,15 +3,14 @@
     python benchmarks/gate.py [repetitions, 5 by default]
 
 In a temporary clone of HEAD: first bare (nothing pulled: where `slsr fresh` and `slsr gate` have to work), then with
-every output checked out from this checkout's DVC cache, which `make repro` must have filled. Medians by the clock, and of
-processor time with that of child processes.
+every output checked out from this checkout's DVC cache, which `make repro` must have filled. Medians by the clock, and
+of processor time with that of child processes.
 """
 
 from __future__ import annotations
 
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -65,7 +64,6 @@ def main() -> None:
         measure("`dvc repro`, nothing to do", [*DVC, "repro"], clone, repetitions)
         measure("`dvc status`", [*DVC, "status"], clone, repetitions)
         measure("`slsr fresh`, everything pulled", [*SLSR, "fresh"], clone, repetitions)
-        shutil.rmtree(clone / ".dvc" / "tmp", ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,52 @@ def score(
     typer.echo(score_file(features, rerank=rerank, normalize=normalize, json_path=json_path, per_query=per_query))
 
 
+@app.command(rich_help_panel=TOOLS)
+def fresh(
+    rev: Annotated[str | None, typer.Option(help="a commit; by default the working tree, edits included")] = None,
+) -> None:
+    """Check that the committed metrics are those of the committed code, parameters and data; pulls and runs nothing."""
+    from slsr.fresh import describe, freshness
+
+    found = freshness(Path(), rev)
+    typer.echo(describe(found))
+    if found.stale:
+        raise CheckFailed("the metrics are not those of this code, params.yaml and data; `dvc repro`, then commit")
+    if found.unknown:
+        raise InputError("some data cannot be checked from here; see above")
+
+
+@app.command(rich_help_panel=TOOLS)
+def gate(
+    against: Annotated[
+        str | None, typer.Option(metavar="REV", help="commit to compare with; by default where HEAD leaves main")
+    ] = None,
+    rev: Annotated[str | None, typer.Option(help="commit to judge; by default the working tree")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write every verdict here")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the whole table here")] = None,
+    despite_protocol: Annotated[
+        bool, typer.Option("--despite-protocol", help="compare although test data or protocol differ")
+    ] = False,
+) -> None:
+    """Compare metrics with those of another commit, by the rules in its metrics/gate.yaml."""
+    from slsr.files import write_bytes, write_json
+    from slsr.gate import compare_revisions
+    from slsr.gate_text import as_json, render, verdict
+
+    comparison = compare_revisions(Path(), against, rev, despite_protocol)
+    whole = render(comparison, every_row=True)
+    typer.echo(render(comparison, every_row=False))
+    if json_path is not None:
+        write_json(json_path, as_json(comparison))
+    if markdown is not None:
+        write_bytes(markdown, whole.encode())
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(whole)
+    if comparison.judgement.failures:
+        raise CheckFailed(f"{verdict(comparison)}; docs/gate.md says how to accept a drop")
+
+
 data_app = typer.Typer(help="Archives: add one, check what is in it, list what can be read.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=TOOLS)
 

@@ -1,0 +1,127 @@
+"""What a workflow may do: who can start it, what its token may write, that its commands exist."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from git_project import GitProject
+from tiny import ROOT
+
+GITHUB = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FILES = [*GITHUB, ROOT / ".gitlab-ci.yml", ROOT / ".pre-commit-config.yaml"]
+
+
+def parsed(path):
+    """YAML, where the key `on` is text and not true."""
+    return yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+
+
+def steps(workflow):
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("path", GITHUB, ids=lambda path: path.name)
+def test_a_token_writes_only_where_a_job_says_so(path):
+    workflow = parsed(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+
+
+def test_the_job_that_may_comment_runs_no_code_of_the_change():
+    jobs = parsed(ROOT / ".github/workflows/ci.yml")["jobs"]
+    writing = {name: job for name, job in jobs.items() if "permissions" in job}
+    assert list(writing) == ["comment"]
+    assert writing["comment"]["permissions"] == {"pull-requests": "write"}
+    assert "head.repo.full_name == github.repository" in writing["comment"]["if"]
+    assert not [step for step in writing["comment"]["steps"] if "checkout" in step.get("uses", "")]
+    assert not re.search(r"python|slsr -|make ", str(writing["comment"]["steps"]))
+
+
+@pytest.mark.parametrize("path", GITHUB, ids=lambda path: path.name)
+def test_a_machine_of_ours_runs_only_what_one_of_us_starts(path):
+    workflow = parsed(path)
+    assert "pull_request_target" not in workflow["on"]
+    if any("self-hosted" in job["runs-on"] for job in workflow["jobs"].values()):
+        assert list(workflow["on"]) == ["workflow_dispatch"]
+
+
+@pytest.mark.parametrize("path", GITHUB, ids=lambda path: path.name)
+def test_nothing_that_a_stranger_writes_is_pasted_into_a_script(path):
+    """Branch names and inputs reach a script as environment variables, not as text in it."""
+    for step in steps(parsed(path)):
+        assert "${{" not in step.get("run", ""), step
+
+
+@pytest.mark.parametrize("path", GITHUB, ids=lambda path: path.name)
+def test_only_githubs_own_actions_are_used(path):
+    used = [step["uses"] for step in steps(parsed(path)) if "uses" in step]
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", one) for one in used), used
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_commands_of_ours_exist(path):
+    used = set(re.findall(r"(?:-m slsr|bin/slsr|- slsr|entry: slsr) ([a-z-]+)", path.read_text()))
+    assert used == {"fresh", "gate"} or path.name in ("gpu.yml", ".pre-commit-config.yaml")
+    assert "fresh" in used
+    done = subprocess.run([sys.executable, "-m", "slsr", "--help"], capture_output=True, text=True, check=True)
+    assert all(f" {command} " in done.stdout for command in used)
+    targets = set(re.findall(r"^\s*(?:- )?(?:run: )?make ([a-z]+)$", path.read_text(), re.M))
+    assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M) for target in targets)
+
+
+def test_hooks_fetch_nothing():
+    repos = parsed(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    hooks = [hook for repo in repos for hook in repo["hooks"]]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    assert not [hook for hook in hooks if re.search(r"push|pull|fetch|checkout", hook["entry"])]
+
+
+def scripts():
+    for path in GITHUB:
+        for number, step in enumerate(steps(parsed(path))):
+            if "run" in step:
+                yield pytest.param(step["run"], id=f"{path.name}-{number}")
+    jobs = parsed(ROOT / ".gitlab-ci.yml")
+    for name, job in jobs.items():
+        if isinstance(job, dict) and "script" in job:
+            yield pytest.param("\n".join(job["script"]), id=f"gitlab-{name}")
+
+
+@pytest.mark.parametrize("script", list(scripts()))
+def test_every_script_is_valid_shell(script):
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("against", "code", "title"),
+    [
+        ("HEAD^1", 1, "## Metrics gate: regression"),
+        ("0" * 40, 1, "## Metrics gate: regression"),
+        ("", 1, "## Metrics gate: regression"),
+        ("gone", 2, "## Metrics gate: cannot compare"),
+    ],
+)
+def test_the_step_of_the_gate_leaves_a_table_or_the_reason(tmp_path, against, code, title):
+    """The script of ci.yml as a runner runs it, in a project whose last commit makes a metric worse."""
+    project = GitProject.new(tmp_path / "project")
+    for value in (2, 1):
+        project.commit(a={"x": value}, gate="rules: [{metric: 'a.json:x', better: higher}]")
+    (project.folder / ".venv" / "bin").mkdir(parents=True)
+    (project.folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (project.folder / "src").symlink_to(ROOT / "src")
+    (step,) = [step for step in steps(parsed(ROOT / ".github/workflows/ci.yml")) if step.get("name") == "slsr gate"]
+    summary = tmp_path / "summary.md"
+    site = f"{ROOT / 'src'}:{':'.join(path for path in sys.path if path.endswith('site-packages'))}"
+    script = step["run"].replace("PYTHONPATH=src", f"PYTHONPATH={site}")
+    environment = os.environ | {"AGAINST": against, "GITHUB_STEP_SUMMARY": str(summary)}
+    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert (project.folder / "gate.md").read_text().startswith(title)
+    assert summary.read_text().startswith(title)
+    assert "slsr: " in done.stderr

@@ -29,6 +29,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+RemoteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Block(BaseModel):
@@ -272,6 +273,24 @@ class Evaluate(Block):
     ranked_list: RankedList
 
 
+class Sharing(Block):
+    """Which DVC remote may have what shows people; null is the default remote, no stage reads this."""
+
+    prepared: RemoteName | None
+    pictures: RemoteName | None
+    generated: RemoteName | None
+
+    @model_validator(mode="after")
+    def what_shows_more_goes_no_further(self) -> Self:
+        for more, less in (("prepared", "pictures"), ("pictures", "generated")):
+            allowed = getattr(self, less)
+            if allowed is not None and getattr(self, more) is None:
+                raise ValueError(
+                    f"{more} null, while {less} go to {allowed} alone: {more} show as much; name a remote for {more} too"
+                )
+        return self
+
+
 class Params(Block):
     """All of params.yaml."""
 
@@ -284,6 +303,7 @@ class Params(Block):
     generated: Generated
     train: Train
     evaluate: Evaluate
+    share: Sharing
 
 
 def load_params(path: Path) -> Params:

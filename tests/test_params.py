@@ -46,6 +46,7 @@ def message(values):
 
 # key, value, what the message must say beside key and value
 MISTAKES = [
+    ("share.generated", "../elsewhere", ["match pattern"]),
     ("dataset.name", "market", ["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]),
     ("dataset.archive", "", ["at least 1 character"]),
     ("dataset.archive", "/data/x.zip", ["below data/"]),
@@ -164,6 +165,8 @@ CONTRADICTIONS = [
     ({"dataset.split": 1}, "dataset", ["split 1", "null"]),
     ({"dataset.protocol": "np"}, "dataset", ["protocol np", "market1501", "null"]),
     ({"dataset.boxes": "labeled"}, "dataset", ["boxes labeled", "market1501", "null"]),
+    ({"share.pictures": None}, "share", ["pictures null", "generated go to private alone", "name a remote"]),
+    ({"share.prepared": None}, "share", ["prepared null", "pictures go to private alone"]),
 ]
 
 
@@ -387,3 +390,25 @@ def test_the_defaults_are_the_published_method():
     rerank = params.evaluate.rerank
     assert (params.evaluate.flip, rerank.k1, rerank.k2, rerank.lambda_value) == (True, 20, 6, 0.3)
     assert params.evaluate.multi_query == "mean"
+
+
+NOTHING_WITHHELD = {"prepared": None, "pictures": None, "generated": None}
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmc"])
+def test_images_of_people_are_not_shared_by_oversight(name):
+    values = changed("share", NOTHING_WITHHELD)
+    values["dataset"]["name"] = name
+    text = message(values)
+    assert "share.prepared null" in text
+    assert values["dataset"]["archive"] in text
+    assert "private" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"), [("market1501", "slsr-sample.zip"), ("folder", "ours"), ("table", "t.csv")]
+)
+def test_drawn_images_and_ones_own_may_go_anywhere(name, archive):
+    values = changed("share", NOTHING_WITHHELD)
+    values["dataset"] |= {"name": name, "archive": archive}
+    assert validate_params(values, "params.yaml").share.prepared is None

@@ -25,6 +25,9 @@ DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
 GanLoss = Literal["cross-entropy", "hinge"]
 GanAugmentation = Literal["colour", "translation", "cutout"]
 
+PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
+SAMPLE = "slsr-sample.zip"  # in the published arrangement of market1501, but drawn
+
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
@@ -286,7 +289,7 @@ class Sharing(Block):
             allowed = getattr(self, less)
             if allowed is not None and getattr(self, more) is None:
                 raise ValueError(
-                    f"{more} null, while {less} go to {allowed} alone: {more} show as much; name a remote for {more} too"
+                    f"{more} null, while {less} go to {allowed} alone: {more} show as much; name a remote there too"
                 )
         return self
 
@@ -304,6 +307,16 @@ class Params(Block):
     train: Train
     evaluate: Evaluate
     share: Sharing
+
+    @model_validator(mode="after")
+    def people_are_not_shared_by_oversight(self) -> Self:
+        dataset = self.dataset
+        if dataset.name in PUBLISHED and dataset.archive != SAMPLE and self.share.prepared is None:
+            raise ValueError(
+                f"share.prepared null, but {dataset.archive} ({dataset.name}) shows people, under a licence: name the "
+                "remote that may have their images, or `private`, which keeps them in this clone (docs/sharing.md)"
+            )
+        return self
 
 
 def load_params(path: Path) -> Params:
@@ -345,7 +358,7 @@ def _describe(problem: Any) -> str:
         case "extra_forbidden":
             return f"{key}: unknown key (value {value!r}); remove it or mend its spelling"
         case "value_error":
-            return f"{key}: {problem['ctx']['error']}"
+            return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
         case _:
             return f"{key}: {value!r} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

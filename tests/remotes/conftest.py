@@ -61,7 +61,8 @@ def committed_stand_in(tmp_path_factory) -> Project:
     project = clone(tmp_path_factory.mktemp("stand-in") / "slsr")
     project.run("dvc", "pull", "--quiet", "data.dvc")
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
-    for out in sorted({out["path"] for stage in lock.values() for out in stage["outs"]}):
+    paths = {out["path"] for stage in lock.values() for out in stage["outs"]}
+    for out in sorted(path for path in paths if path.startswith("artifacts/")):
         for name in FOLDERS.get(Path(out).name, [""]):
             path = project.folder / out / name if name else project.folder / out
             path.parent.mkdir(parents=True, exist_ok=True)

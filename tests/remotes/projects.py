@@ -16,14 +16,12 @@ PICTURES = re.compile(r"artifacts/gan/.*|.*/members\.png|.*/sheet\.png|.*/ranked
 
 
 def outs_of(project: Project) -> dict[str, str]:
-    """Path and md5 of every file that DVC caches, by dvc.lock and data.dvc; folders file by file."""
+    """Path and md5 of every file that the stages wrote and DVC caches, folders file by file."""
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
-    definition = yaml.safe_load((project.folder / "dvc.yaml").read_text())["stages"]["report"]
-    kept_by_git = {path for entry in [*definition["metrics"], *definition["outs"]] for path in entry}
     found = {}
     for stage in lock.values():
         for out in stage["outs"]:
-            if out["path"] not in kept_by_git:
+            if out["path"].startswith("artifacts/"):
                 for path in files_below(project.folder / out["path"]):
                     found[path.relative_to(project.folder).as_posix()] = md5(path)
     return found

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
+from dvc.repo import Repo
 from pipeline.conftest import Project, clone, tiny_run  # noqa: F401
 from projects import commit
 from servers import Remote, clean_environment, s3_server, ssh_server
@@ -60,9 +60,9 @@ def committed_stand_in(tmp_path_factory) -> Project:
     """A clone whose outs are noise, each file its own, committed to DVC as if the stages had written them."""
     project = clone(tmp_path_factory.mktemp("stand-in") / "slsr")
     project.run("dvc", "pull", "--quiet", "data.dvc")
-    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
-    paths = {out["path"] for stage in lock.values() for out in stage["outs"]}
-    for out in sorted(path for path in paths if path.startswith("artifacts/")):
+    with Repo(str(project.folder)) as repo:
+        paths = sorted(out.def_path for out in repo.index.outs if out.def_path.startswith("artifacts/"))
+    for out in paths:
         for name in FOLDERS.get(Path(out).name, [""]):
             path = project.folder / out / name if name else project.folder / out
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,9 +49,6 @@ class Folder:
 
     def run(self, *command: str) -> float:
         """Seconds that a command takes."""
-        author = {
-            f"GIT_{who}_{what}": "bench@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         start = time.perf_counter()
         done = subprocess.run(command, cwd=self.folder, env=os.environ | {"PATH": path}, capture_output=True, text=True)

@@ -116,6 +116,14 @@ class Remote:
             prefix = self.url.removeprefix(f"s3://{BUCKET}/")
             self._client().put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content)
 
+    def delete(self, oid: str) -> None:
+        name = f"files/md5/{oid[:2]}/{oid[2:]}"
+        if self.folder is not None:
+            (self.folder / name).unlink()
+        else:
+            prefix = self.url.removeprefix(f"s3://{BUCKET}/")
+            self._client().delete_object(Bucket=BUCKET, Key=f"{prefix}/{name}")
+
     def _client(self):
         import boto3
 

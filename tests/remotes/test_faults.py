@@ -145,7 +145,9 @@ def test_a_flipped_bit_in_the_remote(stand_in, store, tmp_path):
     assert not (other.folder / MODEL).exists()
     assert contents(other) == {path: content for path, content in contents(stand_in).items() if path != MODEL}
 
-    store.overwrite(oid, sound)
+    store.delete(oid)
+    stand_in.run("dvc", "push")
+    assert store.read(oid) == sound
     other.run("dvc", "pull")
     assert contents(other) == contents(stand_in)
 

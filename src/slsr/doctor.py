@@ -154,7 +154,7 @@ def _packages(requirements: Path) -> Iterator[Finding]:
 
 def pins(requirements: str) -> dict[str, str]:
     """Name and version of each `name==version` of a requirements file that holds for this interpreter and system."""
-    found = {}
+    found: dict[str, str] = {}
     for line in requirements.splitlines():
         if not line[:1].isalnum():
             continue

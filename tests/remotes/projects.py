@@ -36,11 +36,9 @@ def md5(path: Path) -> str:
 
 
 def contents(project: Project) -> dict[str, bytes]:
-    """Every file below artifacts/."""
-    return {
-        path.relative_to(project.folder).as_posix(): path.read_bytes()
-        for path in files_below(project.folder / "artifacts")
-    }
+    """Every file below artifacts/, none where there is no such folder."""
+    found = [path for path in (project.folder / "artifacts").rglob("*") if path.is_file()]
+    return {path.relative_to(project.folder).as_posix(): path.read_bytes() for path in sorted(found)}
 
 
 def commit(project: Project, message: str = "work") -> None:

@@ -110,8 +110,10 @@ class Remote:
         name = f"files/md5/{oid[:2]}/{oid[2:]}"
         if self.folder is not None:
             path = self.folder / name
+            mode = path.stat().st_mode
             path.chmod(0o644)
             path.write_bytes(content)
+            path.chmod(mode)  # a disk that flips a bit leaves the mode, and DVC believes a file that nobody may write
         else:
             prefix = self.url.removeprefix(f"s3://{BUCKET}/")
             self._client().put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content)

@@ -36,6 +36,7 @@ def fails(project, *command: str) -> str:
     """The message of a command that must fail; not a traceback, and nothing local is lost or changed."""
     before, cached = contents(project), outs_of(project)
     done = project.run(*command, check=False)
+    print(done.stderr)
     assert done.returncode != 0, f"{command} was content:\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     assert "ERROR" in done.stderr

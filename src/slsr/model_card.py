@@ -278,7 +278,7 @@ def _ethics(stage: str, dataset: Mapping[str, Any]) -> str:
 
 
 def _use(name: str, stage: str, path: str) -> str:
-    fetch = f"```console\ndvc artifacts get REPOSITORY {name} --rev {name}@VERSION\n```"
+    fetch = f"```console\ndvc artifacts get REPOSITORY {name} --rev VERSION\n```"
     if stage == "train_gan":
         load = "from pathlib import Path\n\nfrom slsr.models.dcgan import load_generator\n\ngenerator = load_generator("
         return f'{fetch}\n\n```python\n{load}Path("{path}/cluster_0.safetensors"))\n```'

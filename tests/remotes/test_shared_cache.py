@@ -21,6 +21,7 @@ def shared(stand_in, tmp_path):
     """A project whose cache has moved to a folder of the group's."""
     folder = tmp_path / "shared-cache"
     shutil.move(stand_in.folder / ".dvc" / "cache", folder)
+    stand_in.run("find", str(folder), "-type", "d", "-exec", "chmod", "g+rws", "{}", "+")
     share_cache(stand_in, folder)
     stand_in.run("dvc", "checkout", "--relink")
     commit(stand_in)

@@ -31,7 +31,7 @@ test: env ## unit, property and pipeline tests
 	python -m pytest
 
 test-slow: env ## the tests that `make test` leaves out: minutes long, or with servers on loopback
-	python -m pytest -m "slow or remotes"
+	python -m pytest -m "slow or remotes" --timeout=1500
 
 lint: env ## style and types
 	ruff check .

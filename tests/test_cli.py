@@ -248,3 +248,29 @@ def test_the_installed_command_ends_without_a_traceback(tmp_path):
     assert done.stdout == ""
     assert done.stderr.startswith("slsr: params.yaml: no such file")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_card_is_not_written_over_a_file_unasked(slsr, tmp_path):
+    for name in ("dvc.yaml", "dvc.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    code, out, _ = slsr("card", "slsr")
+    assert code == 0
+    assert slsr("card", "slsr", "--out", "card.md") == (0, "wrote card.md\n", "")
+    assert Path("card.md").read_text(encoding="utf-8") == out
+    Path("card.md").write_text("mine", encoding="utf-8")
+    assert slsr("card", "slsr", "--out", "card.md")[0] == 2
+    assert Path("card.md").read_text(encoding="utf-8") == "mine"
+    assert slsr("card", "slsr", "--out", "card.md", "--force")[0] == 0
+
+
+def test_doctor_ends_with_1_where_something_stands_in_the_way(slsr, monkeypatch):
+    from slsr import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda *arguments: [doctor.Finding("data", "problem", "gone", "fetch it")])
+    code, out, err = slsr("doctor")
+    assert code == 1
+    assert "-> fetch it" in out
+    assert err == "slsr: 1 in the way of work: data\n"
+    monkeypatch.setattr(doctor, "examine", lambda *arguments: [doctor.Finding("data", "ok", "there")])
+    assert slsr("doctor")[0] == 0

@@ -46,6 +46,7 @@ def message(values):
 
 # key, value, what the message must say beside key and value
 MISTAKES = [
+    ("share.generated", "../elsewhere", ["match pattern"]),
     ("dataset.name", "market", ["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]),
     ("dataset.archive", "", ["at least 1 character"]),
     ("dataset.archive", "/data/x.zip", ["below data/"]),
@@ -184,6 +185,8 @@ CONTRADICTIONS = [
     ({"dataset.split": 1}, "dataset", ["split 1", "null"]),
     ({"dataset.protocol": "np"}, "dataset", ["protocol np", "market1501", "null"]),
     ({"dataset.boxes": "labeled"}, "dataset", ["boxes labeled", "market1501", "null"]),
+    ({"share.pictures": None}, "share", ["pictures null", "generated go to private alone", "name a remote"]),
+    ({"share.prepared": None}, "share", ["prepared null", "pictures go to private alone"]),
 ]
 
 
@@ -417,3 +420,25 @@ def test_a_weights_file_lies_where_dvc_sees_it(values, weights):
     values["train"]["weights"] = weights
     with pytest.raises(InputError, match=r"train: weights '.*' must be imagenet, none, or a file below weights/"):
         validate_params(values, "params.yaml")
+
+
+NOTHING_WITHHELD = {"prepared": None, "pictures": None, "generated": None}
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmc"])
+def test_images_of_people_are_not_shared_by_oversight(name):
+    values = changed("share", NOTHING_WITHHELD)
+    values["dataset"]["name"] = name
+    text = message(values)
+    assert "share.prepared null" in text
+    assert values["dataset"]["archive"] in text
+    assert "private" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"), [("market1501", "slsr-sample.zip"), ("folder", "ours"), ("table", "t.csv")]
+)
+def test_drawn_images_and_ones_own_may_go_anywhere(name, archive):
+    values = changed("share", NOTHING_WITHHELD)
+    values["dataset"] |= {"name": name, "archive": archive}
+    assert validate_params(values, "params.yaml").share.prepared is None

@@ -239,6 +239,40 @@ def gate(
         raise CheckFailed(f"{verdict(comparison)}; docs/gate.md says how to accept a drop")
 
 
+@app.command(rich_help_panel=TOOLS)
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds that each remote may take to answer")] = 10.0,
+) -> None:
+    """What the machine offers, what a run will use, and what stands in the way: ends with 1 where something does."""
+    from slsr import doctor as clinic
+
+    findings = clinic.examine(Path(), os.environ, timeout)
+    typer.echo(clinic.as_json(findings) if as_json else clinic.render(findings))
+    if problems := clinic.problems(findings):
+        raise CheckFailed(f"{len(problems)} in the way of work: {', '.join(one.topic for one in problems)}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def card(
+    model: Annotated[str, typer.Argument(help="encoder, baseline, lsro, slsr or generators, as in dvc.yaml")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.md", help="write it here")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+) -> None:
+    """The model card of an artifact: data, recipe, numbers with intervals, limits, ethics."""
+    from slsr.files import write_bytes
+    from slsr.model_card import model_card
+
+    text = model_card(model, Path())
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    if out.exists() and not force:
+        raise InputError(f"{out}: is there already; name another file, or say --force to replace it")
+    write_bytes(out, text.encode())
+    typer.echo(f"wrote {out}")
+
+
 data_app = typer.Typer(help="Archives: add one, check what is in it, list what can be read.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=TOOLS)
 

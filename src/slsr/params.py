@@ -31,10 +31,14 @@ GanKind = Literal["per-cluster", "conditional"]
 OnCollapse = Literal["warn", "stop", "restart"]
 GanAugmentation = Literal["colour", "translation", "cutout"]
 
+PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
+SAMPLE = "slsr-sample.zip"  # in the published arrangement of market1501, but drawn
+
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+RemoteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Block(BaseModel):
@@ -349,6 +353,24 @@ class Studies(Block):
         return self
 
 
+class Sharing(Block):
+    """Which DVC remote may have what shows people; null is the default remote, no stage reads this."""
+
+    prepared: RemoteName | None
+    pictures: RemoteName | None
+    generated: RemoteName | None
+
+    @model_validator(mode="after")
+    def what_shows_more_goes_no_further(self) -> Self:
+        for more, less in (("prepared", "pictures"), ("pictures", "generated")):
+            allowed = getattr(self, less)
+            if allowed is not None and getattr(self, more) is None:
+                raise ValueError(
+                    f"{more} null, while {less} go to {allowed} alone: {more} show as much; name a remote there too"
+                )
+        return self
+
+
 class Params(Block):
     """All of params.yaml."""
 
@@ -364,6 +386,17 @@ class Params(Block):
     train: Train
     evaluate: Evaluate
     studies: Studies
+    share: Sharing
+
+    @model_validator(mode="after")
+    def people_are_not_shared_by_oversight(self) -> Self:
+        dataset = self.dataset
+        if dataset.name in PUBLISHED and dataset.archive != SAMPLE and self.share.prepared is None:
+            raise ValueError(
+                f"share.prepared null, but {dataset.archive} ({dataset.name}) shows people, under a licence: name the "
+                "remote that may have their images, or `private`, which keeps them in this clone (docs/sharing.md)"
+            )
+        return self
 
 
 def check_regularizer(params: Params, regularizer: Regularizer) -> None:
@@ -420,7 +453,7 @@ def _describe(problem: Any) -> str:
         case "extra_forbidden":
             return f"{key}: unknown key (value {value!r}); remove it or mend its spelling"
         case "value_error":
-            return f"{key}: {problem['ctx']['error']}"
+            return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
         case _:
             return f"{key}: {value!r} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

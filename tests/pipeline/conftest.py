@@ -19,6 +19,7 @@ gan: {height: 32, width: 32, channels: 4, epochs: 1, minimum_steps: 2, batch_siz
 generate: {images: 24}
 train: {backbone: resnet18, weights: none, epochs: 2, optimizer: {name: adamw, learning_rate: 0.001}}
 evaluate: {bootstrap: {resamples: 200}, rerank: {k1: 10, k2: 3}, ranked_list: {queries: 2, depth: 4}}
+share: {prepared: null, pictures: null, generated: null}
 """
 
 

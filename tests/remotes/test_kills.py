@@ -1,0 +1,135 @@
+"""Twenty `kill -9` at random moments of push, pull and repro: nothing is lost, and the same command ends the work."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from pipeline.conftest import Project
+from projects import colleague, commit, contents, files_below, forget, outs_of
+from test_faults import whole
+
+pytestmark = [pytest.mark.remotes, pytest.mark.slow]
+
+ROUNDS = {"folder": 2, "ssh": 3, "s3": 3}  # a push and a pull each: with the four of repro, twenty kills
+LONGEST = 4.0  # seconds until a kill; some come before the work begins, some after it has ended
+
+
+def killed(project: Project, seconds: float, *command: str) -> bool:
+    """Start a command, and kill it and all that it started, by force, after so long; whether it was still at work."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    at_work = process.poll() is None
+    if at_work:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return at_work
+
+
+def again(project: Project, *command: str) -> None:
+    """The same command after a kill, and what docs/sharing.md says to do where that is not enough.
+
+    A lock that was being written at the moment of the kill is removed; so is the list of what a killed push or pull had
+    found, which DVC may take for a list of all: `dvc status --cloud` tells.
+    """
+    done = project.run(*command, check=False)
+    if done.returncode and "rwlock" in done.stderr.lower():
+        (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
+        done = project.run(*command, check=False)
+    if command[1] in ("push", "pull") and not (done.returncode == 0 and in_sync(project)):
+        assert "Traceback" not in done.stderr
+        forget_lists(project)
+        done = project.run(*command, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def in_sync(project: Project) -> bool:
+    return "in sync" in project.run("dvc", "status", "--cloud").stdout
+
+
+def forget_lists(project: Project) -> None:
+    with Repo(str(project.folder)) as repo:
+        index = Path(repo.site_cache_dir) / "index"
+    shutil.rmtree(index, ignore_errors=True)
+
+
+def cached(project: Project) -> None:
+    """Every object in the cache under its final name has the content that its name says."""
+    import hashlib
+
+    for path in files_below(project.folder / ".dvc" / "cache" / "files" / "md5"):
+        if not path.name.endswith(".dir") and len(path.name) == 30:
+            assert hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.name
+
+
+def enlarge(project: Project) -> None:
+    """Outs that take a while to send."""
+    for path in files_below(project.folder / "artifacts"):
+        if path.suffix == ".safetensors":
+            content = random.Random(path.name + path.parent.name).randbytes(12_000_000)
+            path.unlink()
+            path.write_bytes(content)
+    project.run("dvc", "commit", "--force", "--quiet")
+    commit(project, "large outs")
+
+
+@pytest.mark.parametrize("kind", ROUNDS)
+def test_push_and_pull_are_killed_and_lose_nothing(kind, stand_in, remotes, tmp_path):
+    enlarge(stand_in)
+    original, wanted = contents(stand_in), set(outs_of(stand_in).values())
+    draw = random.Random(kind)
+    hits = 0
+    for number in range(ROUNDS[kind]):
+        store = remotes(kind, f"store{number}")
+        store.configure(stand_in)
+        commit(stand_in)
+        hits += killed(stand_in, draw.uniform(0.3, LONGEST), "dvc", "push")
+        assert contents(stand_in) == original
+        assert whole(store) <= wanted | {oid for oid in store.objects() if oid.endswith(".dir")}
+        again(stand_in, "dvc", "push")
+        assert wanted <= whole(store)
+
+        other = colleague(stand_in, tmp_path / f"other{number}", store)
+        hits += killed(other, draw.uniform(0.3, LONGEST), "dvc", "pull")
+        cached(other)
+        again(other, "dvc", "pull")
+        assert contents(other) == original
+        cached(other)
+        forget(other)
+    assert hits >= ROUNDS[kind], "most kills came too late to prove anything: make the outs larger"
+
+
+def test_repro_is_killed_and_ends_with_the_same_outs(tiny_run):
+    """Whatever the moment: in DVC before or after a stage, in the stage, while outs go into the cache."""
+    before, lock = contents(tiny_run), (tiny_run.folder / "dvc.lock").read_text()
+    params = (tiny_run.folder / "params.yaml").read_text()
+    draw = random.Random("repro")
+    hits = 0
+    for number in range(4):
+        text = params.replace("    k2: 3", f"    k2: {4 + number}")
+        assert text != params
+        (tiny_run.folder / "params.yaml").write_text(text)
+        hits += killed(tiny_run, draw.uniform(1, 20), "dvc", "repro")
+        cached(tiny_run)
+        again(tiny_run, "dvc", "repro")
+        assert tiny_run.stages_run() == []
+        cached(tiny_run)
+    assert hits
+    (tiny_run.folder / "params.yaml").write_text(params)
+    again(tiny_run, "dvc", "repro")
+    assert contents(tiny_run) == before
+    assert (tiny_run.folder / "dvc.lock").read_text() == lock

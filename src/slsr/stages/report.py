@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.figures import draw_cmc
+from slsr.figures import draw_cmc, draw_curves
 from slsr.files import read_json, write_bytes, write_json
 from slsr.params import Params, Regularizer
 from slsr.records import read_table
 from slsr.retrieval import Evaluation, compare
-from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
-from slsr.stages.report_text import Report, rankings_of, render
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
+from slsr.stages.report_text import RANKINGS, Report, rankings_of, render
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,16 @@ SUMMARY_PREFIX = {
     "multi_query": "multi_query_",
     "multi_query_rerank": "multi_query_rerank_",
 }
+CMC_SHOWN = ("single_query", "single_query_rerank", "single_gallery_shot")
+CURVES = {"training loss": ("train", "loss"), "validation accuracy": ("validation", "accuracy")}
 HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
 def run(params: Params) -> None:
-    """Read every stage's metrics, write `metrics/`: summary.json, one JSON a subject, cmc.png, report.md."""
+    """Read every stage's metrics and curves, write `metrics/`.
+
+    summary.json, one JSON a subject, cmc.png, curves.png, silhouettes.png, report.md.
+    """
     runs = {name: read_json(EVALUATED / name / "metrics.json") for name in get_args(Regularizer)}
     report = Report(
         params=params,
@@ -47,14 +53,47 @@ def run(params: Params) -> None:
     for name, metrics in runs.items():
         write_json(METRICS / f"{name}.json", metrics)
     write_json(METRICS / "summary.json", _summary(report))
+    _draw(report)
+    write_bytes(METRICS / "report.md", render(report).encode())
     ranking = rankings_of(runs)[0]
+    log.info("wrote %s: %s", METRICS, ", ".join(f"{name} {runs[name][ranking]['rank1']:.3f}" for name in runs))
+
+
+def _draw(report: Report) -> None:
+    """The diagrams that git keeps; they show no person."""
+    params = report.params
+    shown = [ranking for ranking in CMC_SHOWN if ranking in rankings_of(report.runs)]
     draw_cmc(
         METRICS / "cmc.png",
-        {name: _cmc(EVALUATED / name / "cmc.csv", ranking) for name in runs},
-        f"{params.train.backbone} on {params.dataset.archive}, {ranking.replace('_', ' ')}",
+        {RANKINGS[ranking]: {n: _cmc(EVALUATED / n / "cmc.csv", ranking) for n in report.runs} for ranking in shown},
+        f"{params.train.backbone} on {params.dataset.archive}",
     )
-    write_bytes(METRICS / "report.md", render(report).encode())
-    log.info("wrote %s: %s", METRICS, ", ".join(f"{name} {runs[name][ranking]['rank1']:.3f}" for name in runs))
+    draw_curves(
+        METRICS / "curves.png",
+        {
+            title: {name: _curve(TRAINED / name / "curves", *quantity) for name in report.runs}
+            for title, quantity in CURVES.items()
+        },
+        "epoch",
+    )
+    draw_curves(METRICS / "silhouettes.png", {"mean silhouette, %": _silhouettes(report.clusters)}, "k")
+
+
+def _curve(folder: Path, part: str, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Epochs and values of one quantity, as DVCLive wrote them; empty where there is none (no validation images)."""
+    path = folder / "plots" / "metrics" / part / f"{quantity}.tsv"
+    rows = np.loadtxt(path, delimiter="\t", skiprows=1, ndmin=2) if path.is_file() else np.empty((0, 2))
+    return rows[:, 0], rows[:, 1]
+
+
+def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    rows = [row for row in clusters["sweep"] if row["silhouette_full_dimension"] is not None]
+    k = np.array([row["k"] for row in rows], np.float64)
+    spaces = {
+        "full dimension": "silhouette_full_dimension",
+        "two principal components": "silhouette_two_components",
+    }
+    return {name: (k, np.array([100 * row[key] for row in rows], np.float64)) for name, key in spaces.items()}
 
 
 def _comparison(params: Params) -> dict[str, Any]:

@@ -128,13 +128,13 @@ def _draw_lines(axis: Axes, lines: Lines, **style: Any) -> None:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One row of a comparison: a value with a bar, single values beside it, and a published value where there is one.
+    """One row of a comparison: a value with a bar, single values beside it, and a published value.
 
-    `interval` is None where a row has no bar, `published` None where nothing was published for its setting.
+    Each is None where the row has none.
     """
 
     name: str
-    value: float
+    value: float | None
     interval: tuple[float, float] | None
     single: Sequence[float]
     published: float | None = None
@@ -163,7 +163,8 @@ def draw_estimates(path: Path, panels: Mapping[str, Sequence[Estimate]], note: s
             axis.plot(estimate.single, [row] * len(estimate.single), "|", color=COLOURS[0], ms=9, alpha=0.6)
             if estimate.interval is not None:
                 axis.plot(estimate.interval, [row, row], color=COLOURS[0], lw=2)
-            axis.plot(estimate.value, row, "o", color=COLOURS[0], ms=6)
+            if estimate.value is not None:
+                axis.plot(estimate.value, row, "o", color=COLOURS[0], ms=6)
             if estimate.published is not None:
                 axis.plot(estimate.published, row, "D", color=COLOURS[5], mfc="none", ms=7, mew=1.5)
         axis.set_xlabel(quantity)

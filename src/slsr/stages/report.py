@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from slsr.figures import draw_cmc, draw_curves
 from slsr.files import read_json, write_bytes, write_json
 from slsr.params import Params, Regularizer
-from slsr.records import read_table
-from slsr.retrieval import Evaluation, compare
+from slsr.retrieval import compare
+from slsr.retrieval.per_query import read_evaluations
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
 from slsr.stages.report_text import RANKINGS, Report, rankings_of, render
 
@@ -98,7 +98,7 @@ def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.floa
 
 def _comparison(params: Params) -> dict[str, Any]:
     """Paired differences between runs over the same queries, for every way of ranking."""
-    evaluations = {name: _evaluations(EVALUATED / name / "per_query.parquet") for name in get_args(Regularizer)}
+    evaluations = {name: read_evaluations(EVALUATED / name / "per_query.parquet") for name in get_args(Regularizer)}
     choice = params.evaluate.bootstrap
     found: dict[str, Any] = {}
     for first, second in PAIRS:
@@ -114,18 +114,6 @@ def _comparison(params: Params) -> dict[str, Any]:
             }
             for ranking in evaluations[first]
         }
-    return found
-
-
-def _evaluations(path: Path) -> dict[str, Evaluation]:
-    """The evaluations that `evaluate` wrote query by query."""
-    table = read_table(path, ["ranking", "ranks"])
-    rankings, ranks = np.array(table.column("ranking").to_pylist()), table.column("ranks").to_pylist()
-    found = {}
-    for ranking in dict.fromkeys(rankings.tolist()):
-        lists = [ranks[row] for row in np.flatnonzero(rankings == ranking)]
-        offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
-        found[ranking] = Evaluation(offsets, np.array([rank for one in lists for rank in one], np.int32), 0)
     return found
 
 

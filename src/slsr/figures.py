@@ -78,7 +78,7 @@ def draw_clusters(path: Path, points: NDArray[np.float32], clusterings: dict[int
     save_figure(figure, path)
 
 
-Lines = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+Lines = Mapping[str, tuple[NDArray[Any], NDArray[np.float64]]]
 
 
 def draw_cmc(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]], title: str) -> None:

@@ -167,19 +167,17 @@ def rows_of(legs: Iterable[Leg]) -> list[Row]:
     for leg in legs:
         key = json.dumps([leg.regularizer, dict(sorted(leg.settings.items()))])
         other = gathered.setdefault(key, {}).setdefault(leg.seed, leg)
-        if other.metrics != leg.metrics:
+        if _values(other.metrics) != _values(leg.metrics):
             raise InputError(
-                f"{other.experiment} and {leg.experiment}: {leg.regularizer} with seed {leg.seed}, of the same code, data "
-                "and parameters, has two results (another machine?); name only one of them"
+                f"{other.experiment} and {leg.experiment}: {leg.regularizer} with seed {leg.seed}, of the same code, "
+                "data and parameters, has two results (another machine?); name only one of them"
             )
-    return [
-        Row(
-            next(iter(found.values())).regularizer,
-            next(iter(found.values())).settings,
-            [found[s] for s in sorted(found)],
-        )
-        for found in gathered.values()
-    ]
+    of_rows = [[found[seed] for seed in sorted(found)] for found in gathered.values()]
+    return [Row(together[0].regularizer, together[0].settings, together) for together in of_rows]
+
+
+def _values(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if not key.endswith("_ci95")}
 
 
 def baseline_of(row: Row, rows: Sequence[Row], regularizer: str) -> Row | None:

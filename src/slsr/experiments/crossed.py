@@ -1,10 +1,10 @@
 """Intervals of means over seeds and queries at once.
 
 Every network (a seed) ranks the same queries, so the values form a table of S seeds and Q queries: both are drawn from
-larger populations, and a value holds an effect of its seed, one of its query and the rest. This is the design of studies
-in which several readers judge the same cases; the analysis is that of Dorfman, Berbaum and Metz (Investigative Radiology
-27, 1992), with the degrees of freedom of Hillis (Statistics in Medicine 26, 2007). Resampling a handful of seeds instead
-(a bootstrap over both margins) gives intervals that are too short: five seeds have too few distinct resamples.
+larger populations, and a value holds an effect of its seed, one of its query and the rest. This is the design of
+studies in which several readers judge the same cases; the analysis is that of Dorfman, Berbaum and Metz (Investigative
+Radiology 27, 1992), with the degrees of freedom of Hillis (Statistics in Medicine 26, 2007). Resampling a handful of
+seeds instead (a bootstrap over both margins) gives intervals that are too short: five seeds have too few resamples.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class CrossedMean:
 def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
     """The mean of a table of seeds and queries, both random, and how sure it is.
 
-    With the mean squares MS of seeds, of queries and of the rest (an analysis of variance without repeats), the variance
-    of the mean is `[MS_seeds + max(MS_queries - MS_rest, 0)] / (S Q)`, and its degrees of freedom are
+    With the mean squares MS of seeds, of queries and of the rest (an analysis of variance without repeats), the
+    variance of the mean is `[MS_seeds + max(MS_queries - MS_rest, 0)] / (S Q)`, and its degrees of freedom are
     `[MS_seeds + max(MS_queries - MS_rest, 0)]^2 / [MS_seeds^2 / (S - 1)]`.
 
     Parameters

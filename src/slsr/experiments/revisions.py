@@ -1,8 +1,8 @@
 """What a revision holds, read from git and DVC's cache without checking it out.
 
-A revision is an experiment, a commit, or the workspace. DVC records in dvc.lock what each stage read (parameters, files by
-MD5) and wrote; that says which results are there, whether they are those of the revision's own parameters and code, and
-where in the cache they lie.
+A revision is an experiment, a commit, or the workspace. DVC records in dvc.lock what each stage read (parameters, files
+by MD5) and wrote; that says which results are there, whether they are those of the revision's own parameters and code,
+and where in the cache they lie.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _commit(name: str) -> str:
         return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     except InputError as error:
         raise InputError(
-            f"experiment {name!r}: neither an experiment (`dvc exp list --all-commits`; `dvc exp pull` fetches those of "
-            "others) nor a git revision"
+            f"experiment {name!r}: neither an experiment (`dvc exp list --all-commits` shows them, `dvc exp pull` "
+            "fetches those of others) nor a git revision"
         ) from error
 
 
@@ -188,7 +188,7 @@ def cached_file(revision: Revision, stage: Mapping[str, Any], path: str) -> Path
     digest = next((out.get("md5") for out in stage["outs"] if out["path"] == path), None)
     if digest is None:
         raise InputError(f"{revision.name}: dvc.lock records no {path}; run `dvc repro` there")
-    file = cache_folder() / "files" / "md5" / digest[:2] / digest[2:]
+    file: Path = cache_folder() / "files" / "md5" / digest[:2] / digest[2:]
     if not file.is_file():
         remedy = (
             "`dvc pull`"

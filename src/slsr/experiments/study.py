@@ -84,7 +84,7 @@ def names(text: str) -> list[str]:
 
 def targets_of_regularizers() -> dict[str, str]:
     """Regulariser -> the target that evaluates it, in the order of dvc.yaml and studies/dvc.yaml: what they can run."""
-    found = {}
+    found: dict[str, str] = {}
     for path in PIPELINES:
         if path.is_file():
             evaluate = YAML(typ="safe").load(path.read_text())["stages"].get("evaluate", {})
@@ -116,7 +116,7 @@ def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
         whole = set(committed) <= set(setting.regularizers)
         legs = [known[name] for name in known if name in setting.regularizers and not (whole and name in committed)]
         targets = (*legs, "report") if whole else tuple(legs)
-        digest = hashlib.sha256(json.dumps([code, targets, values | setting.overrides], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([code, targets, {**values, **setting.overrides}], sort_keys=True).encode())
         name = f"{study}-{setting.label}-{digest.hexdigest()[:8]}"
         found.append(Experiment(name, setting.overrides, targets))
     return found

@@ -56,8 +56,8 @@ def _setting(comparison: Comparison) -> str:
     row = comparison.rows[0]
     metrics = row.legs[0].metrics
     return (
-        f"{comparison.ranking.replace('_', ' ')}: {metrics['queries']:,} queries, {metrics['gallery']:,} gallery images. "
-        "Mean over seeds ± standard deviation (n - 1) between seeds. Differences in points, paired by seed and query, "
+        f"{comparison.ranking.replace('_', ' ')}: {metrics['queries']:,} queries, {metrics['gallery']:,} gallery "
+        "images. Mean over seeds ± standard deviation (n - 1) between seeds. Differences in points, paired by seed and query, "
         "with the 95 % interval that holds for other seeds of the training and other queries alike, and two-sided p; "
         "seeds move the training of the re-ID network, while encoder, clusters and generators stay the same."
     )

@@ -12,11 +12,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slsr.errors import CheckFailed, InputError, Interrupted
+
+if TYPE_CHECKING:
+    from slsr.experiments.study import Setting
 
 STAGES_IN_PROCESSES = {"train_encoder", "train", "train_gan", "extract_features", "evaluate"}
 MEMORY_KNOBS = {
@@ -348,6 +351,116 @@ def data_list() -> None:
     except InputError:
         used = None
     typer.echo(render_list(Path("data"), used))
+
+
+study_app = typer.Typer(
+    help="Many experiments in one command; given again, it goes on where it stopped.", no_args_is_help=True
+)
+app.add_typer(study_app, name="study", rich_help_panel=TOOLS)
+
+SeedsOption = Annotated[str, typer.Option(help="seeds of the re-ID network's training, such as 1-5 or 1,3,7")]
+RegularizersOption = Annotated[str, typer.Option(help="comma-separated, of those in dvc.yaml and studies/dvc.yaml")]
+ImagesOption = Annotated[
+    str | None, typer.Option(help="N, comma-separated; none: multiples of generate.images in params.yaml")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="print the commands of what is not finished, run nothing")
+]
+QueueOption = Annotated[
+    bool, typer.Option("--queue", help="put them into DVC's queue instead of running them one after the other")
+]
+
+
+def _study(name: str, settings: list[Setting], dry_run: bool, queue: bool) -> None:
+    from slsr.experiments.study import plan, run_study
+
+    run_study(name, plan(name, settings), dry_run=dry_run, queue=queue, say=typer.echo)
+
+
+@study_app.command("regularizers")
+def study_regularizers(
+    seeds: SeedsOption = "1-5",
+    backbones: Annotated[str | None, typer.Option(help="comma-separated; none: that of params.yaml")] = None,
+    regularizers: RegularizersOption = "none,lsro,slsr",
+    dry_run: DryRunOption = False,
+    queue: QueueOption = False,
+) -> None:
+    """Regulariser x backbone (Table 4 of the paper), over seeds."""
+    from slsr.experiments.study import names, numbers, regularizer_settings
+    from slsr.params import load_params
+
+    chosen = names(backbones) if backbones else [load_params(PARAMS).train.backbone]
+    settings = regularizer_settings(numbers(seeds, "--seeds"), chosen, names(regularizers))
+    _study("regularizers", settings, dry_run, queue)
+
+
+@study_app.command("clusters")
+def study_clusters(
+    seeds: SeedsOption = "1-3",
+    clusters: Annotated[str, typer.Option("--clusters", "-k", help="K, comma-separated")] = "2,3,4",
+    images: ImagesOption = None,
+    regularizers: RegularizersOption = "none,slsr",
+    dry_run: DryRunOption = False,
+    queue: QueueOption = False,
+) -> None:
+    """Number of clusters x number of generated images (Table 2 of the paper), over seeds."""
+    from slsr.experiments.study import cluster_settings, names, numbers
+    from slsr.params import load_params
+
+    params = load_params(PARAMS)
+    n = numbers(images, "--images") if images else [params.generate.images * times for times in (1, 2, 3)]
+    ks, over = numbers(clusters, "--clusters"), numbers(seeds, "--seeds")
+    _study("clusters", cluster_settings(over, ks, n, names(regularizers), params.cluster.sweep), dry_run, queue)
+
+
+@study_app.command("generated")
+def study_generated(
+    seeds: SeedsOption = "1-3",
+    images: ImagesOption = None,
+    regularizers: RegularizersOption = "none,lsro,slsr",
+    dry_run: DryRunOption = False,
+    queue: QueueOption = False,
+) -> None:
+    """Number of generated images, from 0 (the baseline) upwards, over seeds."""
+    from slsr.experiments.study import image_settings, names, numbers
+    from slsr.params import load_params
+
+    whole = load_params(PARAMS).generate.images
+    n = numbers(images, "--images") if images else [0, whole // 2, whole, 2 * whole, 3 * whole]
+    _study("generated", image_settings(numbers(seeds, "--seeds"), n, names(regularizers)), dry_run, queue)
+
+
+@app.command(rich_help_panel=TOOLS)
+def compare(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="names, patterns such as 'regularizers-*', git revisions, `workspace`; none: the last study",
+        ),
+    ] = None,
+    ranking: Annotated[str, typer.Option(help="single_query, single_query_rerank, multi_query, ...")] = "single_query",
+    baseline: Annotated[str, typer.Option(help="the regularizer that differences are taken to")] = "none",
+    csv_path: Annotated[Path | None, typer.Option("--csv", metavar="OUT", help="write every measure here")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the table here")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw it here")] = None,
+) -> None:
+    """One table of any experiments: means and deviations over seeds, differences to the baseline with intervals."""
+    from slsr.experiments.comparison import compare_experiments, finished_of_last_study
+    from slsr.experiments.revisions import find_revisions
+    from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
+    from slsr.files import write_bytes
+
+    revisions = find_revisions(experiments or finished_of_last_study())
+    found = compare_experiments(revisions, ranking, baseline)
+    text = render_markdown(found)
+    if csv_path is not None:
+        write_bytes(csv_path, render_csv(found).encode())
+    if markdown is not None:
+        write_bytes(markdown, text.encode())
+    if plot is not None:
+        draw_comparison(plot, found)
+    typer.echo(text, nl=False)
 
 
 def main() -> None:

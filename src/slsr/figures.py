@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -15,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from slsr.files import write_bytes
@@ -22,7 +24,8 @@ from slsr.images.decoding import Pixels
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 RIGHT, WRONG, QUERY = "#009E73", "#D55E00", "#000000"
-DOTS_AN_INCH = 110
+DASHES = ["-", "--", "-.", ":"]
+DOTS_AN_INCH, PANELS_ACROSS = 110, 3
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -41,51 +44,135 @@ def draw_clusters(path: Path, points: NDArray[np.float32], clusterings: dict[int
     points : [N, 2]
     clusterings : k -> assignments, int32 [N]
     """
+    rows = -(-len(clusterings) // PANELS_ACROSS)
+    columns = -(-len(clusterings) // rows)
     figure, axes = plt.subplots(
-        1, len(clusterings), figsize=(3.6 * len(clusterings), 3.6), squeeze=False, sharey=True, layout="constrained"
+        rows,
+        columns,
+        figsize=(3.9 * columns, 4.2 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
-    for axis, (k, assignments) in zip(axes[0], sorted(clusterings.items()), strict=True):
+    for axis in axes.flat[len(clusterings) :]:
+        axis.set_axis_off()
+    for axis, (k, assignments) in zip(axes.flat, sorted(clusterings.items()), strict=False):
         for cluster in range(k):
             members = points[assignments == cluster]
             axis.scatter(*members.T, s=8, color=COLOURS[cluster % len(COLOURS)], label=f"{cluster}: {len(members):,}")
         axis.set_title(f"k = {k}")
         axis.set_xlabel("first principal component")
+        axis.tick_params(labelbottom=True)
         if k <= 10:
             axis.legend(
                 title="cluster: images",
                 fontsize=8,
                 title_fontsize=8,
-                ncols=2,
+                ncols=3,
                 loc="upper center",
-                bbox_to_anchor=(0.5, -0.2),
+                bbox_to_anchor=(0.5, -0.17),
             )
-    axes[0][0].set_ylabel("second principal component")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("second principal component")
     save_figure(figure, path)
 
 
-def draw_cmc(path: Path, curves: dict[str, NDArray[np.float64]], title: str) -> None:
+Lines = Mapping[str, tuple[NDArray[Any], NDArray[np.float64]]]
+
+
+def draw_cmc(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]], title: str) -> None:
     """The paper's Figure 5: the share of queries with a right match among the first k, for several runs.
 
     Parameters
     ----------
-    curves : name of a run -> CMC at ranks 1, 2, ..., as fractions
+    panels : way of ranking -> name of a run -> CMC at ranks 1, 2, ..., as fractions
     """
-    figure, axis = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    styles = ["-", "--", "-.", ":"]
-    for number, (name, curve) in enumerate(curves.items()):
-        ranks = np.arange(1, len(curve) + 1)
-        axis.plot(
-            ranks,
-            100 * curve,
-            styles[number % len(styles)],
-            color=COLOURS[number % len(COLOURS)],
-            lw=2,
-            label=f"{100 * curve[0]:.1f} %  {name}",
-        )
-    axis.set(xlabel="rank", ylabel="queries with a right match up to this rank, %", title=title, ylim=(None, 101))
-    axis.set_xticks([1, *range(5, len(ranks) + 1, 5)])
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.4 * len(panels), 4.3), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis, (ranking, curves) in zip(axes[0], panels.items(), strict=True):
+        named = {f"{100 * curve[0]:.1f} %  {name}": curve for name, curve in curves.items()}
+        _draw_lines(axis, {name: (np.arange(1, len(curve) + 1), 100 * curve) for name, curve in named.items()})
+        depth = max(len(curve) for curve in curves.values())
+        axis.set(xlabel="rank", title=ranking, ylim=(None, 101), xticks=[1, *range(5, depth + 1, 5)])
+        axis.legend(title="rank-1", loc="lower right")
+    axes[0][0].set_ylabel("queries with a right match up to this rank, %")
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def draw_curves(path: Path, panels: Mapping[str, Lines], x_label: str) -> None:
+    """Curves of several runs, one panel a quantity.
+
+    Parameters
+    ----------
+    panels : name of the quantity -> name of a run -> x and y, [n] each
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), squeeze=False, layout="constrained")
+    for axis, (quantity, lines) in zip(axes[0], panels.items(), strict=True):
+        _draw_lines(axis, lines, marker="o", ms=3)
+        axis.set(xlabel=x_label, title=quantity)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend()
+    save_figure(figure, path)
+
+
+def _draw_lines(axis: Axes, lines: Lines, **style: Any) -> None:
+    """Each in its own colour and dashes."""
+    for number, (name, (x, y)) in enumerate(lines.items()):
+        colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        axis.plot(x, y, dashes, color=colour, lw=2, label=name, **style)
     axis.grid(alpha=0.3)
-    axis.legend(title="rank-1", loc="lower right")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One row of a comparison: a value with a bar, single values beside it, and a published value.
+
+    Each is None where the row has none.
+    """
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None
+    single: Sequence[float]
+    published: float | None = None
+
+
+def draw_estimates(path: Path, panels: Mapping[str, Sequence[Estimate]], note: str, zero: Sequence[str] = ()) -> None:
+    """Rows of estimates, one panel a quantity; a line at 0 in the panels named in `zero`.
+
+    Parameters
+    ----------
+    panels : name of the quantity, which labels its axis -> rows, the same in every panel
+    """
+    rows = next(iter(panels.values()))
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(2.2 + 3.4 * len(panels), 1.5 + 0.42 * len(rows)),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axis, (quantity, estimates) in zip(axes[0], panels.items(), strict=True):
+        if quantity in zero:
+            axis.axvline(0, color="black", lw=1, ls=":")
+        for row, estimate in enumerate(estimates):
+            axis.plot(estimate.single, [row] * len(estimate.single), "|", color=COLOURS[0], ms=9, alpha=0.6)
+            if estimate.interval is not None:
+                axis.plot(estimate.interval, [row, row], color=COLOURS[0], lw=2)
+            if estimate.value is not None:
+                axis.plot(estimate.value, row, "o", color=COLOURS[0], ms=6)
+            if estimate.published is not None:
+                axis.plot(estimate.published, row, "D", color=COLOURS[5], mfc="none", ms=7, mew=1.5)
+        axis.set_xlabel(quantity)
+        axis.grid(alpha=0.3, axis="x")
+        axis.margins(x=0.08)
+    axes[0][0].set_yticks(range(len(rows)), [row.name for row in rows])
+    axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle(note, fontsize=9)
     save_figure(figure, path)
 
 

@@ -74,7 +74,7 @@ def run(params: Params, regularizer: Regularizer) -> None:
         write_json(folder / "metrics.json", measured.metrics)
         _write_per_query(folder / "per_query.parquet", measured.evaluations, query)
         write_bytes(folder / "cmc.csv", _cmc_csv(measured).encode())
-        _draw_lists(folder, query, gallery, query_features, gallery_features, params)
+        _draw_lists(folder, regularizer, query, gallery, query_features, gallery_features, params)
     first = next(iter(measured.metrics.values()))
     log.info(
         "wrote %s: rank-1 %.3f%s over %d queries, %d images in the gallery",
@@ -132,7 +132,13 @@ def _cmc_csv(measured: Measured) -> str:
 
 
 def _draw_lists(
-    folder: Path, query: Images, gallery: Images, query_features: Features, gallery_features: Features, params: Params
+    folder: Path,
+    regularizer: Regularizer,
+    query: Images,
+    gallery: Images,
+    query_features: Features,
+    gallery_features: Features,
+    params: Params,
 ) -> None:
     """The same queries, spread over the query set, with their galleries ranked plainly and re-ranked."""
     labels = labels_of(query, gallery)
@@ -149,7 +155,7 @@ def _draw_lists(
             _ranked_row(query, gallery, int(number), kept[indices[indices >= 0]], right[indices >= 0])
             for number, indices, right in zip(queries, found.indices, found.right, strict=True)
         ]
-        draw_ranked_lists(folder / f"{name}.png", lists, title)
+        draw_ranked_lists(folder / f"{name}.png", lists, f"{regularizer}: {title}")
 
 
 def _ranked_row(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.figures import draw_cmc
+from slsr.figures import draw_cmc, draw_curves
 from slsr.files import read_json, write_bytes, write_json
 from slsr.params import COMMITTED_REGULARIZERS, Params, Regularizer
-from slsr.records import read_table
-from slsr.retrieval import Evaluation, compare
-from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
-from slsr.stages.report_text import Report, rankings_of, render
+from slsr.retrieval import compare
+from slsr.retrieval.per_query import read_evaluations
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
+from slsr.stages.report_text import RANKINGS, Report, rankings_of, render
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,17 @@ SUMMARY_PREFIX = {
     "multi_query": "multi_query_",
     "multi_query_rerank": "multi_query_rerank_",
 }
+CMC_SHOWN = ("single_query", "single_query_rerank", "single_gallery_shot")
+CURVES = {"training loss": ("train", "loss"), "validation accuracy": ("validation", "accuracy")}
 HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
 def run(params: Params) -> None:
-    """Read every stage's metrics, write `metrics/`: summary.json, one JSON a subject, cmc.png, report.md."""
-    runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
+    """Read every stage's metrics and curves, write `metrics/`.
+
+    summary.json, one JSON a subject, cmc.png, curves.png, silhouettes.png, report.md.
+    """
+    runs = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
     report = Report(
         params=params,
         dataset=read_json(FACTS),
@@ -47,19 +53,52 @@ def run(params: Params) -> None:
     for name, metrics in runs.items():
         write_json(METRICS / f"{name}.json", metrics)
     write_json(METRICS / "summary.json", _summary(report))
+    _draw(report)
+    write_bytes(METRICS / "report.md", render(report).encode())
     ranking = rankings_of(runs)[0]
+    log.info("wrote %s: %s", METRICS, ", ".join(f"{name} {runs[name][ranking]['rank1']:.3f}" for name in runs))
+
+
+def _draw(report: Report) -> None:
+    """The diagrams that git keeps; they show no person."""
+    params = report.params
+    shown = [ranking for ranking in CMC_SHOWN if ranking in rankings_of(report.runs)]
     draw_cmc(
         METRICS / "cmc.png",
-        {name: _cmc(EVALUATED / name / "cmc.csv", ranking) for name in runs},
-        f"{params.train.backbone} on {params.dataset.archive}, {ranking.replace('_', ' ')}",
+        {RANKINGS[ranking]: {n: _cmc(EVALUATED / n / "cmc.csv", ranking) for n in report.runs} for ranking in shown},
+        f"{params.train.backbone} on {params.dataset.archive}",
     )
-    write_bytes(METRICS / "report.md", render(report).encode())
-    log.info("wrote %s: %s", METRICS, ", ".join(f"{name} {runs[name][ranking]['rank1']:.3f}" for name in runs))
+    draw_curves(
+        METRICS / "curves.png",
+        {
+            title: {name: _curve(TRAINED / name / "curves", *quantity) for name in report.runs}
+            for title, quantity in CURVES.items()
+        },
+        "epoch",
+    )
+    draw_curves(METRICS / "silhouettes.png", {"mean silhouette, %": _silhouettes(report.clusters)}, "k")
+
+
+def _curve(folder: Path, part: str, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Epochs and values of one quantity, as DVCLive wrote them; empty where there is none (no validation images)."""
+    path = folder / "plots" / "metrics" / part / f"{quantity}.tsv"
+    rows = np.loadtxt(path, delimiter="\t", skiprows=1, ndmin=2) if path.is_file() else np.empty((0, 2))
+    return rows[:, 0], rows[:, 1]
+
+
+def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    rows = [row for row in clusters["sweep"] if row["silhouette_full_dimension"] is not None]
+    k = np.array([row["k"] for row in rows], np.float64)
+    spaces = {
+        "full dimension": "silhouette_full_dimension",
+        "two principal components": "silhouette_two_components",
+    }
+    return {name: (k, np.array([100 * row[key] for row in rows], np.float64)) for name, key in spaces.items()}
 
 
 def _comparison(params: Params) -> dict[str, Any]:
     """Paired differences between runs over the same queries, for every way of ranking."""
-    evaluations = {name: _evaluations(EVALUATED / name / "per_query.parquet") for name in COMMITTED_REGULARIZERS}
+    evaluations = {name: read_evaluations(EVALUATED / name / "per_query.parquet") for name in COMMITTED_REGULARIZERS}
     choice = params.evaluate.bootstrap
     found: dict[str, Any] = {}
     for first, second in PAIRS:
@@ -75,18 +114,6 @@ def _comparison(params: Params) -> dict[str, Any]:
             }
             for ranking in evaluations[first]
         }
-    return found
-
-
-def _evaluations(path: Path) -> dict[str, Evaluation]:
-    """The evaluations that `evaluate` wrote query by query."""
-    table = read_table(path, ["ranking", "ranks"])
-    rankings, ranks = np.array(table.column("ranking").to_pylist()), table.column("ranks").to_pylist()
-    found = {}
-    for ranking in dict.fromkeys(rankings.tolist()):
-        lists = [ranks[row] for row in np.flatnonzero(rankings == ranking)]
-        offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
-        found[ranking] = Evaluation(offsets, np.array([rank for one in lists for rank in one], np.int32), 0)
     return found
 
 

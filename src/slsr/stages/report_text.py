@@ -15,6 +15,7 @@ NAMES = {
     "lsro": "LSRO",
     "slsr": "SLSR",
 }
+ARTIFACTS = "../artifacts"
 COLUMNS = {
     "rank1": "rank-1",
     "rank5": "rank-5",
@@ -59,11 +60,16 @@ def render(report: Report) -> str:
         *_rankings(report),
         "## Differences",
         _differences(report),
-        "![CMC curves](cmc.png)",
+        "![CMC curves, Figure 5 of the paper](cmc.png)",
+        "## Training",
+        "![Training loss and validation accuracy](curves.png)",
         "## Clusters",
         _clusters(report.clusters),
+        "![Mean silhouette for each k, Table 1 of the paper](silhouettes.png)",
         "## Generated images",
         _generated(report.generated),
+        "## Pictures of people",
+        _pictures(list(report.runs)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -158,6 +164,24 @@ def _clusters(clusters: Mapping[str, Any]) -> str:
 
 def _silhouette(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _pictures(runs: Sequence[str]) -> str:
+    """Links to pictures that stay out of git: whose faces they show is the data set's affair."""
+    shown = {
+        "The clusters on the first two principal components (Figure 4)": f"{ARTIFACTS}/clusters/clusters.png",
+        "Members of each cluster (Figure 3)": f"{ARTIFACTS}/clusters/members.png",
+        "Generated images above real ones of their cluster (Figure 2)": f"{ARTIFACTS}/generated/sheet.png",
+    }
+    for run in runs:
+        for name, how in (("ranked_lists", "ranked"), ("ranked_lists_rerank", "re-ranked")):
+            title = f"{NAMES[run]}: galleries {how} for some queries (Figure 6)"
+            shown[title] = f"{ARTIFACTS}/evaluate/{run}/{name}.png"
+    note = (
+        "They are cached by DVC and never enter git, because real data sets show real people; where `dvc pull` or "
+        "`dvc repro` has put them, they are seen here, and on the page of `dvc plots show`."
+    )
+    return "\n\n".join([note, *(f"{title}:\n\n![{title}]({path})" for title, path in shown.items())])
 
 
 SPLITS = ("train", "validation", "query", "gallery", "multi_query")

@@ -1,0 +1,303 @@
+"""Any set of experiments as one table: means and deviations over seeds, and differences to the baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slsr.errors import InputError
+from slsr.experiments.crossed import CrossedMean, crossed_mean
+from slsr.experiments.published import Published, published
+from slsr.experiments.revisions import (
+    Revision,
+    cached_file,
+    chain,
+    experiments,
+    locked_parameters,
+    locked_stages,
+    parameters,
+    stale_reason,
+)
+from slsr.experiments.study import LAST
+from slsr.files import read_json
+from slsr.retrieval.bootstrap import PairedDifference, paired_differences
+from slsr.retrieval.per_query import read_queries
+
+log = logging.getLogger(__name__)
+
+SEED = "train.seed"
+DATA, CODE = "data:", "code:"
+# They move the intervals and the pictures of one run, not its measures.
+WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batch_size", "generate.alarms.")
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One trained and evaluated network of one revision.
+
+    `settings` holds everything that it rests on but its seed: parameters (`block.key`), data (`data:path` -> MD5) and
+    code (`code:path` -> MD5). `values` holds, under each measure, one value a query with a right match; it is empty
+    for a protocol without paired queries.
+    """
+
+    experiment: str
+    regularizer: str
+    seed: int
+    settings: Settings
+    metrics: Mapping[str, Any]
+    queries: tuple[str, ...]
+    values: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The legs that differ in their seed alone, ascending by seed."""
+
+    regularizer: str
+    settings: Settings
+    legs: Sequence[Leg]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds, ascending."""
+        return [leg.seed for leg in self.legs]
+
+    def single(self, measure: str) -> NDArray[np.float64]:
+        """[S]: a measure of every seed's network."""
+        return np.array([leg.metrics[measure] for leg in self.legs], np.float64)
+
+    def interval(self, measure: str) -> tuple[float, float] | None:
+        """The 95 % interval of the mean over seeds and queries; None with one seed or without values of queries."""
+        if len(self.legs) < 2 or not all(measure in leg.values for leg in self.legs):
+            return None
+        return crossed_mean(np.stack([leg.values[measure] for leg in self.legs])).ci95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row minus its baseline, paired by seed and query.
+
+    `both` holds for other seeds and other queries, and is None with one common seed; `queries` is the paired bootstrap
+    over queries of the mean over seeds, and holds for these seeds alone.
+    """
+
+    seeds: Sequence[int]
+    both: CrossedMean | None
+    queries: PairedDifference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in the order they are shown, with the differences of each to its baseline, by measure."""
+
+    ranking: str
+    baseline: str
+    measures: Sequence[str]
+    rows: Sequence[Row]
+    differences: Sequence[Mapping[str, Difference]]
+    published: Sequence[Published | None]
+
+
+def legs_of(revision: Revision, ranking: str) -> list[Leg]:
+    """Every network that a revision has evaluated; what its parent left in its dvc.lock is passed over, and said so.
+
+    Raises
+    ------
+    InputError
+        The revision has no dvc.lock, the cache lacks a result, or it was not measured by this way of ranking.
+    """
+    stages, values = locked_stages(revision), parameters(revision)
+    found = []
+    for name in sorted(stages):
+        stage, _, regularizer = name.partition("@")
+        if stage != "evaluate" or not regularizer:
+            continue
+        if reason := stale_reason(revision, stages, name, values):
+            log.info("%s: passed over %s, which was not run there: %s", revision.name, name, reason)
+            continue
+        found.append(_leg(revision, stages, name, regularizer, ranking))
+    return found
+
+
+def _leg(revision: Revision, stages: Mapping[str, Mapping[str, Any]], name: str, regularizer: str, ranking: str) -> Leg:
+    settings: dict[str, Any] = {}
+    for one in chain(stages, name):
+        settings |= locked_parameters(stages[one])
+        for dep in stages[one]["deps"]:
+            if dep["path"].startswith("data/"):
+                settings[f"{DATA}{dep['path']}"] = dep["md5"]
+            elif dep["path"].startswith("src/"):
+                settings[f"{CODE}{dep['path']}"] = dep["md5"]
+    seed = settings.pop(SEED)
+    folder = f"artifacts/evaluate/{regularizer}"
+    metrics = read_json(cached_file(revision, stages[name], f"{folder}/metrics.json"))
+    if ranking not in metrics:
+        raise InputError(f"{revision.name}: {folder} has no {ranking}; choose --ranking of {', '.join(metrics)}")
+    queries = read_queries(cached_file(revision, stages[name], f"{folder}/per_query.parquet"))
+    names, evaluation = queries.get(ranking, ([], None))
+    return Leg(
+        revision.name,
+        regularizer,
+        seed,
+        {key: value for key, value in settings.items() if not key.startswith(WITHOUT_EFFECT)},
+        metrics[ranking],
+        tuple(one for one, valid in zip(names, evaluation.valid, strict=True) if valid) if evaluation else (),
+        evaluation.headline_values() if evaluation else {},
+    )
+
+
+def rows_of(legs: Iterable[Leg]) -> list[Row]:
+    """Legs of the same settings together, in order of appearance.
+
+    Raises
+    ------
+    InputError
+        Two legs of one seed and the same settings have other results.
+    """
+    gathered: dict[str, dict[int, Leg]] = {}
+    for leg in legs:
+        key = json.dumps([leg.regularizer, dict(sorted(leg.settings.items()))])
+        other = gathered.setdefault(key, {}).setdefault(leg.seed, leg)
+        if _values(other.metrics) != _values(leg.metrics):
+            raise InputError(
+                f"{other.experiment} and {leg.experiment}: {leg.regularizer} with seed {leg.seed}, of the same code, "
+                "data and parameters, has two results (another machine?); name only one of them"
+            )
+    of_rows = [[found[seed] for seed in sorted(found)] for found in gathered.values()]
+    return [Row(together[0].regularizer, together[0].settings, together) for together in of_rows]
+
+
+def _values(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if not key.endswith("_ci95")}
+
+
+def baseline_of(row: Row, rows: Sequence[Row], regularizer: str) -> Row | None:
+    """The one row of that regulariser with which a row shares every setting that both have; None where there is none.
+
+    A baseline without generated images has no setting of generators, so it stands for every K and N.
+    """
+    fitting = [
+        other
+        for other in rows
+        if other.regularizer == regularizer
+        and all(row.settings[key] == other.settings[key] for key in row.settings.keys() & other.settings.keys())
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def difference(row: Row, baseline: Row, measure: str, resamples: int, seed: int) -> Difference | None:
+    """A row minus its baseline in one measure, over the seeds that both have; None without any, or without queries.
+
+    Raises
+    ------
+    InputError
+        The two were not measured on the same queries.
+    """
+    first, second = ({leg.seed: leg for leg in one.legs} for one in (baseline, row))
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds or not all(measure in one[s].values for one in (first, second) for s in seeds):
+        return None
+    if len({one[s].queries for one in (first, second) for s in seeds}) > 1:
+        raise InputError(
+            f"{first[seeds[0]].experiment} and {second[seeds[0]].experiment}: measured on other queries; a difference "
+            "needs the same ones"
+        )
+    values = [np.stack([one[s].values[measure] for s in seeds]) for one in (first, second)]
+    means = [one.mean(axis=0)[:, None] for one in values]
+    return Difference(
+        seeds,
+        crossed_mean(values[1] - values[0]) if len(seeds) > 1 else None,
+        paired_differences(means[0], means[1], resamples=resamples, seed=seed)[0],
+    )
+
+
+def compare_experiments(
+    revisions: Sequence[Revision], ranking: str, baseline: str, resamples: int = 10_000, seed: int = 1
+) -> Comparison:
+    """Gather revisions into one comparison; parameters as in `difference`.
+
+    Raises
+    ------
+    InputError
+        No revision has a result of its own, or as `legs_of`, `rows_of` and `difference`.
+    """
+    legs = [leg for revision in revisions for leg in legs_of(revision, ranking)]
+    if not legs:
+        raise InputError(f"{', '.join(revision.name for revision in revisions)}: no evaluated network to compare")
+    rows = sorted(rows_of(legs), key=lambda row: _order(row, baseline))
+    measures = [key for key in legs[0].metrics if f"{key}_ci95" in legs[0].metrics]
+    differences = []
+    for row in rows:
+        other = baseline_of(row, rows, baseline)
+        found = (
+            {measure: difference(row, other, measure, resamples, seed) for measure in measures}
+            if other is not None and other is not row
+            else {}
+        )
+        differences.append({measure: one for measure, one in found.items() if one is not None})
+    stand_beside = [published(row.regularizer, ranking, row.settings, row.legs[0].metrics) for row in rows]
+    return Comparison(ranking, baseline, measures, rows, differences, stand_beside)
+
+
+KNOWN_ORDER = ("none", "lsr", "lsro", "slsr", "slsr-weighted", "one-hot", "mprl")
+
+
+def _order(row: Row, baseline: str) -> tuple[Any, ...]:
+    place = KNOWN_ORDER.index(row.regularizer) if row.regularizer in KNOWN_ORDER else len(KNOWN_ORDER)
+    shown = [row.settings.get(key) for key in ("dataset.archive", "train.backbone", "cluster.k", "generate.images")]
+    numbers = [value if isinstance(value, int) else -1 for value in shown[2:]]
+    return (str(shown[0]), str(shown[1]), row.regularizer != baseline, place, *numbers)
+
+
+def varying_settings(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Settings that differ between rows, one text a row; '-' where a row does not depend on it.
+
+    Differing data and code are told apart by the first digits of a hash of their MD5s.
+    """
+    keys = sorted({key for row in rows for key in row.settings})
+    varying = [key for key in keys if len({json.dumps(row.settings[key]) for row in rows if key in row.settings}) > 1]
+    columns = {
+        key: [_text(row.settings[key]) if key in row.settings else "-" for row in rows]
+        for key in varying
+        if not key.startswith((DATA, CODE))
+    }
+    for prefix in (DATA, CODE):
+        if hashed := [key for key in varying if key.startswith(prefix)]:
+            columns[prefix[:-1]] = [_short_hash([str(row.settings.get(key)) for key in hashed]) for row in rows]
+    return columns
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _short_hash(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
+
+
+def finished_of_last_study() -> list[str]:
+    """The finished experiments of the last `slsr study`; how many are missing is said.
+
+    Raises
+    ------
+    InputError
+        No study has run here, or none of its experiments is finished.
+    """
+    if not LAST.is_file():
+        raise InputError("no experiment was named, and no `slsr study` has run here; name experiments, or `workspace`")
+    last = read_json(LAST)
+    finished = [name for name in last["experiments"] if name in experiments()]
+    if not finished:
+        raise InputError(f"the last study, {last['study']}, has no finished experiment; run it, or name experiments")
+    if missing := len(last["experiments"]) - len(finished):
+        log.warning("the last study, %s, lacks %d of %d experiments", last["study"], missing, len(last["experiments"]))
+    return finished

@@ -1,0 +1,77 @@
+"""Published rows to stand beside measured ones, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """Rank-1 and trapezoid mAP, as fractions, and where they were printed."""
+
+    rank1: float
+    map_trapezoid: float
+    source: str
+
+
+PAPER = "Ainam et al."
+QUOTED = "Zheng et al. 2017, as Ainam et al. quote it"
+NOTE = (
+    "Published rows are single runs, and no controlled comparison: the released code of Ainam et al. gives generated "
+    "images the uniform label of LSRO instead of the sparse one, and its baseline ran without random erasing, with "
+    "another learning rate of the head, and for 60 epochs instead of 130. They stand beside runs of the full data set, "
+    "the same backbone and ImageNet weights only."
+)
+
+# (data set, backbone, regularizer, ranking), in percent.
+_ROWS: dict[tuple[str, str, str, str], tuple[float, float, str]] = {
+    ("market1501", "resnet50", "none", "single_query"): (87.29, 69.70, PAPER),
+    ("market1501", "resnet50", "slsr", "single_query"): (89.16, 75.15, PAPER),
+    ("market1501", "densenet121", "none", "single_query"): (90.05, 74.16, PAPER),
+    ("market1501", "densenet121", "slsr", "single_query"): (92.43, 79.08, PAPER),
+    ("market1501", "densenet121", "slsr", "single_query_rerank"): (93.82, 90.20, PAPER),
+    ("market1501", "resnet50", "none", "multi_query"): (91.27, 76.94, PAPER),
+    ("market1501", "resnet50", "slsr", "multi_query"): (92.25, 81.92, PAPER),
+    ("market1501", "densenet121", "none", "multi_query"): (92.90, 81.22, PAPER),
+    ("market1501", "densenet121", "slsr", "multi_query"): (94.06, 85.20, PAPER),
+    ("market1501", "resnet50", "lsro", "single_query"): (83.97, 66.07, QUOTED),
+    ("dukemtmc", "resnet50", "none", "single_query"): (76.66, 58.35, PAPER),
+    ("dukemtmc", "resnet50", "slsr", "single_query"): (76.53, 60.79, PAPER),
+    ("dukemtmc", "densenet121", "none", "single_query"): (79.67, 63.19, PAPER),
+    ("dukemtmc", "densenet121", "slsr", "single_query"): (82.94, 67.78, PAPER),
+    ("dukemtmc", "densenet121", "slsr", "single_query_rerank"): (86.66, 83.35, PAPER),
+    ("dukemtmc", "resnet50", "lsro", "single_query"): (67.68, 47.13, QUOTED),
+}
+FULL_QUERIES = {"market1501": 3368, "dukemtmc": 2228}
+FULL_GALLERY = {"market1501": 19732, "dukemtmc": 17661}
+SMALLEST_HEIGHT = 224
+PAPER_CLUSTERS, PAPER_IMAGES = 3, 12000
+
+
+def published(
+    regularizer: str, ranking: str, settings: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Published | None:
+    """The published row of a setting, or None: where nothing was published, or data, weights or scale are others.
+
+    Parameters
+    ----------
+    settings : parameters, `block.key` -> value
+    metrics : what `evaluate` measured for this way of ranking
+    """
+    dataset = settings.get("dataset.name")
+    row = _ROWS.get((str(dataset), str(settings.get("train.backbone")), regularizer, ranking))
+    full = (
+        metrics.get("queries", 0) + metrics.get("queries_without_match", 0) == FULL_QUERIES.get(str(dataset))
+        and metrics.get("gallery") == FULL_GALLERY.get(str(dataset))
+        and settings.get("train.weights") == "imagenet"
+        and settings.get("image.height", 0) >= SMALLEST_HEIGHT
+    )
+    if row is None or not full:
+        return None
+    if regularizer == "slsr" and (
+        settings.get("cluster.k") != PAPER_CLUSTERS or settings.get("generate.images") != PAPER_IMAGES
+    ):
+        return None
+    return Published(row[0] / 100, row[1] / 100, row[2])

@@ -38,7 +38,7 @@ def run(params: Params) -> None:
 
     summary.json, one JSON a subject, cmc.png, curves.png, silhouettes.png, report.md.
     """
-    runs = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
+    runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
     report = Report(
         params=params,
         dataset=read_json(FACTS),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tiny import ROOT
 
 from slsr import cli, presets
 from slsr.errors import CheckFailed, InputError, Interrupted
+from slsr.params import Regularizer
 
 STAGES = {
     "prepare": [],
@@ -195,8 +197,18 @@ def test_every_command_has_its_stage(stage):
 def test_an_unknown_regularizer_lists_the_known_ones(slsr, stage):
     code, _, err = slsr(stage, "mixup")
     assert code == 2
-    assert err == "slsr: regularizer 'mixup': choose one of none, lsro, slsr\n"
+    known = "none, lsr, lsro, slsr, slsr-weighted, one-hot, mprl"
+    assert err == f"slsr: regularizer 'mixup': choose one of {known}\n"
     assert slsr(stage)[0] == 2
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+@pytest.mark.parametrize("name", get_args(Regularizer))
+def test_every_regularizer_reaches_its_stage(slsr, monkeypatch, stage, name):
+    seen = []
+    monkeypatch.setattr(cli, "_run_stage", lambda *arguments: seen.append(arguments))
+    assert slsr(stage, name)[0] == 0
+    assert seen == [(stage, name)]
 
 
 def test_preset_lists_and_writes(slsr, with_presets):

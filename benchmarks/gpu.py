@@ -42,6 +42,7 @@ TINY = [
     *(f"image.{name}={size}" for name, size in (("height", 32), ("width", 32))),
     *(f"image.{name}=36" for name in ("resize_height", "resize_width")),
     *("image.test=centre-crop", "encoder.backbone=resnet18", "encoder.epochs=2", "cluster.k=2", "cluster.sweep=[2,3]"),
+    "cluster.minimum_images=6",
     *("gan.height=32", "gan.width=32", "gan.channels=4", "gan.epochs=1", "gan.batch_size=16", "generate.images=24"),
     *("train.backbone=resnet18", "train.epochs=2", "train.batch_size=32", "evaluate.bootstrap.resamples=200"),
     *("evaluate.rerank.k1=10", "evaluate.rerank.k2=3", "evaluate.ranked_list.queries=2"),
@@ -253,7 +254,7 @@ def render(folder: Path, names: Sequence[str]) -> str:
     records = {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
     first = next(iter(records.values()))["machine"]
     lines = ["# GPU results", "", ", ".join(f"{key} {value}" for key, value in first.items()), ""]
-    lines += ["| network | precision | compiled | way | images/s | of bare | GPU MB | RSS MB |"]
+    lines += ["| network | precision | compile | way | images/s | of bare | GPU MB | RSS MB |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | ---: | ---: |"]
     for name, record in records.items():
         if not name.startswith("throughput-"):
@@ -264,7 +265,7 @@ def render(folder: Path, names: Sequence[str]) -> str:
             rate = rates[row["way"]]
             memory = f"{row['gpu_mb']:,.0f} | {row['rss_mb']:,.0f}"
             lines.append(
-                f"| {network} | {precision} | {'yes' if form == 'compiled' else 'no'} | {row['way']} | {rate:,.0f} | "
+                f"| {network} | {precision} | {'auto' if form == 'compiled' else 'never'} | {row['way']} | {rate:,.0f} | "
                 f"{rate / rates['bare']:.3f} | {memory} |"
             )
     lines += ["", "| run | rank-1 | mAP (trapezoid) | mAP (standard) |", "| --- | ---: | ---: | ---: |"]

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 from clustered_project import CLUSTERS, LABELS, make_params
 from PIL import Image
 from threadpoolctl import threadpool_limits
+from tiny import ROOT
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import write_json
@@ -161,6 +163,23 @@ def test_curves_are_over_the_clusters_still_training():
     table = [line.split(",") for line in curves([epochs(1, 5), epochs(2), epochs(6, 7)]).splitlines()]
     column = table[0].index("generator_loss_lowest")
     assert [row[column : column + 3] for row in table[1:]] == [["1", "2", "6"], ["5", "6.0", "7"]]
+
+
+def test_every_plotted_column_is_there_whatever_the_number_of_clusters():
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    columns = [
+        column
+        for plot in plots
+        if isinstance(plot, dict)
+        for options in plot.values()
+        for file, names in options.get("y", {}).items()
+        if file == "artifacts/gan/curves.csv"
+        for column in (names if isinstance(names, list) else [names])
+    ]
+    assert len(columns) == 5
+    for count in (1, 2, 300):
+        header = curves([[GanEpoch(1, 8, 1.0, 1.0, 0.5, 0.5)]] * count).splitlines()[0].split(",")
+        assert set(columns) | {"epoch"} <= set(header)
 
 
 def test_tasks_are_spread_evenly():

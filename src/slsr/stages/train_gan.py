@@ -19,7 +19,7 @@ from slsr.files import replaced_folder, write_bytes
 from slsr.images.decoding import Pixels
 from slsr.models.dcgan import draw_images, draw_noise, save_generator
 from slsr.params import Gan, Params
-from slsr.quality import Alarm, Measured, assess, find_alarms, handcrafted
+from slsr.quality import NEIGHBOURS, Alarm, Measured, assess, find_alarms, handcrafted
 from slsr.sheets import Panel, animate_panels, draw_panels
 from slsr.stages.clustered import ClusteredImages, load_clustered
 from slsr.stages.paths import ASSIGNMENTS, GAN, TRAIN_TABLE
@@ -248,13 +248,15 @@ def _checks(
 
 
 def _check(cluster: int, attempt: int, trained: TrainedGan, real: Pixels, settings: Gan, device: torch.device) -> Check:
+    real = _evenly(real, REAL_IMAGES)
+    count = min(CHECKED_IMAGES, len(real) // 2)  # more would not be looked at
+    if count <= NEIGHBOURS:
+        return Check(cluster, attempt, None, None, False)
     generator = trained.generator.to(device)
-    noise = draw_noise((settings.seed, OF_CHECK, cluster, attempt, 0), CHECKED_IMAGES, settings.latent)
+    noise = draw_noise((settings.seed, OF_CHECK, cluster, attempt, 0), count, settings.latent)
     drawn = draw_images(generator, noise, cluster if generator.description.clusters else None)
     generator.cpu()
-    found = assess(
-        handcrafted(_evenly(real, REAL_IMAGES)), handcrafted(drawn), ["coverage", "duplicates"], settings.seed
-    )
+    found = assess(handcrafted(real), handcrafted(drawn), ["coverage", "duplicates"], settings.seed)
     values = {name: None if one.value is None else round(one.value, 6) for name, one in found.items()}
     return Check(cluster, attempt, values["coverage"], values["duplicates"], bool(_collapse_alarms(values, settings)))
 

@@ -267,7 +267,9 @@ def one_of(rank: int, folder: Path, choices: dict) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("clusters", "choices"), [(5, CHOICES), (2, {"kind": "conditional"})])
+@pytest.mark.parametrize(
+    ("clusters", "choices"), [(5, CHOICES), pytest.param(2, {"kind": "conditional"}, marks=pytest.mark.slow)]
+)
 def test_two_processes_write_what_one_writes(project, clusters, choices):
     assign(np.sort(np.arange(42) % clusters) if clusters > 2 else CLUSTERS)
     train_gan.run(make_params(gan=choices))

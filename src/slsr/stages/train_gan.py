@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 # What the second number of a seed stands for: the GAN of a cluster, their common parent, the conditional one, and the
 # noise of the images that are checked.
 OF_CLUSTER, OF_PARENT, OF_ALL, OF_CHECK = range(4)
-PREVIEWS, COLUMNS = 32, 16
+PREVIEWS, COLUMNS, PROGRESS_ROWS = 32, 16, 9
 CHECKED_IMAGES, REAL_IMAGES = 256, 1000
 QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake")
 
@@ -324,7 +324,12 @@ def _draw_sheets(folder: Path, cluster: int, pictures: Pictures) -> None:
     title = f"cluster {cluster}: generated from fixed noise after {pictures.frames[-1][0]} epochs"
     panels = [Panel(f"{title}, {pictures.seen:,} images seen", pictures.preview)]
     draw_panels(folder / f"preview_{cluster}.png", [*panels, Panel(f"cluster {cluster}: real", pictures.real)], COLUMNS)
-    rows = [Panel(f"cluster {cluster}, the same noise after epoch {epoch}", each) for epoch, each in pictures.frames]
+    count = len(pictures.frames)
+    chosen = sorted({round(number) for number in np.linspace(0, count - 1, min(count, PROGRESS_ROWS))})
+    rows = [
+        Panel(f"cluster {cluster}, the same noise after epoch {pictures.frames[number][0]}", pictures.frames[number][1])
+        for number in chosen
+    ]
     real = Panel(f"cluster {cluster}: real", _evenly(pictures.real, IMAGES_IN_FRAME))
     draw_panels(folder / f"progress_{cluster}.png", [*rows, real], IMAGES_IN_FRAME)
 

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 from clustered_project import CLUSTERS, LABELS, make_params
 from PIL import Image
 from threadpoolctl import threadpool_limits
+from tiny import ROOT
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import write_json
@@ -163,6 +165,23 @@ def test_curves_are_over_the_clusters_still_training():
     assert [row[column : column + 3] for row in table[1:]] == [["1", "2", "6"], ["5", "6.0", "7"]]
 
 
+def test_every_plotted_column_is_there_whatever_the_number_of_clusters():
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    columns = [
+        column
+        for plot in plots
+        if isinstance(plot, dict)
+        for options in plot.values()
+        for file, names in options.get("y", {}).items()
+        if file == "artifacts/gan/curves.csv"
+        for column in (names if isinstance(names, list) else [names])
+    ]
+    assert len(columns) == 5
+    for count in (1, 2, 300):
+        header = curves([[GanEpoch(1, 8, 1.0, 1.0, 0.5, 0.5)]] * count).splitlines()[0].split(",")
+        assert set(columns) | {"epoch"} <= set(header)
+
+
 def test_tasks_are_spread_evenly():
     assert spread([5, 9, 4, 5], 2) == [1, 0, 0, 1]
     assert spread([3, 2, 1], 1) == [0, 0, 0]
@@ -248,7 +267,9 @@ def one_of(rank: int, folder: Path, choices: dict) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("clusters", "choices"), [(5, CHOICES), (2, {"kind": "conditional"})])
+@pytest.mark.parametrize(
+    ("clusters", "choices"), [(5, CHOICES), pytest.param(2, {"kind": "conditional"}, marks=pytest.mark.slow)]
+)
 def test_two_processes_write_what_one_writes(project, clusters, choices):
     assign(np.sort(np.arange(42) % clusters) if clusters > 2 else CLUSTERS)
     train_gan.run(make_params(gan=choices))

@@ -19,7 +19,7 @@ from slsr.files import replaced_folder, write_bytes
 from slsr.images.decoding import Pixels
 from slsr.models.dcgan import draw_images, draw_noise, save_generator
 from slsr.params import Gan, Params
-from slsr.quality import Alarm, Measured, assess, find_alarms, handcrafted
+from slsr.quality import NEIGHBOURS, Alarm, Measured, assess, find_alarms, handcrafted
 from slsr.sheets import Panel, animate_panels, draw_panels
 from slsr.stages.clustered import ClusteredImages, load_clustered
 from slsr.stages.paths import ASSIGNMENTS, GAN, TRAIN_TABLE
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 # What the second number of a seed stands for: the GAN of a cluster, their common parent, the conditional one, and the
 # noise of the images that are checked.
 OF_CLUSTER, OF_PARENT, OF_ALL, OF_CHECK = range(4)
-PREVIEWS, COLUMNS = 32, 16
+PREVIEWS, COLUMNS, PROGRESS_ROWS = 32, 16, 9
 CHECKED_IMAGES, REAL_IMAGES = 256, 1000
 QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake")
 
@@ -248,13 +248,15 @@ def _checks(
 
 
 def _check(cluster: int, attempt: int, trained: TrainedGan, real: Pixels, settings: Gan, device: torch.device) -> Check:
+    real = _evenly(real, REAL_IMAGES)
+    count = min(CHECKED_IMAGES, len(real) // 2)  # more would not be looked at
+    if count <= NEIGHBOURS:
+        return Check(cluster, attempt, None, None, False)
     generator = trained.generator.to(device)
-    noise = draw_noise((settings.seed, OF_CHECK, cluster, attempt, 0), CHECKED_IMAGES, settings.latent)
+    noise = draw_noise((settings.seed, OF_CHECK, cluster, attempt, 0), count, settings.latent)
     drawn = draw_images(generator, noise, cluster if generator.description.clusters else None)
     generator.cpu()
-    found = assess(
-        handcrafted(_evenly(real, REAL_IMAGES)), handcrafted(drawn), ["coverage", "duplicates"], settings.seed
-    )
+    found = assess(handcrafted(real), handcrafted(drawn), ["coverage", "duplicates"], settings.seed)
     values = {name: None if one.value is None else round(one.value, 6) for name, one in found.items()}
     return Check(cluster, attempt, values["coverage"], values["duplicates"], bool(_collapse_alarms(values, settings)))
 
@@ -322,7 +324,12 @@ def _draw_sheets(folder: Path, cluster: int, pictures: Pictures) -> None:
     title = f"cluster {cluster}: generated from fixed noise after {pictures.frames[-1][0]} epochs"
     panels = [Panel(f"{title}, {pictures.seen:,} images seen", pictures.preview)]
     draw_panels(folder / f"preview_{cluster}.png", [*panels, Panel(f"cluster {cluster}: real", pictures.real)], COLUMNS)
-    rows = [Panel(f"cluster {cluster}, the same noise after epoch {epoch}", each) for epoch, each in pictures.frames]
+    count = len(pictures.frames)
+    chosen = sorted({round(number) for number in np.linspace(0, count - 1, min(count, PROGRESS_ROWS))})
+    rows = [
+        Panel(f"cluster {cluster}, the same noise after epoch {pictures.frames[number][0]}", pictures.frames[number][1])
+        for number in chosen
+    ]
     real = Panel(f"cluster {cluster}: real", _evenly(pictures.real, IMAGES_IN_FRAME))
     draw_panels(folder / f"progress_{cluster}.png", [*rows, real], IMAGES_IN_FRAME)
 

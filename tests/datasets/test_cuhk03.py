@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 import zipfile
 from collections import Counter
 
@@ -171,3 +172,20 @@ def test_no_room_to_unpack(small, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10})())
     with pytest.raises(InputError, match="needed to unpack"), open_collection(path, CLASSIC, tmp_path):
         pass
+
+
+def test_images_are_read_one_at_a_time(tmp_path, monkeypatch):
+    """However many images the file has, no more than a few are in memory."""
+    monkeypatch.setattr("builders.cuhk03_pixels", lambda number: np.full((600, 400, 3), number, np.uint8))
+    path = write_cuhk03_mat(tmp_path / "cuhk-03.mat", {"detected": small_cells()}, [[(1, 1)], [(1, 2)]])
+    one = 600 * 400 * 3
+    tracemalloc.start()
+    try:
+        with open_collection(path, CLASSIC, tmp_path) as collection:
+            assert all(entry.size == one for entry in collection.entries)
+            total = sum(len(collection.read(entry.source)) > 0 for entry in collection.entries) * one
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total > 40 * one
+    assert one <= peak < 8 * one

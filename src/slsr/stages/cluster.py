@@ -123,5 +123,8 @@ def _draw_members(path: Path, train: pa.Table, features: NDArray[np.float32], ch
         ordered = members[np.argsort(distances, kind="stable")]
         shown = ordered[np.unique(np.linspace(0, len(ordered) - 1, MEMBERS_SHOWN).astype(int))]
         pixels = decode_resized([train.column("image")[int(row)].as_py() for row in shown], *PICTURE_SIZE)
-        panels.append(Panel(f"cluster {cluster}: {len(members):,} images, from its centroid outwards", pixels))
+        caption = f"cluster {cluster}: {len(members):,} images, from its centroid outwards"
+        if cluster == 0 and len(chosen.centroids) > CLUSTERS_SHOWN:
+            caption += f" (the {CLUSTERS_SHOWN} largest of {len(chosen.centroids)} clusters are shown)"
+        panels.append(Panel(caption, pixels))
     draw_panels(path, panels, MEMBERS_SHOWN)

@@ -1,11 +1,13 @@
 """`slsr fresh` against `dvc status`, in a small repository of real git and real DVC, for every way to go stale."""
 
+import contextlib
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from git_project import IDENTITY, GitProject
 
 from slsr import cli
@@ -41,7 +43,7 @@ def dvc(folder: Path, *arguments: str) -> None:
 def status(folder: Path) -> dict:
     from dvc.repo import Repo
 
-    with Repo(str(folder)) as repo:
+    with contextlib.chdir(folder), Repo() as repo:  # it names stages relative to the current folder
         return repo.status()
 
 
@@ -185,11 +187,9 @@ def test_what_stale_stages_feed_is_named(folder):
 
 def test_an_output_exchanged_in_the_lock_is_found(folder):
     """The entry of the stage that writes differs from that of the stage that reads."""
-    text = (folder / "dvc.lock").read_text()
-    first, second = [at for at in range(len(text)) if text.startswith("path: artifacts/p.txt", at)]
-    at = text.index("md5: ", text.index("md5: ", second) + 9) + 5
-    assert first < second < at
-    (folder / "dvc.lock").write_text(text[:at] + "0" * 32 + text[at + 32 :])
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    lock["stages"]["fold"]["deps"][0]["md5"] = "0" * 32
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
     found = freshness(folder)
     assert [(finding.stage, finding.reason) for finding in found.stale] == [
         ("fold", "artifacts/p.txt: not the one that prepare records")
@@ -316,7 +316,7 @@ def test_the_command_ends_with_the_answer(folder, mutate, code, monkeypatch, cap
     assert ended == code
     assert ("fresh: the metrics are those of this code" in out) == (code == 0)
     assert ("metrics/m.json: not what the run wrote" in out) == (code == 1)
-    assert len(err.splitlines()) == (code > 0)
+    assert err.startswith("slsr: ") == (code > 0)
 
 
 def test_nothing_is_written_into_the_repository(folder):

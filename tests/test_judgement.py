@@ -194,7 +194,7 @@ def test_a_floor_is_not_accepted_away():
 
 def test_an_acceptance_that_covers_nothing_is_said():
     found = judge(policy(rule()), flat(a={"x": 1}), flat(a={"x": 1}), [accept(worst=0), accept("a.json:q", gone=True)])
-    assert [notice.split()[5] for notice in found.notices] == ["a.json:x", "a.json:q"]
+    assert [notice.split()[4] for notice in found.notices] == ["a.json:x", "a.json:q"]
 
 
 KEYS = ["a", "ab", "b"]
@@ -242,7 +242,7 @@ def test_leaves_are_named_by_their_keys():
     assert parse_name("a.json:b.0.c") in found
 
 
-@pytest.mark.parametrize("text", ["{", '{"a": 1, "a": 2}', "", "\ufeff{}"])
+@pytest.mark.parametrize("text", ["{", '{"a": 1, "a": 2}', ""])
 def test_a_metrics_file_that_is_not_json_is_named(text):
     with pytest.raises(InputError, match=r"metrics/a.json \(abc\): not valid JSON"):
         parse_metrics("a.json", text.encode(), "metrics/a.json (abc)")

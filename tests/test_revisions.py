@@ -55,6 +55,7 @@ def test_on_main_a_merge_is_compared_with_main_before_it(project):
 def test_on_main_edited_metrics_are_compared_with_head(project):
     project.write(slsr={"rank1": 3})
     assert default_base(project.folder).commit == project.second
+    assert default_base(project.folder, edits=False).commit == project.first
 
 
 def test_the_remotes_main_is_asked_first(project, tmp_path):

@@ -93,13 +93,12 @@ def freshness(folder: Path, rev: str | None = None) -> Freshness:
 
 
 def _root(folder: Path) -> Path:
-    from dvc.exceptions import NotDvcRepoError
+    """The folder as DVC writes it."""
     from dvc.repo import Repo
 
-    try:
-        return Path(Repo.find_root(str(folder)))
-    except NotDvcRepoError as error:
-        raise InputError(f"{folder.resolve()}: no DVC repository; run this in the root of the project") from error
+    if not (folder / ".dvc").is_dir():
+        raise InputError(f"{folder.resolve()}: no DVC repository; run this in the root of the project")
+    return Path(Repo.find_root(str(folder)))
 
 
 def _freshness(folder: Path, in_git: set[str], config: dict[str, Any]) -> Freshness:

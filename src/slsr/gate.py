@@ -99,7 +99,7 @@ def compare_revisions(
 def _base_of(folder: Path, rev: str | None) -> Base:
     if rev is not None and commit_of(folder, rev) != commit_of(folder, "HEAD"):
         raise InputError(f"--rev {rev}: not HEAD; say with --against which commit to compare it with")
-    return default_base(folder)
+    return default_base(folder, edits=rev is None)
 
 
 def _side(folder: Path, commit: str | None, label: str) -> Side:

@@ -88,10 +88,10 @@ def file_at(folder: Path, commit: str | None, name: str) -> bytes | None:
     return git_bytes(folder, "show", f"{commit}:./{name}")
 
 
-def default_base(folder: Path) -> Base:
+def default_base(folder: Path, edits: bool = True) -> Base:
     """The commit that a change starts from: the merge base with main, or on main itself the commit before.
 
-    On main with edits that are not committed, HEAD.
+    On main with edits of metrics/ that are not committed, HEAD, unless `edits` is false.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def default_base(folder: Path) -> Base:
         raise InputError(f"HEAD and {main} have no commit in common here; {remedy}")
     if base != head:
         return Base(base, f"where HEAD leaves {main}")
-    if git(folder, "status", "--porcelain", "metrics"):
+    if edits and git(folder, "status", "--porcelain", "metrics"):
         return Base(head, f"HEAD, which is on {main}; metrics/ has edits that are not committed")
     before = git(folder, "rev-parse", "--verify", "--quiet", "HEAD^1")
     if before is None:

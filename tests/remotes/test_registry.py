@@ -48,7 +48,7 @@ def test_registered_versions_are_fetched_from_a_clone(published, tmp_path):
             "dvc",
             "artifacts",
             "get",
-            str(server),
+            server.as_uri(),
             name,
             *arguments,
             *secrets,

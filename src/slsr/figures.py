@@ -61,7 +61,7 @@ def draw_clusters(path: Path, points: NDArray[np.float32], clusterings: dict[int
         for cluster in range(k):
             members = points[assignments == cluster]
             axis.scatter(*members.T, s=8, color=COLOURS[cluster % len(COLOURS)], label=f"{cluster}: {len(members):,}")
-        axis.set_title(f"k = {k}")
+        axis.set_title(f"k = {k}" if k <= len(COLOURS) else f"k = {k} (colours repeat)")
         axis.set_xlabel("first principal component")
         axis.tick_params(labelbottom=True)
         if k <= 10:

@@ -174,7 +174,8 @@ def _distances_to(features: Floats, squares: Floats, rows: Integers) -> Floats:
     distances += squares
     distances += squares[rows, None]
     distances[np.arange(len(rows)), rows] = 0
-    return np.maximum(distances, 0, out=distances)
+    positive: Floats = np.maximum(distances, 0, out=distances)
+    return positive
 
 
 def _squares(features: Floats) -> Floats:

@@ -78,9 +78,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def _too_large(name: str) -> InputError:
-    return InputError(
-        f"{name}: more than {MAXIMUM_PIXELS:,} pixels; crop it to the person or make it smaller, or remove it"
-    )
+    return InputError(f"{name}: more than {MAXIMUM_PIXELS:,} pixels; crop it to the person or make it smaller")
 
 
 def decode_resized(

@@ -262,10 +262,10 @@ def render(folder: Path, names: Sequence[str]) -> str:
         rates = {row["way"]: sum(row["images_per_second"]) / len(row["images_per_second"]) for row in record["result"]}
         for row in record["result"]:
             network, precision, form = name.removeprefix("throughput-").split("-")
-            rate = rates[row["way"]]
+            rate, asked = rates[row["way"]], "auto" if form == "compiled" else "never"
             memory = f"{row['gpu_mb']:,.0f} | {row['rss_mb']:,.0f}"
             lines.append(
-                f"| {network} | {precision} | {'auto' if form == 'compiled' else 'never'} | {row['way']} | {rate:,.0f} | "
+                f"| {network} | {precision} | {asked} | {row['way']} | {rate:,.0f} | "
                 f"{rate / rates['bare']:.3f} | {memory} |"
             )
     lines += ["", "| run | rank-1 | mAP (trapezoid) | mAP (standard) |", "| --- | ---: | ---: | ---: |"]

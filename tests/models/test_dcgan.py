@@ -234,3 +234,13 @@ def test_a_stored_conditional_generator_draws_the_same_images(tmp_path):
     loaded = load_generator(tmp_path / "a.safetensors")
     for cluster in range(3):
         assert np.array_equal(draw_images(loaded, noise, cluster), draw_images(generator, noise, cluster))
+
+
+@pytest.mark.parametrize("size", [(128, 128), (128, 64)])
+@pytest.mark.parametrize("clusters", [0, 2])
+def test_squares_and_pedestrians_pass_through_both_networks(size, clusters):
+    generator = Generator(GeneratorDescription(*size, 100, 4, clusters)).eval()
+    known = torch.tensor([1, 0]) if clusters else None
+    images = generator(torch.rand(2, 100), known)
+    assert images.shape == (2, 3, *size)
+    assert Discriminator(*size, 4, clusters=clusters)(images, known).shape == (2,)

@@ -76,6 +76,7 @@ class Remote:
 
     def configure(self, project, name: str = "store", default: bool = True) -> None:
         """As docs/sharing.md says: the address where git sees it, the secrets where it does not."""
+        (project.folder / ".dvc" / "config.local").unlink(missing_ok=True)  # secrets of another kind of remote
         project.run("dvc", "remote", "add", "--force", *(["--default"] if default else []), name, self.url)
         project.run("dvc", "remote", "modify", name, "verify", "true")
         for key, value in self.settings.items():

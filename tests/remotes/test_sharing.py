@@ -49,6 +49,7 @@ def test_an_experiment_goes_to_a_colleague_with_its_outs(stand_in, store, tmp_pa
     stand_in.run("dvc", "exp", "push", "team", "better")
     assert outs_of(stand_in)["artifacts/train/slsr/model.safetensors"] in store.objects()
 
+    other.run("dvc", "pull", "data.dvc")
     other.run("dvc", "exp", "pull", "team", "better")
     other.run("dvc", "exp", "apply", "better")
     assert (other.folder / "artifacts/train/slsr/model.safetensors").read_bytes() == b"a better model"

@@ -61,3 +61,9 @@ def test_equal_runs_differ_in_nothing():
 def test_one_seed_or_one_query_is_refused(shape):
     with pytest.raises(InputError, match="at least two of each"):
         crossed_mean(np.ones(shape))
+
+
+def test_an_interval_ends_where_the_mean_cannot_be():
+    values = np.repeat(np.array([[0.1], [0.9]]), 4, axis=1)
+    assert crossed_mean(values, (0, 1)).ci95 == (0, 1)
+    assert crossed_mean(values).ci95[1] > 1

@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -66,6 +71,31 @@ def test_a_study_given_again_runs_nothing_and_with_more_seeds_those_alone(study,
     more = project.slsr("study", "regularizers", "--seeds", "1-3", "--dry-run").stdout.splitlines()
     assert [line for line in more if "dvc exp run" in line and "train.seed=3" in line] == more[:1]
     assert len(more) == 2
+
+
+def test_a_study_that_was_killed_goes_on(study, project):
+    """`kill -9` of the study and all that it started, in the middle of a training."""
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, 'src'); from slsr.cli import main; main()"]
+    command += ["study", "regularizers", "--regularizers", "none", "--seeds", "4"]
+    with subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        for line in running.stdout:
+            if line.startswith("Running stage 'train@none'"):
+                break
+        os.killpg(running.pid, signal.SIGKILL)
+    assert names_of(project, "regularizers-resnet18-seed4") == []
+    again = project.slsr(*command[3:])
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert stages_run(again.stdout) == {"train@none", "evaluate@none"}
+    assert len(names_of(project, "regularizers-resnet18-seed4")) == 1
+    for name in names_of(project, "regularizers-resnet18-seed4"):
+        project.run("dvc", "exp", "remove", name)
 
 
 def test_the_metrics_of_an_experiment_are_its_own(study, project):
@@ -189,8 +219,6 @@ def test_a_queued_grid_runs_on_the_device_that_its_worker_was_given(study, proje
 
 
 def wait_for_queue(project, seconds: int = 900) -> None:
-    import time
-
     for _ in range(seconds // 5):
         if not re.search(r"\b(Queued|Running)\b", project.run("dvc", "queue", "status").stdout):
             return

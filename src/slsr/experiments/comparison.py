@@ -295,7 +295,8 @@ def finished_of_last_study() -> list[str]:
     if not LAST.is_file():
         raise InputError("no experiment was named, and no `slsr study` has run here; name experiments, or `workspace`")
     last = read_json(LAST)
-    finished = [name for name in last["experiments"] if name in experiments()]
+    known = experiments()
+    finished = [name for name in last["experiments"] if name in known]
     if not finished:
         raise InputError(f"the last study, {last['study']}, has no finished experiment; run it, or name experiments")
     if missing := len(last["experiments"]) - len(finished):

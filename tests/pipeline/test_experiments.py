@@ -80,7 +80,7 @@ def test_a_study_that_was_killed_goes_on(study, project):
     with subprocess.Popen(
         command,
         cwd=project.folder,
-        env=project.environment(),
+        env=project.environment() | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

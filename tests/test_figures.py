@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny import noise
 
-from slsr.figures import RankedRow, draw_clusters, draw_cmc, draw_ranked_lists
+from slsr.figures import Estimate, RankedRow, draw_clusters, draw_cmc, draw_curves, draw_estimates, draw_ranked_lists
 
 
 def points(seed=0):
@@ -27,6 +27,19 @@ def ranked(seed=0, right=True):
     return [RankedRow("identity 1\ncamera 2", pixels[0], pixels[1:], marks), short]
 
 
+def cmc_curves(first):
+    return {"none": np.linspace(0.5, 1, 50), "slsr": np.linspace(first, 1, 50)}
+
+
+def line(slope):
+    return np.arange(1, 9), slope * np.linspace(0.0, 1.0, 8)
+
+
+def estimates(value):
+    bar = (value - 0.1, value + 0.1)
+    return [Estimate("none", None, None, []), Estimate("slsr", value, bar, [value - 0.05, value + 0.05], value + 0.2)]
+
+
 PICTURES = {
     "clusters": (
         lambda path: draw_clusters(path, points(), clusterings()),
@@ -37,8 +50,20 @@ PICTURES = {
         lambda path: draw_clusters(path, points(1), {12: np.arange(60, dtype=np.int32) % 12}),
     ),
     "cmc": (
-        lambda path: draw_cmc(path, {"none": np.linspace(0.5, 1, 50), "slsr": np.linspace(0.6, 1, 50)}, "title"),
-        lambda path: draw_cmc(path, {"none": np.linspace(0.5, 1, 50), "slsr": np.linspace(0.7, 1, 50)}, "title"),
+        lambda path: draw_cmc(path, {"plain": cmc_curves(0.6), "re-ranked": cmc_curves(0.7)}, "title"),
+        lambda path: draw_cmc(path, {"plain": cmc_curves(0.6), "re-ranked": cmc_curves(0.8)}, "title"),
+    ),
+    "curves": (
+        lambda path: draw_curves(path, {"loss": {"none": line(1), "slsr": line(2)}}, "epoch"),
+        lambda path: draw_curves(path, {"loss": {"none": line(1), "slsr": line(3)}}, "epoch"),
+    ),
+    "estimates": (
+        lambda path: draw_estimates(
+            path, {"mAP": estimates(0.5), "difference": estimates(0.1)}, "note", ["difference"]
+        ),
+        lambda path: draw_estimates(
+            path, {"mAP": estimates(0.5), "difference": estimates(0.2)}, "note", ["difference"]
+        ),
     ),
     "ranked lists": (
         lambda path: draw_ranked_lists(path, ranked(), "title"),
@@ -82,8 +107,24 @@ def test_right_and_wrong_matches_are_framed_in_their_colours(tmp_path):
 
 def test_every_run_has_its_curve(tmp_path):
     curves = {name: np.linspace(0.2 * number, 0.9, 20) for number, name in enumerate("abc")}
-    draw_cmc(tmp_path / "cmc.png", curves, "title")
+    draw_cmc(tmp_path / "cmc.png", {"plain": curves}, "title")
     assert all(has_colour(tmp_path / "cmc.png", colour) for colour in ("#0072B2", "#E69F00", "#009E73"))
     del curves["c"]
-    draw_cmc(tmp_path / "cmc.png", curves, "title")
+    draw_cmc(tmp_path / "cmc.png", {"plain": curves}, "title")
     assert not has_colour(tmp_path / "cmc.png", "#009E73")
+
+
+def test_a_published_value_stands_out(tmp_path):
+    draw_estimates(tmp_path / "with.png", {"mAP": estimates(0.5)}, "note")
+    draw_estimates(tmp_path / "without.png", {"mAP": [Estimate("slsr", 0.5, (0.4, 0.6), [0.5])]}, "note")
+    assert has_colour(tmp_path / "with.png", "#D55E00")
+    assert not has_colour(tmp_path / "without.png", "#D55E00")
+
+
+def test_many_values_of_k_fit_a_page(tmp_path):
+    for number in (2, 4, 7):
+        draw_clusters(
+            tmp_path / "c.png", points(), {k: np.arange(60, dtype=np.int32) % k for k in range(2, 2 + number)}
+        )
+        with Image.open(tmp_path / "c.png") as picture:
+            assert picture.width <= 1400

@@ -141,22 +141,26 @@ class Estimate:
 
 
 def draw_estimates(path: Path, panels: Mapping[str, Sequence[Estimate]], note: str, zero: Sequence[str] = ()) -> None:
-    """Rows of estimates, one panel a quantity; a line at 0 in the panels named in `zero`.
+    """Rows of estimates, one panel a quantity, two panels abreast; a line at 0 in the panels named in `zero`.
 
     Parameters
     ----------
     panels : name of the quantity, which labels its axis -> rows, the same in every panel
     """
     rows = next(iter(panels.values()))
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
     figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(2.2 + 3.4 * len(panels), 1.5 + 0.42 * len(rows)),
+        down,
+        across,
+        figsize=(2.2 + 3.4 * across, 0.6 + (0.9 + 0.36 * len(rows)) * down),
         squeeze=False,
         sharey=True,
         layout="constrained",
     )
-    for axis, (quantity, estimates) in zip(axes[0], panels.items(), strict=True):
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (quantity, estimates) in zip(axes.flat, panels.items(), strict=False):
         if quantity in zero:
             axis.axvline(0, color="black", lw=1, ls=":")
         for row, estimate in enumerate(estimates):

@@ -30,7 +30,14 @@ class Project:
         self.folder = folder
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-        environment = os.environ | {
+        done = subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
+        if check and done.returncode:
+            raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def environment(self) -> dict[str, str]:
+        """What a command runs in: this interpreter's tools first, and an author for commits."""
+        return os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "OMP_WAIT_POLICY": "passive",
             "GIT_AUTHOR_NAME": "t",
@@ -38,10 +45,6 @@ class Project:
             "GIT_COMMITTER_NAME": "t",
             "GIT_COMMITTER_EMAIL": "t@example.org",
         }
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
-        if check and done.returncode:
-            raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done
 
     def stages_run(self, *arguments: str) -> list[str]:
         """The stages that `dvc repro` really ran, in order."""

@@ -13,7 +13,7 @@ from slsr.records import table_writer
 from slsr.retrieval import Evaluation, headline
 from slsr.stages import report
 from slsr.stages.evaluate import PER_QUERY
-from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
 from slsr.stages.report_text import COLUMNS, NAMES, RANKINGS, Report, render, table
 
 RUNS = ["none", "lsro", "slsr"]
@@ -103,6 +103,8 @@ def project(tmp_path, monkeypatch, values):
                     rows.append(row)
         curve = "rank,multi_query,single_query\n1,0.5,0.25\n2,0.75,0.5\n"
         write_bytes(EVALUATED / run / "cmc.csv", curve.encode())
+        written = TRAINED / run / "curves" / "plots" / "metrics" / "train" / "loss.tsv"
+        write_bytes(written, b"step\tloss\n1\t3.5\n2\t3.25\n")
     return validate_params(values, "params.yaml")
 
 
@@ -133,9 +135,14 @@ def test_the_report_says_what_was_measured(project):
     report.run(project)
     text = (METRICS / "report.md").read_text(encoding="utf-8")
     headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("## ")]
-    assert headings == ["Single query", "Multi-query", "Differences", "Clusters", "Generated images"]
+    with_table = ["Single query", "Multi-query", "Differences", "Clusters", "Generated images"]
+    assert headings == [*with_table[:3], "Training", *with_table[3:], "Pictures of people"]
     tables = tables_of(text)
-    assert [heading for heading, _ in tables] == headings
+    assert [heading for heading, _ in tables] == with_table
+    shown = re.findall(r"\]\((.+?\.png)\)", text)
+    assert shown[:3] == ["cmc.png", "curves.png", "silhouettes.png"]
+    assert f"../{EVALUATED}/lsro/ranked_lists_rerank.png" in shown
+    assert all(path.startswith("../artifacts/") for path in shown[3:]), "pictures of people stay out of git"
     single, multi = tables[0][1], tables[1][1]
     assert [row[0] for row in single[1:]] == [NAMES[name] for name in ("colour_histogram", "untrained", *RUNS)]
     assert [row[0] for row in multi[1:]] == [NAMES[name] for name in RUNS]
@@ -177,13 +184,16 @@ def test_what_git_keeps_is_what_the_stages_wrote(project):
     assert {path.name for path in METRICS.iterdir()} == {
         *(f"{name}.json" for name in (*RUNS, "summary", "dataset", "floors", "clusters", "generated", "comparison")),
         "cmc.png",
+        "curves.png",
+        "silhouettes.png",
         "report.md",
     }
     for run in RUNS:
         assert (METRICS / f"{run}.json").read_bytes() == (EVALUATED / run / "metrics.json").read_bytes()
     assert read_json(METRICS / "clusters.json") == CLUSTERS_VALUE
-    with Image.open(METRICS / "cmc.png") as picture:
-        picture.load()
+    for name in ("cmc", "curves", "silhouettes"):
+        with Image.open(METRICS / f"{name}.png") as picture:
+            picture.load()
     summary, single = read_json(METRICS / "summary.json"), read_json(METRICS / "slsr.json")["single_query"]
     assert summary["slsr"]["rank1"] == single["rank1"]
     assert summary["slsr"]["map_trapezoid"] == single["map_trapezoid"]

@@ -79,7 +79,7 @@ class Row:
         """The 95 % interval of the mean over seeds and queries; None with one seed or without values of queries."""
         if len(self.legs) < 2 or not all(measure in leg.values for leg in self.legs):
             return None
-        return crossed_mean(np.stack([leg.values[measure] for leg in self.legs])).ci95
+        return crossed_mean(np.stack([leg.values[measure] for leg in self.legs]), (0, 1)).ci95
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def difference(row: Row, baseline: Row, measure: str, resamples: int, seed: int)
     means = [one.mean(axis=0)[:, None] for one in values]
     return Difference(
         seeds,
-        crossed_mean(values[1] - values[0]) if len(seeds) > 1 else None,
+        crossed_mean(values[1] - values[0], (-1, 1)) if len(seeds) > 1 else None,
         paired_differences(means[0], means[1], resamples=resamples, seed=seed)[0],
     )
 
@@ -295,7 +295,8 @@ def finished_of_last_study() -> list[str]:
     if not LAST.is_file():
         raise InputError("no experiment was named, and no `slsr study` has run here; name experiments, or `workspace`")
     last = read_json(LAST)
-    finished = [name for name in last["experiments"] if name in experiments()]
+    known = experiments()
+    finished = [name for name in last["experiments"] if name in known]
     if not finished:
         raise InputError(f"the last study, {last['study']}, has no finished experiment; run it, or name experiments")
     if missing := len(last["experiments"]) - len(finished):

@@ -29,7 +29,7 @@ class CrossedMean:
     p: float
 
 
-def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
+def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-math.inf, math.inf)) -> CrossedMean:
     """The mean of a table of seeds and queries, both random, and how sure it is.
 
     With the mean squares MS of seeds, of queries and of the rest (an analysis of variance without repeats), the
@@ -40,6 +40,8 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
     ----------
     values
         [S, Q]: one measure, or the paired difference of one between two runs, of S seeds and Q queries.
+    bounds
+        What the mean can be at all; the interval ends there.
 
     Raises
     ------
@@ -61,4 +63,5 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
         return CrossedMean(mean, (mean, mean), 1.0 if abs(mean) < 1e-12 else 0.0)
     freedom = (seeds - 1) * (total / square_seeds) ** 2 if square_seeds > 1e-12 * total else math.inf
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    return CrossedMean(mean, (mean - reach, mean + reach), float(2 * stats.t.sf(abs(mean) / error, freedom)))
+    interval = max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
+    return CrossedMean(mean, interval, float(2 * stats.t.sf(abs(mean) / error, freedom)))

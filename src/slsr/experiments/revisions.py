@@ -166,10 +166,29 @@ def stale_reason(revision: Revision, stages: Stages, leg: str, values: Mapping[s
     return None
 
 
-@cache
 def _digest(revision: Revision, path: str) -> str | None:
+    if revision.commit is not None:
+        blob = _blobs(revision.commit).get(path)
+        return None if blob is None else _blob_digest(blob)
     content = revision.read(path)
-    return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return None if content is None else _md5(content)
+
+
+@cache
+def _blobs(commit: str) -> dict[str, str]:
+    """Path -> git's name of its content."""
+    listed = git("ls-tree", "-r", "-z", commit).decode().split("\0")
+    entries = (line.split("\t", 1) for line in listed if line)
+    return {path: described.split(" ")[2] for described, path in entries}
+
+
+@cache
+def _blob_digest(blob: str) -> str:
+    return _md5(git("cat-file", "blob", blob))
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def locked_parameters(stage: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def targets_of_regularizers() -> dict[str, str]:
     for path in PIPELINES:
         if path.is_file():
             evaluate = YAML(typ="safe").load(path.read_text())["stages"].get("evaluate", {})
-            legs = evaluate["matrix"]["regularizer"] if "matrix" in evaluate else evaluate.get("foreach", [])
+            legs = next(iter(evaluate["matrix"].values())) if "matrix" in evaluate else evaluate.get("foreach", [])
             prefix = "" if path == PIPELINES[0] else f"{path}:"
             found |= {str(name): f"{prefix}evaluate@{name}" for name in legs}
     return found

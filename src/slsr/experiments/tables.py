@@ -57,9 +57,9 @@ def _setting(comparison: Comparison) -> str:
     metrics = row.legs[0].metrics
     return (
         f"{comparison.ranking.replace('_', ' ')}: {metrics['queries']:,} queries, {metrics['gallery']:,} gallery "
-        "images. Mean over seeds ± standard deviation (n - 1) between seeds. Differences in points, paired by seed and query, "
-        "with the 95 % interval that holds for other seeds of the training and other queries alike, and two-sided p; "
-        "seeds move the training of the re-ID network, while encoder, clusters and generators stay the same."
+        "images. Mean over seeds ± standard deviation (n - 1) between seeds. Differences in points, paired by seed and "
+        "query, with the 95 % interval that holds for other seeds and other queries alike, and two-sided p. Seeds move "
+        "the training of the re-ID network; encoder, clusters and generators stay the same."
     )
 
 

@@ -1,0 +1,132 @@
+"""Rows, baselines, differences and tables, from legs made by hand."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from slsr.errors import InputError
+from slsr.experiments.comparison import Comparison, Leg, baseline_of, difference, rows_of, varying_settings
+from slsr.experiments.published import NOTE, published
+from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
+
+COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels.py": "1"}
+GENERATED = {"cluster.k": 3, "generate.images": 24}
+QUERIES = tuple("abcdef")
+
+
+def leg(regularizer, seed, settings=(), values=None, experiment="e"):
+    if values is None:
+        values = np.random.default_rng([len(regularizer), seed]).random(6)
+    extra = GENERATED if regularizer != "none" else {}
+    metrics = {"queries": 6, "gallery": 9}
+    for key in ("rank1", "map_trapezoid"):
+        metrics |= {key: float(np.mean(values)), f"{key}_ci95": [0.0, 1.0]}
+    settings = COMMON | extra | dict(settings)
+    both = {"rank1": np.asarray(values), "map_trapezoid": np.asarray(values)}
+    return Leg(experiment, regularizer, seed, settings, metrics, QUERIES, both)
+
+
+def compared(rows, stand_beside=None):
+    found = []
+    for row in rows:
+        other = baseline_of(row, rows, "none")
+        pairs = {m: difference(row, other, m, 500, 1) for m in ("rank1", "map_trapezoid")} if other is not row else {}
+        found.append({m: one for m, one in pairs.items() if one is not None})
+    beside = stand_beside or [None] * len(rows)
+    return Comparison("single_query", "none", ["rank1", "map_trapezoid"], rows, found, beside)
+
+
+def test_legs_that_differ_in_their_seed_alone_are_one_row():
+    legs = [leg("slsr", 2), leg("none", 1), leg("slsr", 1), leg("slsr", 1, {"cluster.k": 4}), leg("none", 1)]
+    rows = rows_of(legs)
+    assert [(row.regularizer, row.seeds) for row in rows] == [("slsr", [1, 2]), ("none", [1]), ("slsr", [1])]
+
+
+def test_one_seed_with_two_results_is_refused():
+    with pytest.raises(InputError, match="one and two: slsr with seed 1"):
+        rows_of([leg("slsr", 1, values=[0] * 6, experiment="one"), leg("slsr", 1, values=[1] * 6, experiment="two")])
+
+
+def test_a_baseline_without_generated_images_stands_for_every_k_but_not_for_another_backbone():
+    legs = [leg("none", 1), leg("none", 1, {"train.backbone": "resnet50"})]
+    legs += [leg("slsr", 1, {"cluster.k": k}) for k in (2, 3)] + [leg("slsr", 1, {"train.backbone": "resnet50"})]
+    legs += [leg("slsr", 1, {"code:src/slsr/labels.py": "2"})]
+    rows = rows_of(legs)
+    found = [baseline_of(row, rows, "none") for row in rows[2:]]
+    assert found == [rows[0], rows[0], rows[1], None]
+
+
+def test_a_difference_pairs_the_seeds_that_both_have():
+    rows = rows_of([leg("none", seed) for seed in (1, 2, 4)] + [leg("slsr", seed) for seed in (1, 2, 3)])
+    found = difference(rows[1], rows[0], "rank1", 500, 1)
+    expected = np.mean([rows[1].legs[i].values["rank1"] - rows[0].legs[i].values["rank1"] for i in (0, 1)])
+    assert found.seeds == [1, 2]
+    assert found.both.mean == pytest.approx(expected)
+    assert found.queries.difference == pytest.approx(expected)
+
+
+def test_other_queries_are_no_pair():
+    other = leg("slsr", 1)
+    other = Leg(other.experiment, other.regularizer, 1, other.settings, other.metrics, tuple("abcdeg"), other.values)
+    rows = rows_of([leg("none", 1), other])
+    with pytest.raises(InputError, match="other queries"):
+        difference(rows[1], rows[0], "rank1", 500, 1)
+
+
+def test_varying_settings_name_what_differs():
+    legs = [leg("none", 1), leg("slsr", 1), leg("slsr", 1, {"generate.images": 1200, "code:src/slsr/labels.py": "2"})]
+    columns = varying_settings(rows_of(legs))
+    assert columns["generate.images"] == ["-", "24", "1,200"]
+    assert len(set(columns["code"])) == 2
+    assert set(columns) == {"generate.images", "code"}
+
+
+def test_markdown_and_csv_say_the_same(tmp_path):
+    rows = rows_of([leg(name, seed) for name in ("none", "slsr") for seed in (1, 2, 3)])
+    comparison = compared(rows)
+    lines = list(csv.DictReader(render_csv(comparison).splitlines()))
+    text = render_markdown(comparison)
+    value = 100 * float(lines[1]["rank1_difference"])
+    assert f"| {value:+.1f} [{100 * float(lines[1]['rank1_difference_low']):+.1f}" in text
+    deviation = np.std([row.metrics["rank1"] for row in rows[0].legs], ddof=1)
+    assert f"{100 * float(lines[0]['rank1_mean']):.1f} ± {100 * deviation:.1f}" in text
+    assert "paired bootstrap over queries" in text
+    assert NOTE not in text
+    draw_comparison(tmp_path / "plot.png", comparison)
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_has_no_interval_over_seeds():
+    text = render_markdown(compared(rows_of([leg("none", 1), leg("slsr", 1)])))
+    assert "one seed: no interval" in text
+
+
+FULL = {
+    "dataset.name": "market1501",
+    "train.backbone": "densenet121",
+    "train.weights": "imagenet",
+    "image.height": 256,
+    "cluster.k": 3,
+    "generate.images": 12000,
+}
+SIZES = {"queries": 3368, "queries_without_match": 0, "gallery": 19732}
+
+
+def test_a_published_row_stands_beside_its_own_setting_alone():
+    found = published("slsr", "single_query", FULL, SIZES)
+    assert (found.rank1, found.map_trapezoid) == pytest.approx((0.9243, 0.7908))
+    for change in ({"train.weights": "none"}, {"image.height": 64}, {"cluster.k": 4}, {"train.backbone": "resnet18"}):
+        assert published("slsr", "single_query", FULL | change, SIZES) is None
+    assert published("slsr", "single_query", FULL, SIZES | {"queries": 125, "gallery": 483}) is None
+    assert published("mprl", "single_query", FULL, SIZES) is None
+
+
+def test_a_published_row_comes_with_what_it_is_worth(tmp_path):
+    rows = rows_of([leg("none", 1), leg("slsr", 1)])
+    comparison = compared(rows, [None, published("slsr", "single_query", FULL, SIZES)])
+    text = render_markdown(comparison)
+    assert "92.43 / 79.08 (Ainam et al.)" in text
+    assert NOTE in text
+    assert csv.DictReader(render_csv(comparison).splitlines()).fieldnames[-1] == "published_source"
+    draw_comparison(tmp_path / "plot.png", comparison)

@@ -1,0 +1,108 @@
+"""Which experiments a study consists of, and how they are named."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from slsr.errors import InputError
+from slsr.experiments.study import (
+    cluster_settings,
+    image_settings,
+    numbers,
+    plan,
+    regularizer_settings,
+    targets_of_regularizers,
+)
+
+ROOT = Path(__file__).parents[2]
+ALL = ("none", "lsro", "slsr")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """The files that a plan reads."""
+    for name in ("dvc.yaml", "params.yaml", "data.dvc"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_seeds_are_numbers_and_ranges():
+    assert numbers("1-3,7", "--seeds") == [1, 2, 3, 7]
+    for text in ("", "a", "3-1", "1,1", "-2"):
+        with pytest.raises(InputError, match="--seeds"):
+            numbers(text, "--seeds")
+
+
+def test_one_experiment_a_backbone_and_seed(checkout):
+    planned = plan("regularizers", regularizer_settings([1, 2], ["resnet18", "resnet50"], ALL))
+    assert [one.overrides for one in planned] == [
+        {"train.backbone": backbone, "train.seed": seed} for backbone in ("resnet18", "resnet50") for seed in (1, 2)
+    ]
+    assert {one.targets for one in planned} == {("report",)}
+    assert len({one.name for one in planned}) == 4
+    command = planned[3].command(queue=False)
+    assert command[:4] == ["dvc", "exp", "run", "--temp"]
+    assert command[-5:] == ["-S", "train.backbone=resnet50", "-S", "train.seed=2", "report"]
+
+
+def test_some_regularisers_run_alone(checkout):
+    planned = plan("regularizers", regularizer_settings([1], ["resnet18"], ("slsr", "none")))
+    assert planned[0].targets == ("evaluate@none", "evaluate@slsr")
+
+
+def test_a_k_that_the_sweep_lacks_is_added():
+    settings = cluster_settings([1], [2, 8], [24, 48], ("slsr",), [2, 3])
+    assert [setting.overrides for setting in settings] == [
+        {"cluster.k": 2, "generate.images": 24, "train.seed": 1},
+        {"cluster.k": 2, "generate.images": 48, "train.seed": 1},
+        {"cluster.k": 8, "cluster.sweep": [2, 3, 8], "generate.images": 24, "train.seed": 1},
+        {"cluster.k": 8, "cluster.sweep": [2, 3, 8], "generate.images": 48, "train.seed": 1},
+    ]
+
+
+def test_no_generated_image_is_the_baseline():
+    settings = image_settings([5], [0, 24], ALL)
+    assert [(setting.overrides, setting.regularizers) for setting in settings] == [
+        ({"train.seed": 5}, ("none",)),
+        ({"generate.images": 24, "train.seed": 5}, ALL),
+    ]
+
+
+def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(checkout):
+    def name():
+        return plan("s", regularizer_settings([1], ["resnet18"], ALL))[0].name
+
+    def changed(path, text, replacement):
+        before = Path(path).read_text()
+        assert text in before
+        Path(path).write_text(before.replace(text, replacement, 1))
+        found = name()
+        Path(path).write_text(before)
+        return found
+
+    original = name()
+    assert changed("params.yaml", "backbone: densenet121", "backbone: resnet50") == original
+    assert changed("params.yaml", "epochs: 12", "epochs: 13") != original
+    assert changed("src/slsr/labels.py", "import", "import ") != original
+    assert changed("src/slsr/cli.py", "import", "import ") == original, "no stage depends on it"
+    assert changed("data.dvc", "f2c9", "f2c8") != original
+
+
+def test_regularisers_of_a_second_pipeline_file_have_its_targets(checkout):
+    Path("studies").mkdir()
+    Path("studies/dvc.yaml").write_text(
+        "stages:\n  evaluate:\n    foreach: [lsr, one-hot]\n    do: {cmd: x, wdir: ..}\n"
+    )
+    assert list(targets_of_regularizers()) == [*ALL, "lsr", "one-hot"]
+    planned = plan("regularizers", regularizer_settings([1], ["resnet18"], ("none", "lsr")))
+    assert planned[0].targets == ("evaluate@none", "studies/dvc.yaml:evaluate@lsr")
+    whole = plan("regularizers", regularizer_settings([1], ["resnet18"], (*ALL, "one-hot")))
+    assert whole[0].targets == ("studies/dvc.yaml:evaluate@one-hot", "report")
+
+
+def test_an_unknown_regulariser_is_refused(checkout):
+    with pytest.raises(InputError, match="choose of none, lsro, slsr"):
+        plan("regularizers", regularizer_settings([1], ["resnet18"], ("magic",)))

@@ -91,16 +91,16 @@ def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(check
     assert changed("data.dvc", "f2c9", "f2c8") != original
 
 
-def test_regularisers_of_a_second_pipeline_file_have_its_targets(checkout):
-    Path("studies").mkdir()
-    Path("studies/dvc.yaml").write_text(
-        "stages:\n  evaluate:\n    foreach: [lsr, one-hot]\n    do: {cmd: x, wdir: ..}\n"
-    )
-    assert list(targets_of_regularizers()) == [*ALL, "lsr", "one-hot"]
-    planned = plan("regularizers", regularizer_settings([1], ["resnet18"], ("none", "lsr")))
-    assert planned[0].targets == ("evaluate@none", "studies/dvc.yaml:evaluate@lsr")
-    whole = plan("regularizers", regularizer_settings([1], ["resnet18"], (*ALL, "one-hot")))
-    assert whole[0].targets == ("studies/dvc.yaml:evaluate@one-hot", "report")
+def test_studied_regularisers_are_switched_on_for_their_experiment(checkout):
+    assert list(targets_of_regularizers()) == [*ALL], "without studies/dvc.yaml"
+    shutil.copytree(ROOT / "studies", checkout / "studies")
+    assert list(targets_of_regularizers()) == [*ALL, "lsr", "slsr-weighted", "one-hot", "mprl"]
+    some = plan("regularizers", regularizer_settings([1], ["resnet18"], ("none", "lsr")))[0]
+    assert some.targets == ("evaluate@none", "studies/dvc.yaml:evaluate@lsr")
+    assert some.overrides["studies.regularizers"] == ["lsr"]
+    whole = plan("regularizers", regularizer_settings([1], ["resnet18"], (*ALL, "one-hot")))[0]
+    assert whole.targets == ("studies/dvc.yaml:evaluate@one-hot", "report")
+    assert 'studies.regularizers=["one-hot"]' in whole.command(queue=False)
 
 
 def test_an_unknown_regulariser_is_refused(checkout):

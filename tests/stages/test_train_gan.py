@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from slsr.stages.paths import ASSIGNMENTS, CLUSTER_IDENTITIES, GAN, GENERATED
 from slsr.stages.train_gan import Attempt, Check, choose, curves
 from slsr.training import gan
 from slsr.training.gan import GanEpoch
+from slsr.training.resume import Interval
 from slsr.training.spread import spread
 
 
@@ -197,7 +197,7 @@ def train_in(folder: Path, choices: dict, seconds: float = 0.0) -> None:
     """Run the stage in a process of its own; it saves its state after every step where `seconds` is 0."""
     os.chdir(folder)
     torch.set_num_threads(1)
-    train_gan.kept = partial(train_gan.kept, seconds=seconds)
+    train_gan.save_interval = lambda environment: Interval(seconds=seconds)
     with threadpool_limits(1):
         train_gan.run(make_params(gan=choices))
 

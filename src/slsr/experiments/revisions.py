@@ -113,10 +113,22 @@ def locked_stages(revision: Revision) -> dict[str, Mapping[str, Any]]:
     stages: dict[str, Mapping[str, Any]] = {}
     for path in LOCKS:
         if (content := revision.read(path)) is not None:
-            stages |= YAML(typ="safe").load(content.decode()).get("stages", {})
+            stages |= _from_the_root(YAML(typ="safe").load(content.decode()).get("stages", {}))
     if not stages:
         raise InputError(f"{revision.name}: dvc.lock records no stage; run `dvc repro` there first")
     return stages
+
+
+def _from_the_root(stages: Stages) -> dict[str, Mapping[str, Any]]:
+    """The stages with their paths from the project's root: those of studies/dvc.yaml that work below it say `../..`."""
+    return {
+        name: dict(stage)
+        | {
+            part: [{**one, "path": one["path"].removeprefix("../../")} for one in stage.get(part, [])]
+            for part in ("deps", "outs")
+        }
+        for name, stage in stages.items()
+    }
 
 
 def parameters(revision: Revision) -> dict[str, Any]:

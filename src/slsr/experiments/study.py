@@ -14,18 +14,19 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
 
 from slsr.errors import CheckFailed, InputError
 from slsr.experiments.revisions import WORKSPACE, Revision, experiments, parameters
 from slsr.files import write_json
+from slsr.params import StudiedRegularizer
 
-PIPELINES = (Path("dvc.yaml"), Path("studies/dvc.yaml"))
+PIPELINE, STUDIED = Path("dvc.yaml"), Path("studies/dvc.yaml")
 LAST = Path(".scratch/studies/last.json")
 MOST_QUEUED = 20  # longer queues of DVC misbehave
-CODE = re.compile(r"^\s*- (src/\S+\.py)$", re.MULTILINE)
+CODE = re.compile(r"^\s*- (?:\.\./\.\./)?(src/\S+\.py)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,13 @@ def names(text: str) -> list[str]:
 
 
 def targets_of_regularizers() -> dict[str, str]:
-    """Regulariser -> the target that evaluates it, in the order of dvc.yaml and studies/dvc.yaml: what they can run."""
+    """Regulariser -> the target that evaluates it: those of dvc.yaml, then those studies/dvc.yaml has on demand."""
     found: dict[str, str] = {}
-    for path in PIPELINES:
-        if path.is_file():
-            evaluate = YAML(typ="safe").load(path.read_text())["stages"].get("evaluate", {})
-            legs = next(iter(evaluate["matrix"].values())) if "matrix" in evaluate else evaluate.get("foreach", [])
-            prefix = "" if path == PIPELINES[0] else f"{path}:"
-            found |= {str(name): f"{prefix}evaluate@{name}" for name in legs}
+    if PIPELINE.is_file():
+        legs = YAML(typ="safe").load(PIPELINE.read_text())["stages"].get("evaluate", {}).get("matrix", {})
+        found |= {str(name): f"evaluate@{name}" for name in next(iter(legs.values()), [])}
+    if STUDIED.is_file():
+        found |= {name: f"{STUDIED}:evaluate@{name}" for name in get_args(StudiedRegularizer)}
     return found
 
 
@@ -116,15 +116,17 @@ def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
         whole = set(committed) <= set(setting.regularizers)
         legs = [known[name] for name in known if name in setting.regularizers and not (whole and name in committed)]
         targets = (*legs, "report") if whole else tuple(legs)
-        digest = hashlib.sha256(json.dumps([code, targets, {**values, **setting.overrides}], sort_keys=True).encode())
+        studied = [name for name in known if name in setting.regularizers and name not in committed]
+        overrides = {**setting.overrides, **({"studies.regularizers": studied} if studied else {})}
+        digest = hashlib.sha256(json.dumps([code, targets, {**values, **overrides}], sort_keys=True).encode())
         name = f"{study}-{setting.label}-{digest.hexdigest()[:8]}"
-        found.append(Experiment(name, setting.overrides, targets))
+        found.append(Experiment(name, overrides, targets))
     return found
 
 
 def _code_digest() -> str:
     """Of the pipeline files, the data they name, and every module that a stage depends on."""
-    texts = [path.read_text() for path in PIPELINES if path.is_file()]
+    texts = [path.read_text() for path in (PIPELINE, STUDIED) if path.is_file()]
     modules = sorted({name for text in texts for name in CODE.findall(text)})
     digest = hashlib.sha256("\n".join(texts).encode())
     for path in [Path("data.dvc"), *map(Path, modules)]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from slsr.training.gan import (
 )
 from slsr.training.launch import prepare_device
 from slsr.training.processes import is_first, rank_and_size
-from slsr.training.resume import Keeper, kept
+from slsr.training.resume import Keeper, kept, save_interval
 from slsr.training.spread import Channel, spread
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def run(params: Params) -> None:
     device = prepare_device(settings.precision, settings.deterministic)
     images = load_clustered(settings.height, settings.width)
     scratch = scratch_folder("train_gan", [settings], [TRAIN_TABLE, ASSIGNMENTS])
-    with kept(scratch) as keeper:
+    with kept(scratch, **asdict(save_interval(os.environ))) as keeper:
         results = _train_all(images, settings, device, keeper)
         if is_first():
             _write(results, images, settings)

@@ -188,7 +188,7 @@ def train_gan(
             rows, labels = _batch(len(pixels), members, settings.batch_size, (*seed, ORDER), step, device)
             records.append(train_step(adversaries, to_images(images[rows]), settings, step, labels))
             bar.update(settings.batch_size)
-            saving = keeper is not None and (keeper.stop_requested or keeper.due())
+            saving = keeper is not None and (keeper.stop_requested or keeper.due(number if position == steps else 0))
             if position == steps or position % STEPS_BETWEEN_CHECKS == 0 or saving:
                 _stop_unless_finite(records, f"{title}, epoch {number}")
             if position == steps:

@@ -238,11 +238,11 @@ def killed_at(steps, kill):
     """`Keeper.due`, but `kill` is called instead when it is asked for the time after `steps`."""
     due, seen = Keeper.due, []
 
-    def counted(self):
+    def counted(self, ended=0):
         seen.append(1)
         if len(seen) > steps:
             kill()
-        return due(self)
+        return due(self, ended)
 
     return counted
 

@@ -13,8 +13,25 @@ from slsr.errors import InputError
 from slsr.retrieval.workers import Workers, compiled
 
 BLOCK_BYTES = 64 * 2**20
+ROUNDING = 16
 
 Floats = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ExactNumbers:
+    """What the numbers that rank a gallery are made of, for those too close together to trust a product in float32.
+
+    The number of query i and gallery image j is `scale_j q_i.g_j + terms_j`, summed in float64 by a function of the two
+    features alone, so that copies of an image tie wherever they stand; BLAS gives the same product in another column
+    other last bits. Rounded numbers of query i are at most `doubt_i / 2` from these.
+    """
+
+    queries: Floats
+    gallery: Floats
+    scale: NDArray[np.float64]
+    terms: NDArray[np.float64]
+    doubt: NDArray[np.float64]
 
 
 class DistanceRows(Protocol):
@@ -22,12 +39,14 @@ class DistanceRows(Protocol):
 
     `shape` is (Q, G). `order(start, stop)` gives a block [stop - start, G] which, times `gallery_scale` [G] plus
     `gallery_terms` [G] (None for 1 and 0), ranks the gallery of each query as the distances do; the block may be
-    overwritten by the next call. `rows(queries)` gives the distances themselves, [len(queries), G].
+    overwritten by the next call. `exact`, where it is not None, tells apart what rounding cannot. `rows(queries)` gives
+    the distances themselves, [len(queries), G].
     """
 
     shape: tuple[int, int]
     gallery_scale: Any
     gallery_terms: Any
+    exact: ExactNumbers | None
 
     def order(self, start: int, stop: int) -> Any: ...
 
@@ -42,7 +61,7 @@ class MatrixDistances:
             raise InputError(f"distances have shape {list(distances.shape)}; they must be [queries, gallery]")
         self._distances = distances
         self.shape: tuple[int, int] = (distances.shape[0], distances.shape[1])
-        self.gallery_scale = self.gallery_terms = None
+        self.gallery_scale = self.gallery_terms = self.exact = None
 
     def order(self, start: int, stop: int) -> Any:
         """The rows `start:stop`, as floating-point numbers."""
@@ -67,7 +86,9 @@ def euclidean_distances(
 
     float64 features are compared in float64, float16 and float32 ones in float32. The gallery is ranked by
     `|g|^2 - 2 q.g`, or by `-q.g / |g|` for normalised features: what all gallery images share is left out, so that no
-    two distances are rounded onto each other. Features are not copied unless their type has to change.
+    two distances are rounded onto each other. Where rounding could decide whether a gallery image comes before a right
+    match, the two are compared in float64 (of numpy arrays; torch tensors are ranked as their device rounds them).
+    Features are not copied unless their type has to change.
 
     Parameters
     ----------
@@ -114,6 +135,7 @@ class ArrayDistances:
         self.shape = (len(query.values), len(gallery.values))
         self.gallery_scale = (-gallery.scale).astype(gallery.values.dtype)
         self.gallery_terms = (-gallery.terms).astype(gallery.values.dtype)
+        self.exact = ExactNumbers(query.values, gallery.values, -gallery.scale, -gallery.terms, _doubt(query, gallery))
         self._buffer = np.empty(0, query.values.dtype)
 
     def order(self, start: int, stop: int) -> Floats:
@@ -128,6 +150,14 @@ class ArrayDistances:
         keys = self._query.values[queries] @ self._gallery.values.T * self._gallery.scale + self._gallery.terms
         squared = self._query.constants[queries, None] - 2 * self._query.scale[queries, None] * keys
         return np.asarray(np.sqrt(np.maximum(squared, 0)))
+
+
+def _doubt(query: Features, gallery: Features) -> NDArray[np.float64]:
+    """[Q]: how far apart two rounded numbers of a query must be for their order to be sure."""
+    lengths = (np.sqrt(squared_lengths(side.values)) for side in (query, gallery))
+    query_length, gallery_length = lengths
+    largest = query_length * (gallery_length * gallery.scale).max() + np.abs(gallery.terms).max()
+    return np.asarray(ROUNDING * np.finfo(query.values.dtype).eps * largest)
 
 
 def ranking_numbers(source: DistanceRows, block: Any) -> Any:
@@ -231,3 +261,13 @@ def _squared_lengths(start: int, stop: int, values: Floats, squared: NDArray[np.
 
 
 _measure = compiled(_squared_lengths, fastmath={"reassoc", "contract"})
+
+
+def _dot_product(first: Floats, second: Floats) -> float:
+    total = 0.0
+    for column in range(len(first)):
+        total += np.float64(first[column]) * np.float64(second[column])
+    return total
+
+
+dot = compiled(_dot_product, fastmath={"reassoc", "contract"})

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.retrieval.distances import Features, Floats, squared_lengths
+from slsr.retrieval.distances import ROUNDING, Features, Floats, dot, squared_lengths
 from slsr.retrieval.workers import Workers, compiled
 
 SPARE_NEIGHBOURS = 3
 TILE_ROWS, TILE_COLUMNS = 1024, 4096
 CHUNK = 128
 LANES = 64
-ROUNDING = 16
 
 Indices = NDArray[np.int32]
 
@@ -288,22 +287,12 @@ _scan_rows = compiled(_scan_tile_rows)
 _scan_columns = compiled(_scan_tile_columns)
 
 
-def _dot_product(first: Floats, second: Floats) -> float:
-    total = 0.0
-    for column in range(len(first)):
-        total += np.float64(first[column]) * np.float64(second[column])
-    return total
-
-
-_dot = compiled(_dot_product, fastmath={"reassoc", "contract"})
-
-
 def _pair_key(
     first: int, second: int, query: Floats, gallery: Floats, scale: NDArray[np.float64], terms: NDArray[np.float64]
 ) -> float:
     one = query[first] if first < len(query) else gallery[first - len(query)]
     other = query[second] if second < len(query) else gallery[second - len(query)]
-    return float(_dot(one, other) * scale[second] + terms[second])
+    return float(dot(one, other) * scale[second] + terms[second])
 
 
 _exact_key = compiled(_pair_key)

@@ -21,6 +21,7 @@ from slsr.retrieval.distances import (
     Floats,
     MatrixDistances,
     block_rows,
+    dot,
     euclidean_distances,
     is_tensor,
     ranking_numbers,
@@ -281,8 +282,13 @@ def rank_block(
     terms = terms.astype(block.dtype)
     nearest_first = _nearest_first(block, scale, terms, right)
     ranks = np.zeros(len(nearest_first), np.int32)
-    arguments = (block, scale, terms, right.offsets, nearest_first, removed.offsets, removed.indices, ranks)
-    refuse([query for query in workers.run(_rank, len(block), *arguments) if query >= 0], start)
+    lists = (right.offsets, nearest_first, removed.offsets, removed.indices, ranks)
+    if (exact := source.exact) is None:
+        bad = workers.run(_rank, len(block), block, scale, terms, *lists)
+    else:
+        rows = (exact.queries[start:stop], exact.gallery, exact.scale, exact.terms, exact.doubt[start:stop])
+        bad = workers.run(_rank_exactly, len(block), block, scale, terms, *rows, *lists)
+    refuse([query for query in bad if query >= 0], start)
     return ranks
 
 
@@ -343,6 +349,29 @@ _compare = compiled(_rank_by_comparing)
 _search = compiled(_rank_by_searching)
 
 
+def _fill_row(row: Floats, products: Floats, scale: Floats, terms: Floats, removed: Integers) -> bool:
+    """The numbers that rank the gallery of one query, infinite where an image is left out; whether all are finite."""
+    bad = np.int32(0)
+    for image in range(len(row)):
+        value = products[image]
+        bad |= np.int32((not abs(value) < np.inf) and terms[image] < np.inf)
+        row[image] = value * scale[image] + terms[image] if terms[image] < np.inf else terms[image]
+    for image in removed:
+        row[image] = np.inf
+    return bad == 0
+
+
+def _rank_matches(row: Floats, matches: Integers, ranks: NDArray[np.int32]) -> None:
+    if len(matches) <= COMPARE_ALL:
+        _compare(row, matches, ranks)
+    else:
+        _search(row, matches, ranks)
+
+
+_fill = compiled(_fill_row)
+_rank_one = compiled(_rank_matches)
+
+
 def _rank_rows(
     start: int,
     stop: int,
@@ -358,21 +387,85 @@ def _rank_rows(
     """Rank the right matches of some rows; the first row that holds NaN or infinity, or -1."""
     row = np.empty(block.shape[1], block.dtype)
     for query in range(start, stop):
-        bad = np.int32(0)
-        for image in range(len(row)):
-            value = block[query, image]
-            bad |= np.int32((not abs(value) < np.inf) and terms[image] < np.inf)
-            row[image] = value * scale[image] + terms[image] if terms[image] < np.inf else terms[image]
-        if bad:
+        if not _fill(row, block[query], scale, terms, removed[removed_offsets[query] : removed_offsets[query + 1]]):
             return query
-        for place in range(removed_offsets[query], removed_offsets[query + 1]):
-            row[removed[place]] = np.inf
-        first, last = right_offsets[query], right_offsets[query + 1]
-        if last - first <= COMPARE_ALL:
-            _compare(row, right[first:last], ranks[first:last])
-        else:
-            _search(row, right[first:last], ranks[first:last])
+        own = slice(right_offsets[query], right_offsets[query + 1])
+        _rank_one(row, right[own], ranks[own])
     return -1
 
 
+def _count_near(row: Floats, number: float, doubt: float) -> np.int32:
+    """How many numbers are within `doubt` of this one."""
+    count = np.int32(0)
+    for image in range(len(row)):
+        count = np.int32(count + np.int32(abs(row[image] - number) <= doubt))
+    return count
+
+
+_near = compiled(_count_near)
+
+
+def _rank_rows_exactly(
+    start: int,
+    stop: int,
+    block: Floats,
+    scale: Floats,
+    terms: Floats,
+    queries: Floats,
+    gallery: Floats,
+    exact_scale: NDArray[np.float64],
+    exact_terms: NDArray[np.float64],
+    doubt: NDArray[np.float64],
+    right_offsets: Integers,
+    right: Integers,
+    removed_offsets: Integers,
+    removed: Integers,
+    ranks: NDArray[np.int32],
+) -> int:
+    """The same, every number within doubt of a right match's made anew in float64 first.
+
+    A number outside of it stays on its side: neither it nor the match's moves by more than half the doubt.
+    """
+    rounded = np.empty(block.shape[1], block.dtype)
+    precise = np.empty(block.shape[1])
+    for query in range(start, stop):
+        if not _fill(rounded, block[query], scale, terms, removed[removed_offsets[query] : removed_offsets[query + 1]]):
+            return query
+        own = slice(right_offsets[query], right_offsets[query + 1])
+        matches = right[own]
+        settled = False
+        for match in matches:
+            if _near(rounded, rounded[match], doubt[query]) == 1:
+                continue
+            if not settled:
+                precise[:] = rounded
+                settled = True
+            for image in range(len(rounded)):
+                if abs(rounded[image] - rounded[match]) <= doubt[query]:
+                    number = dot(queries[query], gallery[image])
+                    precise[image] = number * exact_scale[image] + exact_terms[image]
+        if settled:
+            _rank_one(precise, _sorted_matches(precise, matches), ranks[own])
+        else:
+            _rank_one(rounded, matches, ranks[own])
+    return -1
+
+
+def _nearest_matches(row: NDArray[np.float64], matches: Integers) -> Integers:
+    """Right matches in the order of their numbers, equal ones as they stand in the gallery, by insertion."""
+    ordered = matches.copy()
+    for place in range(1, len(ordered)):
+        image, before = ordered[place], place
+        while before > 0 and (
+            row[ordered[before - 1]] > row[image]
+            or (row[ordered[before - 1]] == row[image] and ordered[before - 1] > image)
+        ):
+            ordered[before] = ordered[before - 1]
+            before -= 1
+        ordered[before] = image
+    return ordered
+
+
 _rank = compiled(_rank_rows)
+_sorted_matches = compiled(_nearest_matches)
+_rank_exactly = compiled(_rank_rows_exactly)

@@ -129,7 +129,7 @@ class ArrayReranked:
         self._query, self._gallery, self._kept = query, gallery, kept
         self._encoding, self._lambda = encoding, lambda_
         self.shape = self._plain.shape
-        self.gallery_scale = self.gallery_terms = None
+        self.gallery_scale = self.gallery_terms = self.exact = None
         slope = np.divide(lambda_, furthest, out=np.zeros_like(furthest), where=furthest > 0)
         self._base = 1 - lambda_ + slope * query.constants
         self._slope = 2 * slope * query.scale

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import Floats, block_rows, check_features, complain, is_tensor
+from slsr.retrieval.distances import ROUNDING, Floats, block_rows, check_features, complain, is_tensor
 from slsr.retrieval.encoding import Encoding, Parameters, encode, subtract_overlap
 from slsr.retrieval.matching import Integers, Ragged
-from slsr.retrieval.neighbours import ROUNDING, SPARE_NEIGHBOURS, Indices, NeighbourTable
+from slsr.retrieval.neighbours import SPARE_NEIGHBOURS, Indices, NeighbourTable
 from slsr.retrieval.workers import Workers
 
 PAIRS_AT_ONCE = 4096
@@ -48,6 +48,7 @@ class TensorDistances:
         dtype = self.query.values.dtype
         self.gallery_scale = (self.gallery.scale * (-1 if normalize else -2)).to(dtype)
         self.gallery_terms = (torch.zeros_like(self.gallery.squared) if normalize else self.gallery.squared).to(dtype)
+        self.exact = None
 
     def order(self, start: int, stop: int) -> torch.Tensor:
         """`q.g` of the queries `start:stop`."""
@@ -211,7 +212,7 @@ class TensorReranked:
     ) -> None:
         self._plain, self._encoding, self._lambda = plain, encoding, lambda_
         self.shape = plain.shape
-        self.gallery_scale = self.gallery_terms = None
+        self.gallery_scale = self.gallery_terms = self.exact = None
         self._slope = np.divide(lambda_, furthest, out=np.zeros_like(furthest), where=furthest > 0)
 
     def order(self, start: int, stop: int) -> torch.Tensor:

@@ -83,10 +83,10 @@ def main() -> None:
     turns = []
     for _ in range(chosen.repeats):
         mine = timed(lambda: ours(features, chosen.ks, chosen.restarts))
+        print(f"  ours {mine[0]:7.1f} s ({mine[1]:.1f} s of processor time)", end="   ", flush=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         theirs = timed(lambda: plain(features, chosen.ks, chosen.restarts))
         turns.append((mine, theirs, peak))
-        print(f"  ours {mine[0]:7.1f} s ({mine[1]:.1f} s of processor time)", end="   ")
         print(f"scikit-learn {theirs[0]:7.1f} s ({theirs[1]:.1f} s)", flush=True)
     for name, part in (("by the clock", 0), ("processor time", 1)):
         times = [statistics.median(turn[way][part] for turn in turns) for way in (0, 1)]

@@ -46,7 +46,9 @@ class DistanceRows(Protocol):
     shape: tuple[int, int]
     gallery_scale: Any
     gallery_terms: Any
-    exact: ExactNumbers | None
+
+    @property
+    def exact(self) -> ExactNumbers | None: ...
 
     def order(self, start: int, stop: int) -> Any: ...
 

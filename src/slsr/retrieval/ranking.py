@@ -358,7 +358,7 @@ def _fill_row(row: Floats, products: Floats, scale: Floats, terms: Floats, remov
         row[image] = value * scale[image] + terms[image] if terms[image] < np.inf else terms[image]
     for image in removed:
         row[image] = np.inf
-    return bad == 0
+    return bool(bad == 0)
 
 
 def _rank_matches(row: Floats, matches: Integers, ranks: NDArray[np.int32]) -> None:

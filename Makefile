@@ -38,7 +38,7 @@ lint: env ## style and types
 	ruff format --check .
 	mypy
 
-bench: env ## speed and memory, side by side with peers; tables on the terminal
+bench: env ## speed and memory, side by side with peers (after make repro); tables on the terminal
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 requirements: ## compile requirements.txt anew from pyproject.toml

@@ -258,6 +258,9 @@ def test_several_files_of_data_need_their_list(folder, tmp_path):
     dvc(folder, "add", "data")
     assert [finding.reason for finding in freshness(folder).stale] == ["data/a.txt: changed since the run, by data.dvc"]
     GitProject(folder).commit()
+    assert [finding.reason for finding in freshness(folder, "HEAD").stale] == [
+        "data/a.txt: changed since the run, by data.dvc"
+    ]
     GitProject(folder).git("clone", "--quiet", str(folder), str(tmp_path / "clone"))
     (reason,) = freshness(tmp_path / "clone").unknown
     assert reason.startswith("data/a.txt: data.dvc records the hash of 2 files together, and the list of them is not")

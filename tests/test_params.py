@@ -430,9 +430,14 @@ def test_images_of_people_are_not_shared_by_oversight(name):
     values = changed("share", NOTHING_WITHHELD)
     values["dataset"]["name"] = name
     text = message(values)
-    assert "share.prepared null" in text
+    assert "share.prepared, share.pictures, share.generated null" in text
     assert values["dataset"]["archive"] in text
     assert "private" in text
+
+
+def test_every_kind_of_picture_of_people_names_its_remote():
+    text = message(changed("share", NOTHING_WITHHELD | {"prepared": "private"}))
+    assert "share.pictures, share.generated null" in text
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def freshness(folder: Path, rev: str | None = None) -> Freshness:
     with tempfile.TemporaryDirectory() as scratch:
         extracted = Path(scratch) / "tree"
         _extract(folder, commit, extracted)
-        config = {"core": {"no_scm": True, "site_cache_dir": str(Path(scratch) / "site")}}
+        config = {"core": {"no_scm": True, "site_cache_dir": str(Path(scratch) / "site")}} | _cache_of(folder)
         return _freshness(_root(extracted), listed_files(folder, commit), config)
 
 
@@ -99,6 +99,14 @@ def _root(folder: Path) -> Path:
     if not (folder / ".dvc").is_dir():
         raise InputError(f"{folder.resolve()}: no DVC repository; run this in the root of the project")
     return Path(Repo.find_root(str(folder)))
+
+
+def _cache_of(folder: Path) -> dict[str, Any]:
+    """The cache of a checkout, as configuration for one in another folder."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        return {"cache": {"dir": repo.cache.local_cache_dir}}
 
 
 def _freshness(folder: Path, in_git: set[str], config: dict[str, Any]) -> Freshness:

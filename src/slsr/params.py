@@ -391,10 +391,11 @@ class Params(Block):
     @model_validator(mode="after")
     def people_are_not_shared_by_oversight(self) -> Self:
         dataset = self.dataset
-        if dataset.name in PUBLISHED and dataset.archive != SAMPLE and self.share.prepared is None:
+        unnamed = [f"share.{what}" for what, remote in self.share.model_dump().items() if remote is None]
+        if dataset.name in PUBLISHED and dataset.archive != SAMPLE and unnamed:
             raise ValueError(
-                f"share.prepared null, but {dataset.archive} ({dataset.name}) shows people, under a licence: name the "
-                "remote that may have their images, or `private`, which keeps them in this clone (docs/sharing.md)"
+                f"{', '.join(unnamed)} null, but {dataset.archive} ({dataset.name}) shows people, under a licence: "
+                "name the remote that may have their images, or `private`, which keeps them in this clone (docs/sharing.md)"
             )
         return self
 

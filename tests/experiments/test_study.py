@@ -24,7 +24,8 @@ def checkout(tmp_path, monkeypatch):
     """The files that a plan reads."""
     for name in ("dvc.yaml", "params.yaml", "data.dvc"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "src", tmp_path / "src")
+    for name in ("src", "weights"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -89,6 +90,7 @@ def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(check
     assert changed("src/slsr/labels.py", "import", "import ") != original
     assert changed("src/slsr/cli.py", "import", "import ") == original, "no stage depends on it"
     assert changed("data.dvc", "f2c9", "f2c8") != original
+    assert changed("weights/none", "From scratch", "from scratch") != original
 
 
 def test_studied_regularisers_are_switched_on_for_their_experiment(checkout):

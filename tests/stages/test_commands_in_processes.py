@@ -117,6 +117,7 @@ def test_a_command_that_is_interrupted_saves_says_how_to_go_on_and_goes_on(proje
     status, err = ended(process)
     assert status == 130, err
     assert "the same command goes on from .scratch/train-none/" in err
+    assert "nothing could be saved" not in err
     assert "Traceback" not in err
     assert not list(project.folder.glob("artifacts/train/.none.partial")), "nothing half-written"
     status, err = project.run("train", "none", SLSR_PROCESSES=processes)

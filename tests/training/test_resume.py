@@ -150,7 +150,7 @@ def test_a_full_disk_keeps_the_state_before_and_the_run_going(tmp_path, monkeypa
 def test_a_disk_that_fills_up_while_torch_writes_keeps_the_state_before(tmp_path, caplog):
     keeper = Keeper(tmp_path, seconds=0)
     keeper.save({"step": 1, "weights": torch.ones(300_000)})
-    (tmp_path / f".{STATE}.partial").symlink_to("/dev/full")
+    (tmp_path / f".{STATE}.{os.getpid()}.partial").symlink_to("/dev/full")
     keeper.save({"step": 2, "weights": torch.zeros(300_000)})
     assert keeper.load()["step"] == 1
     assert "could not be saved" in caplog.text

@@ -133,7 +133,7 @@ def _leg(revision: Revision, stages: Mapping[str, Mapping[str, Any]], name: str,
     for one in chain(stages, name):
         settings |= locked_parameters(stages[one])
         for dep in stages[one]["deps"]:
-            if dep["path"].startswith("data/"):
+            if dep["path"].startswith(("data/", "weights/")):
                 settings[f"{DATA}{dep['path']}"] = dep["md5"]
             elif dep["path"].startswith("src/"):
                 settings[f"{CODE}{dep['path']}"] = dep["md5"]

@@ -129,11 +129,17 @@ def _code_digest() -> str:
     texts = [path.read_text() for path in (PIPELINE, STUDIED) if path.is_file()]
     modules = sorted({name for text in texts for name in CODE.findall(text)})
     digest = hashlib.sha256("\n".join(texts).encode())
-    for path in [Path("data.dvc"), *map(Path, modules)]:
+    for path in [Path("data.dvc"), *map(Path, modules), *sorted(STUDIED.parent.glob("*/leg.yaml")), *_weights()]:
         if not path.is_file():
             raise InputError(f"{path}: no such file, and dvc.yaml depends on it; run this in the root of the project")
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _weights() -> list[Path]:
+    """What stands below weights/ for the parameters `weights`: a file's own bytes, or the words for `none`."""
+    values = parameters(Revision(WORKSPACE, None))
+    return sorted({Path("weights") / values[f"{block}.weights"] for block in ("encoder", "train")})
 
 
 def with_seeds(setting: Setting, seeds: Sequence[int]) -> list[Setting]:

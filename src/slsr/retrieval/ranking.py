@@ -427,7 +427,7 @@ def _rank_rows_exactly(
     A number outside of it stays on its side: neither it nor the match's moves by more than half the doubt.
     """
     rounded = np.empty(block.shape[1], block.dtype)
-    precise = np.empty(block.shape[1])
+    precise, made = np.empty(block.shape[1]), np.empty(block.shape[1], np.bool_)
     for query in range(start, stop):
         if not _fill(rounded, block[query], scale, terms, removed[removed_offsets[query] : removed_offsets[query + 1]]):
             return query
@@ -439,11 +439,13 @@ def _rank_rows_exactly(
                 continue
             if not settled:
                 precise[:] = rounded
+                made[:] = False
                 settled = True
             for image in range(len(rounded)):
-                if abs(rounded[image] - rounded[match]) <= doubt[query]:
+                if not made[image] and abs(rounded[image] - rounded[match]) <= doubt[query]:
                     number = dot(queries[query], gallery[image])
                     precise[image] = number * exact_scale[image] + exact_terms[image]
+                    made[image] = True
         if settled:
             _rank_one(precise, _sorted_matches(precise, matches), ranks[own])
         else:

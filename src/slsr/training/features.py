@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from slsr.images.augmentation import to_device, to_input
 from slsr.images.decoding import Pixels, decode_resized
-from slsr.models.encoder import Encoder
+from slsr.models.encoder import FEATURE_WIDTH, Encoder
 from slsr.params import Image, Precision
 from slsr.training.launch import autocast
 from slsr.training.processes import gather_rows, share_of
@@ -49,7 +49,7 @@ def extract_features(
     if count == 0:
         return np.empty((0, 0), np.float32)
     encoded, names = encoded[share], names[share] if names is not None else None
-    blocks: list[Tensor] = []
+    blocks = [torch.empty(0, FEATURE_WIDTH[encoder.description.backbone])]  # of a process whose share is empty
     with tqdm(total=len(encoded), desc=title, unit="image", leave=False, disable=None) as bar:
         for pixels in _decoded_blocks(encoded, image, names):
             batches = to_device(torch.from_numpy(pixels), device).split(batch_size)

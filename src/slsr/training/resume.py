@@ -77,7 +77,8 @@ class Keeper:
         self._step: int | None = None
 
     def load(self) -> dict[str, Any] | None:
-        """The state saved last, or None; one that does not read is put aside with a warning."""
+        """The state saved last, or None; one that does not read is passed over with a warning."""
+        self._step = None
         path = self.folder / STATE
         if not path.is_file():
             return None
@@ -92,6 +93,8 @@ class Keeper:
 
     def described(self) -> str:
         """Where the last good state is, in words."""
+        if not is_first():
+            return "the first process says where the last good state is"
         if self._step is None:
             return "no state had been saved before"
         return f"the last good state, after step {self._step} of all, is {self.folder / STATE}"
@@ -126,13 +129,15 @@ class Keeper:
         Interrupted
             Always.
         """
+        if not is_first():
+            raise Interrupted(f"interrupted after step {step}; the first process says how to go on")
         if self._step is None:
             raise Interrupted(f"interrupted after step {step}; nothing could be saved, the same command starts afresh")
         raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}")
 
     def _write(self, state: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{STATE}.partial"
+        temporary = self.folder / f".{STATE}.{os.getpid()}.partial"  # two experiments may share a key, and a folder
         try:
             with temporary.open("wb") as file:
                 torch.save(dict(state), file)

@@ -395,7 +395,8 @@ class Params(Block):
         if dataset.name in PUBLISHED and dataset.archive != SAMPLE and unnamed:
             raise ValueError(
                 f"{', '.join(unnamed)} null, but {dataset.archive} ({dataset.name}) shows people, under a licence: "
-                "name the remote that may have their images, or `private`, which keeps them in this clone (docs/sharing.md)"
+                "name the remote that may have their images, or `private`, which keeps them in this clone "
+                "(docs/sharing.md)"
             )
         return self
 

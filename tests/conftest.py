@@ -13,6 +13,11 @@ hypothesis.settings.register_profile("slsr", deadline=None, derandomize=True, ma
 hypothesis.settings.load_profile("slsr")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that processes which take file after file end together."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tiny tensors: threads cost more than they bring."""

@@ -124,8 +124,17 @@ def test_a_second_repro_runs_nothing(tiny_run):
     assert tiny_run.stages_run() == []
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train_encoder", "extract_features", "cluster", "train_gan", "generate",
-                                   "floors", "train@slsr", "evaluate@slsr", "report"])  # fmt: skip
+def slow(stage):
+    return pytest.param(stage, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *("prepare", "extract_features", "cluster", "train@slsr", "report"),
+        *map(slow, ("train_encoder", "train_gan", "generate", "floors", "evaluate@slsr")),
+    ],
+)
 def test_a_stage_run_again_writes_the_same_bytes_and_reads_listed_parameters_only(tiny_run, stage):
     name, *arguments = stage.split("@")
     recorder = ROOT / "tests" / "pipeline" / "run_recorded.py"

@@ -94,7 +94,7 @@ def test_a_conditional_generator_of_other_clusters_is_refused(project):
         generate.run(params)
 
 
-@pytest.mark.parametrize("kind", ["per-cluster", "conditional"])
+@pytest.mark.parametrize("kind", ["per-cluster", pytest.param("conditional", marks=pytest.mark.slow)])
 def test_forty_clusters_end_to_end(project, kind):
     clusters = np.concatenate([np.arange(40), [0, 1]])
     assign(clusters)

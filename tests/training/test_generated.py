@@ -282,6 +282,7 @@ def run_until_killed(folder: Path, steps: int) -> None:
     (folder / "found").write_text(f"{bits(encoder, generated)} {losses}")
 
 
+@pytest.mark.slow
 def test_a_kill_changes_nothing(tmp_path):
     generated = make_generated("mprl")
     encoder, losses = trained(generated)

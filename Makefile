@@ -28,10 +28,10 @@ repro: env ## fetch the sample data and run the whole pipeline
 	dvc repro
 
 test: env ## unit, property and pipeline tests
-	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: env ## the tests that `make test` leaves out: minutes long, or with servers on loopback
-	python -m pytest -m "slow or remotes" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile
+	python -m pytest -m "slow or remotes" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: env ## style and types
 	ruff check .

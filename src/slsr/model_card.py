@@ -16,34 +16,11 @@ from ruamel.yaml.error import YAMLError
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import read_json
+from slsr.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
 
 METRICS = Path("metrics")
 REPORT = "report"
-MEASURES = {
-    "rank1": "rank-1",
-    "rank5": "rank-5",
-    "rank10": "rank-10",
-    "map_trapezoid": "mAP (trapezoid)",
-    "map_standard": "mAP (standard)",
-    "minp": "mINP",
-}
-RANKINGS = {
-    "single_query": "single query",
-    "single_query_rerank": "single query, re-ranked",
-    "multi_query": "multi-query",
-    "multi_query_rerank": "multi-query, re-ranked",
-    "single_gallery_shot": "single gallery shot (exact expectation)",
-}
 FLOORS = {"untrained": "floor: the same network, untrained", "colour_histogram": "floor: colour histogram"}
-QUALITY = {
-    "kernel": "KID (kernel distance)",
-    "coverage": "coverage",
-    "recall": "recall",
-    "precision": "precision",
-    "density": "density",
-    "duplicates": "duplicates",
-    "copies": "copies of training images",
-}
 DRAWN = "slsr-sample.zip"
 
 
@@ -165,7 +142,7 @@ def _labels(leg: str, params: Mapping[str, Any]) -> str:
 def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
     runs, floors = read_json(root / METRICS / f"{leg}.json"), read_json(root / METRICS / "floors.json")
     rankings = [name for name in RANKINGS if name in runs]
-    rows = [[RANKINGS[name], *_cells(runs[name])] for name in rankings]
+    rows = [[RANKINGS[name].lower(), *_cells(runs[name])] for name in rankings]
     rows += [[text, *_cells(floors[name][rankings[0]])] for name, text in FLOORS.items() if name in floors]
     first = runs[rankings[0]]
     yield (
@@ -173,17 +150,18 @@ def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
         f"{first['gallery']:,} gallery images. It covers the choice of queries, not the seed of training ({seed}): "
         "another seed moves every row."
     )
-    yield _table(["", *MEASURES.values()], rows)
+    yield _table(["", *RETRIEVAL_MEASURES.values()], rows)
     difference = read_json(root / METRICS / "comparison.json").get(f"{leg}_minus_none")
     if difference:
         one = difference[rankings[0]]
         yield "Minus the baseline of the same recipe, paired over queries, in points: " + (
-            ", ".join(f"{MEASURES[name]} {_difference(one[name])}" for name in ("rank1", "map_trapezoid")) + "."
+            ", ".join(f"{RETRIEVAL_MEASURES[name]} {_difference(one[name])}" for name in ("rank1", "map_trapezoid"))
+            + "."
         )
 
 
 def _cells(measured: Mapping[str, Any]) -> list[str]:
-    return [_cell(measured, name) for name in MEASURES]
+    return [_cell(measured, name) for name in RETRIEVAL_MEASURES]
 
 
 def _cell(measured: Mapping[str, Any], name: str) -> str:
@@ -228,14 +206,18 @@ def _generated(generated: Mapping[str, Any]) -> Iterator[str]:
     )
     overall = generated["overall"]
     spaces = [name for name in ("handcrafted", "encoder") if name in overall]
-    rows = [[text, *(_measured(overall[space].get(name)) for space in spaces)] for name, text in QUALITY.items()]
+    rows = [
+        [text, *(_measured(overall[space].get(name)) for space in spaces)] for name, text in QUALITY_MEASURES.items()
+    ]
     yield _table(["", *spaces], rows)
     alarms = generated["alarms"]
     yield f"Alarms: {len(alarms)}; metrics/generated.json has them." if alarms else "No alarm."
 
 
 def _measured(one: Mapping[str, Any] | None) -> str:
-    return "-" if one is None else f"{one['value']:.3f} [{one['floor']:.3f}]"
+    if one is None or one["value"] is None:
+        return "-"
+    return f"{one['value']:.3f}" + ("" if one["floor"] is None else f" [{one['floor']:.3f}]")
 
 
 def _limits(dataset: Mapping[str, Any], params: Mapping[str, Any], stage: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,12 +88,22 @@ def fresh_clone(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which the whole pipeline has run at a minute's scale."""
-    project = clone(tmp_path_factory.mktemp("run") / "slsr")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """A clone in which the whole pipeline has run at a minute's scale: run once, copied for each process."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own if worker_id == "master" else own.parent) / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            running = clone(tmp_path_factory.mktemp("run") / "slsr")
+            run_at_a_minutes_scale(running)
+            running.folder.rename(shared)
+    return Project(shutil.copytree(shared, tmp_path_factory.mktemp("copy") / "slsr", symlinks=True))
+
+
+def run_at_a_minutes_scale(project: Project) -> None:
+    """The whole pipeline with the parameters above."""
     (project.folder / "presets" / "tiny.yaml").write_text(TINY)
     done = project.slsr("preset", "tiny")
     assert done.returncode == 0, done.stderr
     project.run("dvc", "pull", "data.dvc")
     project.run("dvc", "repro")
-    return project

@@ -1,6 +1,8 @@
 """The pipeline as a user runs it: real git, real DVC, in a temporary clone."""
 
+import csv
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -146,7 +148,15 @@ def test_a_stage_run_again_writes_the_same_bytes_and_reads_listed_parameters_onl
     assert undeclared == [], f"{stage} reads parameters that dvc.yaml does not list"
 
 
-def test_one_parameter_runs_exactly_the_stages_that_need_it(tiny_run):
+def test_one_parameter_concerns_exactly_the_stages_that_need_it(tiny_run):
+    edit_params(tiny_run, "k2: 3", "k2: 4")
+    changed = json.loads(tiny_run.run("dvc", "status", "--json").stdout)
+    assert sorted(changed) == [f"evaluate@{name}" for name in sorted(REGULARIZERS)]
+    edit_params(tiny_run, "k2: 4", "k2: 3")
+
+
+@pytest.mark.slow
+def test_one_parameter_runs_what_needs_it_and_its_old_value_runs_nothing_twice(tiny_run):
     edit_params(tiny_run, "k2: 3", "k2: 4")
     evaluated = [f"evaluate@{name}" for name in REGULARIZERS]
     assert sorted(tiny_run.stages_run()) == sorted([*evaluated, "report"])
@@ -189,6 +199,15 @@ def test_a_study_is_an_experiment_that_runs_what_it_needs_and_is_shared_whole(ti
     assert sorted(lock["train@mprl"]["params"]["../../params.yaml"]) == ["generated", "image", "pseudo_labels", "train"]
     stale = json.loads(project.run("dvc", "status", "--json").stdout)
     assert not [name for name in stale if name.startswith("studies")], "the others' seed has changed, not theirs"
+    module = folder / "src" / "slsr" / "datasets" / "survey.py"
+    original = module.read_text()
+    module.write_text(original + "\n")
+    refused = project.slsr("compare", "workspace")
+    module.write_text(original)
+    assert refused.returncode == 2
+    assert re.search(
+        r"passed over evaluate@mprl.*prepare ran with another src/slsr/datasets/survey\.py", refused.stderr
+    )
     metrics = (folder / "artifacts" / "evaluate" / "mprl" / "metrics.json").read_bytes()
     project.run("dvc", "push")
     shutil.rmtree(folder / "artifacts")
@@ -206,6 +225,12 @@ def test_a_study_is_an_experiment_that_runs_what_it_needs_and_is_shared_whole(ti
     shown = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
     found = [one for state in shown for one in state["experiments"] or []]
     assert len(found) == 3, "mprl, and lsr twice"
+    compared = project.slsr("compare", "*", "--baseline", "lsr", "--csv", str(tmp_path / "t.csv"))
+    assert compared.returncode == 0, compared.stderr
+    rows = {row["regularizer"]: row for row in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())}
+    assert rows["lsr"]["seeds"] == "1 2"
+    assert rows["mprl"]["seeds"] == "2"
+    assert float(rows["mprl"]["rank1_mean"]) == pytest.approx(json.loads(metrics)["single_query"]["rank1"])
     project.run("dvc", "remote", "remove", "elsewhere")
 
 

@@ -39,6 +39,7 @@ def test_every_stage_forced_twice_gives_the_hashes_it_gave(copied_run):
             assert lock_of(copied_run) == before, stage
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_a_dependency(copied_run):
     """Other bytes under the same name make what starts from them stale, and nothing else."""
     path = copied_run.folder / "params.yaml"

@@ -150,10 +150,8 @@ def in_two(project, how, *arguments):
     return "".join(err for _, err in results)
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["Slurm", pytest.param("SLSR_PROCESSES", marks=pytest.mark.slow), pytest.param("torchrun", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["Slurm", "SLSR_PROCESSES", "torchrun"])
 def test_two_processes_however_started_write_once_what_one_writes(project, how):
     project.values["encoder"]["batch_size"] = 13
     project.values["encoder"]["optimizer"]["learning_rate"] = 0.0003

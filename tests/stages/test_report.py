@@ -14,7 +14,8 @@ from slsr.retrieval import Evaluation, headline
 from slsr.stages import report
 from slsr.stages.evaluate import PER_QUERY
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
-from slsr.stages.report_text import COLUMNS, NAMES, RANKINGS, Report, render, table
+from slsr.stages.report_text import NAMES, Report, render, table
+from slsr.titles import RANKINGS, RETRIEVAL_MEASURES
 
 RUNS = ["none", "lsro", "slsr"]
 QUERIES, GALLERY = 9, 40
@@ -146,7 +147,7 @@ def test_the_report_says_what_was_measured(project):
     single, multi = tables[0][1], tables[1][1]
     assert [row[0] for row in single[1:]] == [NAMES[name] for name in ("colour_histogram", "untrained", *RUNS)]
     assert [row[0] for row in multi[1:]] == [NAMES[name] for name in RUNS]
-    assert single[0] == ["", *COLUMNS.values()]
+    assert single[0] == ["", *RETRIEVAL_MEASURES.values()]
     for run, row in zip(RUNS, single[3:], strict=True):
         lists = [ranks for ranks in ranks_of(run, "single_query") if ranks]
         rank1 = 100 * np.mean([ranks[0] == 1 for ranks in lists])
@@ -236,6 +237,10 @@ def test_measures_of_generated_images_stand_beside_their_floors(values):
     assert rows["coverage"] == ["0.125 [0.970]", "-"]
     assert rows["density"] == ["1.500", "-"]
     assert "recall" not in rows
+    overall = QUALITY_VALUE["overall"]
+    encoder = overall["encoder"] | {"frechet_of_encoder_features": measure(0.25, 0.0625)}
+    large = dict(tables_of(built(values, generated=QUALITY_VALUE | {"overall": overall | {"encoder": encoder}})))
+    assert [row[1:] for row in large["Generated images"] if "Frechet" in row[0]] == [["-", "0.250 [0.062]"]]
     assert "1,200 generated images against 394 real ones" in text
     assert "55.0 % of the generated images" in text
     assert "No alarm." in text

@@ -8,13 +8,14 @@ and where in the cache they lie.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -175,7 +176,28 @@ def stale_reason(revision: Revision, stages: Stages, leg: str, values: Mapping[s
                 return f"{name} read another {path} than the one recorded"
             if path.startswith("src/") and _digest(revision, path) != dep["md5"]:
                 return f"{name} ran with another {path}"
+            if path not in written and _recorded(revision, path) not in (None, dep["md5"]):
+                return f"{name} ran with another {path} than its .dvc file records"
     return None
+
+
+def _recorded(revision: Revision, path: str) -> str | None:
+    """The MD5 that a .dvc file has for a path or for a folder above it; None where it cannot be told."""
+    for tracked in (PurePosixPath(path), *PurePosixPath(path).parents[:-1]):
+        content = revision.read(f"{tracked}.dvc")
+        if content is not None:
+            digest: str = YAML(typ="safe").load(content.decode())["outs"][0]["md5"]
+            return digest if tracked == PurePosixPath(path) else _member(digest, path, tracked)
+    return None
+
+
+def _member(listing: str, path: str, folder: PurePosixPath) -> str | None:
+    """The MD5 of a file by the listing of its folder, `absent` where that lacks it; None without the listing."""
+    cached = cache_folder() / "files" / "md5" / listing[:2] / listing[2:]
+    if not cached.is_file():
+        return None
+    entries: dict[str, str] = {one["relpath"]: one["md5"] for one in json.loads(cached.read_bytes())}
+    return entries.get(PurePosixPath(path).relative_to(folder).as_posix(), "absent")
 
 
 def _digest(revision: Revision, path: str) -> str | None:

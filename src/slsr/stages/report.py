@@ -16,7 +16,8 @@ from slsr.params import COMMITTED_REGULARIZERS, Params, Regularizer
 from slsr.retrieval import compare
 from slsr.retrieval.per_query import read_evaluations
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
-from slsr.stages.report_text import RANKINGS, Report, rankings_of, render
+from slsr.stages.report_text import Report, rankings_of, render
+from slsr.titles import RANKINGS
 
 log = logging.getLogger(__name__)
 

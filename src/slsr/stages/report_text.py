@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slsr.params import Params
+from slsr.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
 
 NAMES = {
     "colour_histogram": "floor: colour histogram",
@@ -16,21 +17,6 @@ NAMES = {
     "slsr": "SLSR",
 }
 ARTIFACTS = "../artifacts"
-COLUMNS = {
-    "rank1": "rank-1",
-    "rank5": "rank-5",
-    "rank10": "rank-10",
-    "map_trapezoid": "mAP (trapezoid)",
-    "map_standard": "mAP (standard)",
-    "minp": "mINP",
-}
-RANKINGS = {
-    "single_query": "Single query",
-    "single_query_rerank": "Single query, re-ranked",
-    "multi_query": "Multi-query",
-    "multi_query_rerank": "Multi-query, re-ranked",
-    "single_gallery_shot": "Single gallery shot (exact expectation)",
-}
 
 
 @dataclass(frozen=True)
@@ -100,13 +86,13 @@ def _rankings(report: Report) -> list[str]:
     parts = []
     for ranking in rankings_of(report.runs):
         rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
-        keys = [key for key in COLUMNS if key in next(iter(rows.values()))]
+        keys = [key for key in RETRIEVAL_MEASURES if key in next(iter(rows.values()))]
         body = [[NAMES[name], *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
         found = next(iter(rows.values()))
         size = f"{found['queries']:,} queries, {found['gallery']:,} gallery images"
         if found.get("queries_without_match"):
             size += f"; {found['queries_without_match']:,} queries without a right match are left out"
-        parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(COLUMNS[key] for key in keys)], body)]
+        parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)]
     return parts
 
 
@@ -185,15 +171,6 @@ def _pictures(runs: Sequence[str]) -> str:
 
 
 SPLITS = ("train", "validation", "query", "gallery", "multi_query")
-MEASURES = {
-    "kernel": "KID (kernel distance)",
-    "coverage": "coverage",
-    "recall": "recall",
-    "precision": "precision",
-    "density": "density",
-    "duplicates": "duplicates",
-    "copies": "copies of training images",
-}
 
 
 def _generated(quality: Mapping[str, Any]) -> str:
@@ -201,7 +178,7 @@ def _generated(quality: Mapping[str, Any]) -> str:
     spaces = [space for space in ("handcrafted", "encoder") if space in overall]
     rows = [
         [title, *(_measured(overall[space].get(name)) for space in spaces)]
-        for name, title in MEASURES.items()
+        for name, title in QUALITY_MEASURES.items()
         if any(name in overall[space] for space in spaces)
     ]
     consistency = quality["cluster_consistency"]

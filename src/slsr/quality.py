@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -125,16 +126,25 @@ def nearest_distances(points: Features, others: Features | None = None, k: int =
     -------
     float32 [N]; infinite where there are fewer than k others.
     """
-    rank = k if others is not None else k + 1
-    blocks = [np.empty(0, np.float32)]
+    return _distances_by_rank(points, others, [k])[0]
+
+
+def _distances_by_rank(
+    points: Features, others: Features | None, ranks: Sequence[int]
+) -> tuple[NDArray[np.float32], ...]:
+    """`nearest_distances` for several k, from one pass over the distances."""
+    places = [rank - 1 if others is not None else rank for rank in ranks]
+    found: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in ranks]
     for start, squared in _squared_distance_blocks(points, points if others is None else others):
         if others is None:
             rows = np.arange(len(squared))
             squared[rows, start + rows] = -1
-        found = squared.shape[1] >= rank
-        kth = np.partition(squared, rank - 1, axis=1)[:, rank - 1] if found else np.full(len(squared), np.inf)
-        blocks.append(np.sqrt(kth).astype(np.float32))
-    return np.concatenate(blocks)
+        within = [place for place in places if place < squared.shape[1]]
+        ordered = np.partition(squared, within, axis=1) if within else squared
+        for blocks, place in zip(found, places, strict=True):
+            kth = ordered[:, place] if place in within else np.full(len(squared), np.inf)
+            blocks.append(np.sqrt(kth).astype(np.float32))
+    return tuple(np.concatenate(blocks) for blocks in found)
 
 
 def _squared_distance_blocks(points: Features, others: Features) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -174,32 +184,91 @@ def _kernel_diagonal(features: Features) -> NDArray[np.float64]:
     return kernel
 
 
+class Neighbourhoods:
+    """Who is near whom in two sets of points: what the measures share, each pass over distances made once.
+
+    Parameters
+    ----------
+    real, fake : float [N, D] and [M, D]
+    k : neighbourhoods reach to the k-th nearest of the own set
+    among_real : `real_distances` of other neighbourhoods of the same real points
+    """
+
+    def __init__(
+        self,
+        real: Features,
+        fake: Features,
+        k: int = NEIGHBOURS,
+        among_real: tuple[NDArray[np.float32], ...] | None = None,
+    ) -> None:
+        self.real, self.fake, self.k = real, fake, k
+        self._among_real = among_real
+
+    @cached_property
+    def real_distances(self) -> tuple[NDArray[np.float32], ...]:
+        """Of each real point to the nearest and to the k-th nearest other one, [N] each."""
+        return self._among_real or _distances_by_rank(self.real, None, [1, self.k])
+
+    @cached_property
+    def fake_distances(self) -> tuple[NDArray[np.float32], ...]:
+        """Of each generated point to the nearest and to the k-th nearest other one, [M] each."""
+        return _distances_by_rank(self.fake, None, [1, self.k])
+
+    @cached_property
+    def between(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Distance of each real point to the nearest generated one; how many neighbourhoods each real and fake is in.
+
+        float32 [N], int64 [N], int64 [M].
+        """
+        real_radius, fake_radius = np.square(self.real_distances[1]), np.square(self.fake_distances[1])
+        nearest = [np.empty(0, np.float32)]
+        around_real = [np.empty(0, np.int64)]
+        around_fake = np.zeros(len(self.fake), np.int64)
+        for start, squared in _squared_distance_blocks(self.real, self.fake):
+            nearest.append(np.sqrt(squared.min(axis=1)))
+            around_real.append((squared <= fake_radius).sum(axis=1))
+            around_fake += (squared <= real_radius[start : start + len(squared), None]).sum(axis=0)
+        return np.concatenate(nearest), np.concatenate(around_real), around_fake
+
+    def coverage(self) -> float:
+        """As the function `coverage`."""
+        return float(np.mean(self.between[0] <= self.real_distances[1]))
+
+    def recall(self) -> float:
+        """As the function `recall`."""
+        return float(np.mean(self.between[1] > 0))
+
+    def precision(self) -> float:
+        """As the function `precision`."""
+        return float(np.mean(self.between[2] > 0))
+
+    def density(self) -> float:
+        """As the function `density`."""
+        return float(np.mean(self.between[2]) / self.k)
+
+    def duplicates(self) -> float:
+        """As `duplicate_fraction`, below the `same_picture_distance` of the real points."""
+        return float(np.mean(self.fake_distances[0] < _same_picture(self.real_distances[0])))
+
+
 def coverage(real: Features, fake: Features, k: int = NEIGHBOURS) -> float:
     """Share of real images with a generated one nearer than their k-th nearest real one (Naeem et al., ICML 2020)."""
-    return float(np.mean(nearest_distances(real, fake) <= nearest_distances(real, k=k)))
+    return Neighbourhoods(real, fake, k).coverage()
 
 
 def recall(real: Features, fake: Features, k: int = NEIGHBOURS) -> float:
     """Share of real images within some generated one's distance to its k-th nearest (Kynkaanniemi et al., 2019)."""
-    return float(np.mean(_balls_around(real, fake, nearest_distances(fake, k=k)) > 0))
+    return Neighbourhoods(real, fake, k).recall()
 
 
 def precision(real: Features, fake: Features, k: int = NEIGHBOURS) -> float:
     """Share of generated images within some real one's distance to its k-th nearest (Kynkaanniemi et al., 2019)."""
-    return float(np.mean(_balls_around(fake, real, nearest_distances(real, k=k)) > 0))
+    return Neighbourhoods(real, fake, k).precision()
 
 
 def density(real: Features, fake: Features, k: int = NEIGHBOURS) -> float:
     """How many real neighbourhoods a generated image lies in, over k; 1 on average for real ones (Naeem et al.)."""
-    return float(np.mean(_balls_around(fake, real, nearest_distances(real, k=k))) / k)
-
-
-def _balls_around(points: Features, centres: Features, radius: NDArray[np.float32]) -> NDArray[np.int64]:
-    """In how many balls each point lies, int64 [N]."""
-    blocks = [np.empty(0, np.int64)]
-    for _, squared in _squared_distance_blocks(points, centres):
-        blocks.append((squared <= np.square(radius)).sum(axis=1))
-    return np.concatenate(blocks)
+    return Neighbourhoods(real, fake, k).density()
 
 
 def frechet_distance(real: Features, fake: Features) -> float:
@@ -230,7 +299,10 @@ def same_picture_distance(real: Features) -> float:
     It is half the median distance of a real image to the nearest other, or, where real images have close kin (frames
     of one walk), what 99 % of them keep.
     """
-    nearest = nearest_distances(real)
+    return _same_picture(nearest_distances(real))
+
+
+def _same_picture(nearest: NDArray[np.float32]) -> float:
     return float(min(np.median(nearest) / 2, np.quantile(nearest, 0.01)))
 
 
@@ -270,13 +342,13 @@ class Measured:
     floor_deviation: float | None
 
 
-SUBSET_MEASURES: Mapping[str, Callable[[Features, Features], float]] = {
-    "kernel": lambda real, fake: kernel_distance(_cosine_scaled(real), _cosine_scaled(fake)),
-    "coverage": coverage,
-    "recall": recall,
-    "precision": precision,
-    "density": density,
-    "duplicates": lambda real, fake: duplicate_fraction(fake, same_picture_distance(real)),
+SUBSET_MEASURES: Mapping[str, Callable[[Neighbourhoods], float]] = {
+    "kernel": lambda pair: kernel_distance(_cosine_scaled(pair.real), _cosine_scaled(pair.fake)),
+    "coverage": Neighbourhoods.coverage,
+    "recall": Neighbourhoods.recall,
+    "precision": Neighbourhoods.precision,
+    "density": Neighbourhoods.density,
+    "duplicates": Neighbourhoods.duplicates,
 }
 
 
@@ -306,6 +378,11 @@ def assess(
     if count <= NEIGHBOURS:
         return {name: Measured(None, None, None, None) for name in names}
     draws = list(_subsets(real, fake, count, subsets, seed))
+    generated = [Neighbourhoods(draw[0], draw[1]) for draw in draws]
+    held_out = [
+        Neighbourhoods(draw[0], draw[2], among_real=one.real_distances)
+        for draw, one in zip(draws, generated, strict=True)
+    ]
     found: dict[str, Measured] = {}
     for name in names:
         if name == "copies":
@@ -313,7 +390,7 @@ def assess(
         elif name == "frechet":
             found[name] = _frechet(real, fake, seed)
         else:
-            found[name] = _measured(name, draws)
+            found[name] = _measured(name, generated, held_out)
     return found
 
 
@@ -333,10 +410,8 @@ def _subsets(real: Features, fake: Features, count: int, subsets: int, seed: int
         yield real[order[:count]], fake[stream.permutation(len(fake))[:count]], real[order[count : 2 * count]]
 
 
-def _measured(name: str, draws: Sequence[Draw]) -> Measured:
-    measure = SUBSET_MEASURES[name]
-    values = [measure(reference, fake) for reference, fake, _ in draws]
-    floors = [measure(reference, held_out) for reference, _, held_out in draws]
+def _measured(name: str, generated: Sequence[Neighbourhoods], held_out: Sequence[Neighbourhoods]) -> Measured:
+    values, floors = ([SUBSET_MEASURES[name](pair) for pair in pairs] for pairs in (generated, held_out))
     return Measured(*_mean_and_deviation(values), *_mean_and_deviation(floors))
 
 

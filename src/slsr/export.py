@@ -1,8 +1,9 @@
 """A trained encoder as a file that other programs run: ONNX or TorchScript.
 
-The network takes normalised images, float32 [N, 3, height, width] with any N, and gives what `LoadedEncoder.embed` does:
-the features of the images plus those of the mirrored images, scaled to length 1. How an image becomes its input stands
-in the file's metadata, under `slsr`, as JSON. The file appears only when its features have been compared with ours.
+The network takes normalised images, float32 [N, 3, height, width] with any N, and gives what `LoadedEncoder.embed`
+does: the features of the images plus those of the mirrored images, scaled to length 1. How an image becomes its input
+stands in the file's metadata, under `slsr`, as JSON. The file appears only when its features have been compared with
+ours.
 """
 
 from __future__ import annotations
@@ -57,17 +58,15 @@ class Embedder(nn.Module):
         self.flip = encoder.flip
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self._pooled(images)
+        batch = torch.cat([images, images.flip(3)]) if self.flip else images
+        features = self.backbone(batch).mean((2, 3))
         if self.flip:
-            features = features + self._pooled(images.flip(3))
+            features = features.reshape(2, -1, features.shape[1]).sum(0)
         return nn.functional.normalize(features)
-
-    def _pooled(self, images: Tensor) -> Tensor:
-        return self.backbone(images).mean((2, 3))
 
 
 def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:
-    """What has to be done to an image before it goes into the exported network, and what comes out, for its metadata."""
+    """What an image goes through before the exported network, and what comes out: the file's metadata."""
     image, (height, width) = encoder.image, encoder.size
     mean, deviation = NORMALIZATION[image.normalization]
     return {

@@ -59,7 +59,9 @@ def embedded_queries(
     except InputError as error:
         if model is not None:
             raise
-        raise InputError(f"{folder}: its {index.origin} is not there any more; say where it is by --model") from error
+        raise InputError(
+            f"{folder}: the model of this index, {index.origin}, is not there any more; give it by --model"
+        ) from error
     check_origin(folder, index.origin, Origin(fingerprint(checkpoint), index.origin.flip, str(place)))
     encoder = load_encoder(place, device, flip=index.origin.flip)
     skipped = None if strict else Skipped()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slsr import cli_use
 from slsr.errors import CheckFailed, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ MEMORY_KNOBS = {
     "floors": "evaluate.batch_size",
     "train": "train.batch_size",
     "evaluate": "evaluate.batch_size",
+    "embed": "--batch-size",
+    "search": "--batch-size",
 }
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
@@ -353,6 +356,8 @@ def data_list() -> None:
     typer.echo(render_list(Path("data"), used))
 
 
+app.add_typer(cli_use.app)
+
 study_app = typer.Typer(
     help="Many experiments in one command; given again, it goes on where it stopped.", no_args_is_help=True
 )
@@ -491,6 +496,8 @@ def main() -> None:
             raise
         knob = MEMORY_KNOBS.get(next(iter(sys.argv[1:]), ""), "batch_size")
         remedy = f"lower {knob} or the image size in params.yaml, or use precision: bf16"
+        if knob == "--batch-size":
+            remedy = "give a smaller --batch-size"
         sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
 
 

@@ -61,7 +61,7 @@ def test_distances_and_similarity_beside_numpy(sides):
 
 
 def test_without_labels_everything_is_ranked_but_the_query_itself(sides):
-    query, gallery, labels = sides
+    _, gallery, labels = sides
     distances = plain_distances(gallery[5], gallery)
     whole = rank_gallery(distances, labels.gallery_identities, labels.gallery_cameras, None, None)
     assert whole.rows[0] == 5

@@ -150,7 +150,7 @@ class Reranker:
     def _squared_distances(self, feature: Features) -> Floats:
         to_gallery = plain_distances(feature, self._gallery)
         to_queries = plain_distances(feature, self._query) if len(self._query) else np.empty(0)
-        return np.square(np.concatenate([to_queries, to_gallery]))
+        return np.asarray(np.square(np.concatenate([to_queries, to_gallery])))
 
     def _reranked(self, queries: Features, table: NeighbourTable) -> DistanceRows:
         query, gallery = feature_pair(queries, self._gallery, normalize=True)

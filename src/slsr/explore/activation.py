@@ -19,7 +19,7 @@ from slsr.params import Image
 Kind = Literal["activation", "similarity"]
 KINDS: tuple[Kind, ...] = ("activation", "similarity")
 FINEST_ROWS = 8
-FADED = 0.35
+FADED = 0.45
 # Of a perceptually even scale from dark violet over red to light yellow, legible for colour-blind readers too.
 SCALE = np.array(
     [[0, 0, 4], [41, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39]], np.float64

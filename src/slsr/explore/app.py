@@ -54,7 +54,7 @@ class ExploreApp(Flask):
 def create_app(exhibit: Exhibit, doors: Doors | None = None) -> Flask:
     """The page over an exhibit, a WSGI application."""
     app = ExploreApp(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=MAXIMUM_BYTES, MAX_FORM_MEMORY_SIZE=2**16, MAX_FORM_PARTS=8)
+    app.config.update(MAX_CONTENT_LENGTH=MAXIMUM_BYTES, MAX_FORM_PARTS=8)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     version = _version_of_assets(Path(app.root_path) / "static")
     _guard(app, doors or Doors())

@@ -256,13 +256,16 @@ def in_order(exhibit: Exhibit, rows: Rows, order: str) -> tuple[Rows, dict[int, 
     return ordered, notes
 
 
-def sparse_label_text(table: ImageTable, row: int, shown: int = 3) -> str:
-    """The sparse label of a generated image: how many identities share it, the heaviest first."""
+def sparse_label_text(table: ImageTable, row: int, shown: int = 4) -> str:
+    """The sparse label of a generated image: the training labels that share it, the heaviest first."""
     pairs = sorted(table.sparse_label(row), key=lambda pair: -pair[1])
     if not pairs:
         return ""
-    listed = ", ".join(f"{label}: {weight:.2f}" for label, weight in pairs[:shown])
-    return listed + (f" and {len(pairs) - shown} more" if len(pairs) > shown else "")
+    even = len({weight for _, weight in pairs}) == 1
+    named = [f"{label}" if even else f"{label}: {weight:.2f}" for label, weight in pairs[:shown]]
+    rest = f" and {len(pairs) - shown} more" if len(pairs) > shown else ""
+    each = f", {pairs[0][1]:.3f} each" if even else ""
+    return f"{'labels' if len(pairs) > 1 else 'label'} {', '.join(named)}{rest}{each}"
 
 
 def whole_number(arguments: Mapping[str, str], name: str, default: int | None = None) -> int | None:

@@ -56,8 +56,10 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _mathml(match: re.Match[str]) -> str:
     tag, latex = match[1], html.unescape(match[2]).strip()
-    display = "block" if tag == "div" else "inline"
-    return f'<{tag} class="math">{convert(latex, display=display)}</{tag}>'
+    mathml = convert(latex, display="block" if tag == "div" else "inline")
+    if "\\" in mathml:
+        raise ValueError(f"{latex}: latex2mathml does not know a command of this equation; write it otherwise")
+    return f'<{tag} class="math">{mathml}</{tag}>'
 
 
 def report() -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slsr import cli_use
 from slsr.errors import CheckFailed, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -352,6 +353,8 @@ def data_list() -> None:
         used = None
     typer.echo(render_list(Path("data"), used))
 
+
+app.add_typer(cli_use.app)
 
 study_app = typer.Typer(
     help="Many experiments in one command; given again, it goes on where it stopped.", no_args_is_help=True

@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
+FACE = SOURCE / "slsr/__init__.py"  # names for other programs, loaded when asked for; no stage asks
 FILES = {name: yaml.safe_load((ROOT / name).read_text())["stages"] for name in ("dvc.yaml", "studies/dvc.yaml")}
 STAGES = sorted((file, stage) for file, stages in FILES.items() for stage in stages)
 NAMES = sorted({stage for _, stage in STAGES})
@@ -28,6 +29,8 @@ def module_file(module: str) -> Path | None:
 @cache
 def imported_modules(file: Path) -> frozenset[str]:
     """Every module of the package that a file names in an import, inside functions too."""
+    if file == FACE:
+        return frozenset()
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -42,6 +45,8 @@ def imported_modules(file: Path) -> frozenset[str]:
 
 @cache
 def has_code(file: Path) -> bool:
+    if file == FACE:
+        return False
     body = ast.parse(file.read_text()).body
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
@@ -55,6 +60,22 @@ def imports_of(stage: str) -> set[str]:
         seen.add(module)
         waiting |= imported_modules(module_file(module)) - seen
     return {str(module_file(module).relative_to(ROOT)) for module in seen if has_code(module_file(module))}
+
+
+def test_the_face_of_the_package_can_change_no_stage():
+    """Why it is no dependency: it loads nothing by itself, and no module of the package takes a name from it."""
+    loaded = "import sys, slsr; print(*[name for name in sys.modules if name.startswith(('slsr', 'torch', 'numpy'))])"
+    command = [sys.executable, "-c", loaded]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["slsr"]
+    taken = {
+        (str(file), alias.name)
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "slsr"
+        for alias in node.names
+        if not module_file(f"slsr.{alias.name}")
+    }
+    assert taken == set()
 
 
 def body_of(file: str, stage: str) -> dict:

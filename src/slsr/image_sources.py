@@ -1,0 +1,131 @@
+"""Where the images come from that a model is used on: files, folders, patterns and image tables, as one stream."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slsr.errors import InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
+TABLE_SUFFIX = ".parquet"
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image that is not read yet (a path) or not decoded yet (bytes), and what is known of it."""
+
+    name: str
+    image: Path | bytes
+    identity: int | None = None
+    camera: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """All images that some arguments name.
+
+    Attributes
+    ----------
+    parts
+        Image files and image tables, in the order they were given.
+    count
+        How many images these are.
+    labelled
+        Whether identity and camera of every one are known.
+    """
+
+    parts: tuple[Path, ...]
+    count: int
+    labelled: bool
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for part in self.parts:
+            if part.suffix == TABLE_SUFFIX:
+                yield from _rows(part)
+            else:
+                yield SourceImage(os.fsencode(part).decode("utf-8", "backslashreplace"), part)
+
+
+def find_images(arguments: Sequence[str | Path]) -> ImageSources:
+    """Look up the images that arguments name; nothing but folders and the heads of tables is read.
+
+    Parameters
+    ----------
+    arguments
+        Image files; folders, whose images are taken at any depth, by name, hidden files left out; patterns such as
+        `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and `generate` write them). An
+        image file that is named twice is taken once.
+
+    Raises
+    ------
+    InputError
+        A path that is not there, a folder or pattern without images, a Parquet file that is no image table.
+    """
+    parts = tuple(dict.fromkeys(part for argument in arguments for part in _expand(str(argument))))
+    if not parts:
+        raise InputError("no images were given; name image files, folders or image tables")
+    tables = [_table_head(part) for part in parts if part.suffix == TABLE_SUFFIX]
+    count = len(parts) - len(tables) + sum(rows for rows, _ in tables)
+    if count == 0:
+        raise InputError(f"{', '.join(map(str, parts))}: no rows, so no images")
+    return ImageSources(parts, count, len(tables) == len(parts) and all(labelled for _, labelled in tables))
+
+
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        return _images_below(path)
+    if path.exists():
+        return [path]
+    if glob.has_magic(argument):
+        found = [Path(name) for name in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207, absolute ones too
+        if not found:
+            raise InputError(f"{argument}: no file has such a name")
+        return [image for one in found for image in (_images_below(one) if one.is_dir() else [one])]
+    raise InputError(f"{argument}: no such file or folder; name image files, folders or image tables")
+
+
+def _images_below(folder: Path) -> list[Path]:
+    images = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not images:
+        tables = sorted(path.name for path in folder.glob(f"*{TABLE_SUFFIX}"))
+        hint = f"; it holds tables, name those you mean: {', '.join(tables)}" if tables else ""
+        raise InputError(f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){hint}")
+    return images
+
+
+def _table_head(path: Path) -> tuple[int, bool]:
+    """Number of rows, and whether identity and camera are there."""
+    try:
+        with pq.ParquetFile(path) as file:
+            columns, rows = set(file.schema_arrow.names), file.metadata.num_rows
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable Parquet table ({reason}); make or fetch it again") from error
+    if missing := {"image", "name"} - columns:
+        raise InputError(f"{path}: no column {', '.join(sorted(missing))}; an image table has `image` and `name`")
+    return rows, {"identity", "camera"} <= columns
+
+
+def _rows(path: Path) -> Iterator[SourceImage]:
+    with pq.ParquetFile(path) as file:
+        wanted = [name for name in ("image", "name", "identity", "camera") if name in file.schema_arrow.names]
+        try:
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted):
+                for row in batch.to_pylist():
+                    yield SourceImage(row["name"], row["image"] or b"", row.get("identity"), row.get("camera"))
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: damaged ({reason}); make or fetch it again") from error

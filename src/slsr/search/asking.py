@@ -1,0 +1,76 @@
+"""Queries of `slsr search`: images, embedded by the model that the index belongs to, or features that are there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slsr.errors import InputError
+from slsr.feature_files import Origin, array_names, read_features, read_origin
+from slsr.image_sources import find_images
+from slsr.search.kinds import Features
+from slsr.search.store import Index, check_origin
+
+log = logging.getLogger(__name__)
+
+
+def embedded_queries(
+    folder: Path,
+    index: Index,
+    queries: Sequence[str],
+    *,
+    model: Path | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    strict: bool = False,
+) -> tuple[list[str], Features]:
+    """Names and features of queries.
+
+    Parameters
+    ----------
+    folder
+        Of the index, for messages.
+    queries
+        What `find_images` takes, or one .npz file that `slsr embed` wrote, whose queries are taken where it has some.
+    model
+        The model of the index; None: where it lay when the gallery was embedded.
+    strict
+        End at an image that cannot be read, instead of leaving it out.
+
+    Raises
+    ------
+    InputError
+        The model is another than the index's, or not to be found; no query can be read.
+    """
+    if any(query.endswith(".npz") for query in queries):
+        if len(queries) > 1:
+            raise InputError("an .npz file is to be the only query; give it alone, or images")
+        return _from_file(folder, index, Path(queries[0]))
+    sources = find_images(queries)
+    from slsr.embedding import checkpoint_file, fingerprint, load_encoder
+    from slsr.extraction import Skipped, embed_sources
+
+    place = Path(index.origin.model) if model is None else model
+    if model is None and not place.exists():
+        raise InputError(
+            f"{folder}: the model of this index, {index.origin}, is not there any more; give it by --model"
+        )
+    check_origin(folder, index.origin, Origin(fingerprint(checkpoint_file(place)), index.origin.flip, str(place)))
+    encoder = load_encoder(place, device, flip=index.origin.flip)
+    skipped = None if strict else Skipped()
+    blocks = list(embed_sources(encoder, sources, batch_size=batch_size, skipped=skipped, title="query"))
+    if not blocks:
+        raise InputError(f"none of the {sources.count} queries can be read")
+    if skipped is not None and skipped.count:
+        log.warning("skipped %d unreadable queries of %d", skipped.count, sources.count)
+    names = [name for block in blocks for name in block.names]
+    return names, np.concatenate([block.features for block in blocks])
+
+
+def _from_file(folder: Path, index: Index, path: Path) -> tuple[list[str], Features]:
+    check_origin(folder, index.origin, read_origin(path))
+    found = read_features(path, "query" if "query_features" in array_names(path) else "gallery")
+    return found.names, np.ascontiguousarray(found.features)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slsr import cli_use
+from slsr.cli_explore import explore
 from slsr.errors import CheckFailed, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def card(
     write_bytes(out, text.encode())
     typer.echo(f"wrote {out}")
 
+
+app.command(rich_help_panel=TOOLS)(explore)
 
 data_app = typer.Typer(help="Archives: add one, check what is in it, list what can be read.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=TOOLS)

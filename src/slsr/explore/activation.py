@@ -1,0 +1,146 @@
+"""Where a network looks: activation maps over images, drawn without classes or labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from torch import Tensor, nn
+
+from slsr.embedding import LoadedEncoder
+from slsr.images.augmentation import to_device, to_input
+from slsr.images.decoding import FILTERS, Pixels
+from slsr.params import Image
+
+Kind = Literal["activation", "similarity"]
+KINDS: tuple[Kind, ...] = ("activation", "similarity")
+FINEST_ROWS = 8
+FADED = 0.45
+# Of a perceptually even scale from dark violet over red to light yellow, legible for colour-blind readers too.
+SCALE = np.array(
+    [[0, 0, 4], [41, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39]], np.float64
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationMap:
+    """A number for each place of an image, float32 [h, w] from the top left; `floor` is what is drawn darkest."""
+
+    values: NDArray[np.float32]
+    floor: float
+
+
+@torch.inference_mode()
+def energy_map(encoder: LoadedEncoder, image: PillowImage.Image) -> ActivationMap:
+    """How strongly each place of an image excites the network: `sqrt(sum_c A_c^2)` over the channels c of a layer.
+
+    The activation-based attention map of Zagoruyko and Komodakis (ICLR 2017) with p = 2, under a root. A is the deepest
+    feature map that has at least 8 rows: the last one, or one before it where the input is so small that the
+    last one has but a few cells. The mirrored image's map is mirrored back and added, as its feature is.
+    """
+    maps = _fine_maps(encoder.network.backbone, _inputs(encoder, image))
+    values = _with_mirrored(maps.square().sum(dim=1).sqrt())
+    return ActivationMap(values, float(values.min()))
+
+
+@torch.inference_mode()
+def similarity_map(encoder: LoadedEncoder, image: PillowImage.Image, feature: NDArray[np.float32]) -> ActivationMap:
+    """What each place of an image adds to its cosine similarity with another image; the sum is the similarity.
+
+    A feature is the mean of the last maps over their P places, f = (1/P) sum_p A_p, so that with q the other image's
+    feature of length 1, cos(q, f) = sum_p q.A_p / (P |f|): exact, as Stylianou, Souvenir and Pless have it for average
+    pooling (WACV 2019). A is that of the image plus, mirrored back, that of its mirror image.
+
+    Parameters
+    ----------
+    feature : of the other image, [D], of length 1
+    """
+    maps = encoder.network.backbone(_inputs(encoder, image))
+    added = maps[:1] + maps[1:].flip(3) if encoder.flip else maps
+    direction = torch.from_numpy(np.asarray(feature, np.float32)).to(added.device)
+    length = added.mean(dim=(2, 3)).norm()
+    shares = torch.einsum("nchw,c->nhw", added, direction)[0] / (added.shape[2] * added.shape[3] * length)
+    values = shares.float().cpu().numpy()
+    return ActivationMap(values, 0.0)
+
+
+def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, int], view: Image) -> PillowImage.Image:
+    """An image under its map, from dark (the map's floor) to yellow (its highest value).
+
+    Parameters
+    ----------
+    size : (width, height) the result has at most
+    view : how the image goes into the network; what a centre crop cuts off is cut off here too
+    """
+    seen = _cut(image, view)
+    seen.thumbnail(size, PillowImage.Resampling.BICUBIC)
+    height = float(found.values.max()) - found.floor
+    scaled = np.maximum(found.values - found.floor, 0) / height if height > 0 else np.zeros_like(found.values)
+    resized = PillowImage.fromarray(scaled.astype(np.float32)).resize(seen.size, PillowImage.Resampling.BICUBIC)
+    weight = np.clip(np.asarray(resized), 0, 1)
+    grey = np.asarray(seen.convert("L"), np.float64)[..., None].repeat(3, axis=2)
+    places = np.linspace(0, 1, len(SCALE))
+    colour = np.stack([np.interp(weight, places, SCALE[:, channel]) for channel in range(3)], axis=2)
+    blended = FADED * grey + (1 - FADED) * colour
+    return PillowImage.fromarray(np.clip(np.rint(blended), 0, 255).astype(np.uint8))
+
+
+def map_size(encoder: LoadedEncoder, kind: Kind) -> tuple[int, int]:
+    """(rows, columns) of a map of this kind, whatever the image."""
+    blank = PillowImage.new("RGB", (encoder.size[1], encoder.size[0]))
+    if kind == "activation":
+        values = energy_map(encoder, blank).values
+    else:
+        values = similarity_map(encoder, blank, np.ones(encoder.dimension, np.float32)).values
+    return values.shape[0], values.shape[1]
+
+
+def _inputs(encoder: LoadedEncoder, image: PillowImage.Image) -> Tensor:
+    """An image, and its mirror image where those count, as the network takes them: [1 or 2, 3, H, W]."""
+    view = encoder.image
+    resized = image.convert("RGB").resize((view.resize_width, view.resize_height), FILTERS[view.interpolation])
+    pixels: Pixels = np.array(resized)[None]
+    batch = to_input(to_device(torch.from_numpy(pixels), encoder.device), view)
+    if encoder.flip:
+        batch = torch.cat([batch, batch.flip(3)])
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def _fine_maps(backbone: nn.Module, inputs: Tensor) -> Tensor:
+    """The deepest maps with at least `FINEST_ROWS` rows, or the last ones where none has."""
+    fine, maps = None, inputs
+    for layer in _layers(backbone):
+        maps = layer(maps)
+        if maps.shape[2] >= FINEST_ROWS:
+            fine = maps.clone()
+    return fine if fine is not None else maps
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """A network's layers and blocks in order, lists within lists opened."""
+    if type(module) is not nn.Sequential:
+        return [module]
+    return [layer for child in module for layer in _layers(child)]
+
+
+def _with_mirrored(maps: Tensor) -> NDArray[np.float32]:
+    """[1 or 2, h, w] to [h, w]."""
+    added = maps[0] + maps[1].flip(1) if len(maps) == 2 else maps[0]
+    values: NDArray[np.float32] = added.float().cpu().numpy()
+    return values
+
+
+def _cut(image: PillowImage.Image, view: Image) -> PillowImage.Image:
+    """The part of an image that the network sees, in the image's own resolution."""
+    whole = image.convert("RGB")
+    if view.test != "centre-crop":
+        return whole.copy()
+    top, left = (view.resize_height - view.height) // 2, (view.resize_width - view.width) // 2
+    across, down = whole.width / view.resize_width, whole.height / view.resize_height
+    box = (left * across, top * down, (left + view.width) * across, (top + view.height) * down)
+    edges = tuple(round(edge) for edge in box)
+    return whole.crop((edges[0], edges[1], max(edges[2], edges[0] + 1), max(edges[3], edges[1] + 1)))

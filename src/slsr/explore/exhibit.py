@@ -1,0 +1,266 @@
+"""What the page has to show: models with their features, image tables, clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from slsr.embedding import LoadedEncoder, checkpoint_file, load_encoder
+from slsr.errors import InputError
+from slsr.explore.activation import KINDS, map_size
+from slsr.explore.features import cached_features, cached_measures, cached_neighbours
+from slsr.explore.gallery import ImageTable, Rows, table_hash
+from slsr.explore.rankings import Features, Reranker, can_be_judged
+from slsr.explore.uploads import Uploads
+from slsr.files import read_json
+from slsr.images.decoding import open_rgb
+from slsr.records import column_numpy, read_table
+from slsr.retrieval import Labels
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files to show, each None where there is none; `clusters` is a folder and goes with `train`."""
+
+    models: Sequence[Path] = ()
+    gallery: Path | None = None
+    query: Path | None = None
+    train: Path | None = None
+    clusters: Path | None = None
+    generated: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """An image table under the letter that page addresses know it by, with the sha256 of its file."""
+
+    letter: str
+    title: str
+    table: ImageTable
+    version: str
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An encoder and what it makes of query and gallery tables.
+
+    `measures` [Q, 2] are the rank of the first right match and the average precision of every query, or None.
+    """
+
+    name: str
+    encoder: LoadedEncoder
+    query_features: Features
+    gallery_features: Features
+    reranker: Reranker
+    measures: NDArray[np.float64] | None
+
+    @property
+    def headline(self) -> tuple[float, float] | None:
+        """Rank-1 and mAP (trapezoid) over the queries with a right match, as fractions."""
+        if self.measures is None:
+            return None
+        valid = self.measures[~np.isnan(self.measures[:, 1])]
+        return float((valid[:, 0] == 1).mean()), float(valid[:, 1].mean())
+
+    @cached_property
+    def map_cells(self) -> dict[str, tuple[int, int]]:
+        """(rows, columns) of each kind of activation map."""
+        return {kind: map_size(self.encoder, kind) for kind in KINDS}
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The cluster of every training image, and what `cluster` wrote about them."""
+
+    assignments: Rows
+    silhouettes: Sequence[dict[str, Any]]
+    figure: Path | None
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The clusters, ascending."""
+        return [int(number) for number in np.unique(self.assignments)]
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """All there is to show. `device` is held while a network computes: one picture at a time."""
+
+    models: Sequence[Model]
+    shelves: dict[str, Shelf]
+    clusters: Clusters | None
+    uploads: Uploads = field(default_factory=Uploads)
+    device: Lock = field(default_factory=Lock)
+
+    def table(self, letter: str) -> ImageTable | None:
+        """The table of a letter: q(uery), g(allery), t(rain) or x (generated); None where there is none."""
+        return self.shelves[letter].table if letter in self.shelves else None
+
+    @property
+    def searchable(self) -> bool:
+        """Whether there are a model and a gallery to search in."""
+        return bool(self.models)
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """An image to search with: a row of a table, or an upload.
+
+    Identity and camera are those that count as labels of a query, None where it has none.
+    """
+
+    key: str
+    name: str
+    identity: int | None
+    camera: int | None
+    shelf: Shelf | None
+    row: int | None
+    image: Callable[[], Image.Image]
+    features: Callable[[Model], Features]
+
+
+def open_exhibit(sources: Sources, cache: Path, device: str, say: Say) -> Exhibit:
+    """Open the tables, load the models, and compute or fetch their features.
+
+    Raises
+    ------
+    InputError
+        There is nothing to show, or a file is not what it should be.
+    """
+    shelves = {
+        letter: Shelf(letter, title, ImageTable(path), table_hash(path)[:16])
+        for letter, title, path in (
+            ("q", "queries", sources.query),
+            ("g", "gallery", sources.gallery),
+            ("t", "training images", sources.train),
+            ("x", "generated images", sources.generated),
+        )
+        if path is not None
+    }
+    if sources.models and "g" not in shelves:
+        raise InputError("no gallery to search in; name an image table with --gallery, or run `dvc repro`")
+    clusters = _read_clusters(sources.clusters, shelves["t"]) if sources.clusters and "t" in shelves else None
+    if not sources.models and clusters is None and "x" not in shelves:
+        raise InputError(
+            "nothing to show: no model, clusters or generated images under artifacts/; run `dvc repro` or `dvc pull`, "
+            "or name a MODEL and a --gallery"
+        )
+    files = [checkpoint_file(path) for path in sources.models]
+    models = [
+        _open_model(name, file, shelves, cache, device, say)
+        for name, file in zip(model_names(files), files, strict=True)
+    ]
+    return Exhibit(models, shelves, clusters)
+
+
+def model_names(files: Sequence[Path]) -> list[str]:
+    """Short names: that of the folder for a `model.safetensors`, else of the file; numbered where they repeat."""
+    short = [file.resolve().parent.name if file.name == "model.safetensors" else file.stem for file in files]
+    short = [name or "model" for name in short]
+    return [
+        name if short.count(name) == 1 else f"{name} ({short[: place + 1].count(name)})"
+        for place, name in enumerate(short)
+    ]
+
+
+def _open_model(name: str, file: Path, shelves: dict[str, Shelf], cache: Path, device: str, say: Say) -> Model:
+    encoder = load_encoder(file, device)
+    gallery = shelves["g"].table
+    gallery_features = cached_features(cache, encoder, gallery, name)
+    query = shelves["q"].table if "q" in shelves else None
+    query_features = cached_features(cache, encoder, query, name) if query is not None else gallery_features[:0]
+    table = cached_neighbours(cache, query_features, gallery_features, lambda text: say(f"{name}: {text}"))
+    labels = labels_between(query, gallery)
+    measures = None
+    if labels is not None:
+        measures = cached_measures(cache, query_features, gallery_features, labels, lambda text: say(f"{name}: {text}"))
+    return Model(
+        name, encoder, query_features, gallery_features, Reranker(query_features, gallery_features, table), measures
+    )
+
+
+def labels_between(query: ImageTable | None, gallery: ImageTable) -> Labels | None:
+    """Identities and cameras of both sides, where both have them."""
+    if query is None or query.identities is None or query.cameras is None:
+        return None
+    if gallery.identities is None or gallery.cameras is None:
+        return None
+    return Labels(query.identities, gallery.identities, query.cameras, gallery.cameras)
+
+
+def _read_clusters(folder: Path, train: Shelf) -> Clusters:
+    path = folder / "assignments.parquet"
+    assignments = read_table(path, ["name", "cluster"])
+    if assignments.column("name").to_pylist() != train.table.names:
+        raise InputError(
+            f"{path}: its {len(assignments)} images are not the {len(train.table)} of {train.table.path}; run "
+            "`dvc repro`, or name the right table with --train"
+        )
+    silhouette = folder / "silhouette.json"
+    sweep = read_json(silhouette).get("sweep", []) if silhouette.is_file() else []
+    figure = folder / "clusters.png"
+    return Clusters(
+        np.asarray(column_numpy(assignments, "cluster"), np.int64), sweep, figure if figure.is_file() else None
+    )
+
+
+def find_query(exhibit: Exhibit, key: str) -> Query | None:
+    """The image of a key such as q12 (row 12 of the query table) or u0123abcd... (an upload); None where there is none.
+
+    A training or generated image has no labels that the gallery shares.
+    """
+    if key.startswith("u"):
+        return _uploaded(exhibit, key)
+    shelf = exhibit.shelves.get(key[:1])
+    if shelf is None or not key[1:].isdecimal() or len(key) > 12 or int(key[1:]) >= len(shelf.table):
+        return None
+    row, table = int(key[1:]), shelf.table
+    identity, camera = _labels_of(exhibit, shelf.letter, row)
+
+    def image() -> Image.Image:
+        return open_rgb(table.encoded(row), table.names[row])
+
+    def features(model: Model) -> Features:
+        if shelf.letter == "q":
+            return np.asarray(model.query_features[row])
+        if shelf.letter == "g":
+            return np.asarray(model.gallery_features[row])
+        with exhibit.device:
+            embedded: Features = model.encoder.embed([table.encoded(row)])[0]
+        return embedded
+
+    return Query(f"{shelf.letter}{row}", table.names[row], identity, camera, shelf, row, image, features)
+
+
+def _uploaded(exhibit: Exhibit, key: str) -> Query | None:
+    upload = exhibit.uploads.get(key[1:])
+    if upload is None:
+        return None
+
+    def features(model: Model) -> Features:
+        return upload.features[list(exhibit.models).index(model)]
+
+    return Query(key, upload.name, None, None, None, None, lambda: upload.image, features)
+
+
+def _labels_of(exhibit: Exhibit, letter: str, row: int) -> tuple[int | None, int | None]:
+    """Identity and camera of a query that can be judged against the gallery."""
+    table, gallery, query = exhibit.table(letter), exhibit.table("g"), exhibit.table("q")
+    if letter not in "qg" or table is None or table.identities is None or table.cameras is None:
+        return None, None
+    if gallery is None or gallery.identities is None:
+        return None, None
+    identity = int(table.identities[row])
+    if letter == "g" and not can_be_judged(identity, query.identities if query is not None else None):
+        return None, None
+    return identity, int(table.cameras[row])

@@ -1,0 +1,125 @@
+"""Features and neighbours of whole tables, computed once and kept on disk for the next start."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from slsr.embedding import LoadedEncoder
+from slsr.errors import InputError
+from slsr.explore.gallery import ImageTable, table_hash
+from slsr.explore.rankings import Features, neighbours
+from slsr.files import read_npy, write_npy
+from slsr.retrieval import Labels, evaluate
+from slsr.retrieval.encoding import Parameters
+from slsr.retrieval.neighbours import NeighbourTable
+
+PROBED = 4
+SAME = 0.9999
+BATCH_SIZE = 64
+
+
+def cached_features(cache: Path, encoder: LoadedEncoder, table: ImageTable, name: str) -> Features:
+    """Features of all images of a table, float32 [N, D], rows of length 1; from the cache where they are in it.
+
+    The cache is a folder of .npy files named after the model's fingerprint and the table's sha256. What it holds is
+    used only while the first images still give the same features: another version of the code may embed otherwise.
+
+    Raises
+    ------
+    InputError
+        An image does not decode; the message has its name.
+    """
+    path = cache / f"features-{_key(encoder.fingerprint, table_hash(table.path), str(encoder.flip))}.npy"
+    kept = _kept(path)
+    if kept is not None and kept.dtype == np.float32 and kept.shape == (len(table), encoder.dimension):
+        first = encoder.embed(islice(table.iterate(), PROBED))
+        if np.all(np.sum(first * kept[:PROBED], axis=1) > SAME):
+            return kept
+    features = np.empty((len(table), encoder.dimension), np.float32)
+    named = zip(table.names, table.iterate(), strict=True)
+    with tqdm(total=len(table), desc=f"{name}: features of {table.path.name}", unit="image", disable=None) as bar:
+        for rows, found in encoder.stream(named, batch_size=BATCH_SIZE):
+            features[rows] = found
+            bar.update(len(rows))
+    write_npy(path, features)
+    return features
+
+
+def cached_neighbours(
+    cache: Path, query_features: Features, gallery_features: Features, say: Callable[[str], None]
+) -> NeighbourTable:
+    """What re-ranking needs to know of all pairs of images; from the cache where it is in it."""
+    digest = hashlib.sha256(query_features.tobytes())
+    digest.update(gallery_features.tobytes())
+    parameters = Parameters()
+    stem = f"neighbours-{_key(digest.hexdigest(), repr(parameters))}"
+    paths = [cache / f"{stem}-{part}.npy" for part in ("nearest", "distances", "furthest")]
+    kept = [_kept(path) for path in paths]
+    count = len(query_features) + len(gallery_features)
+    if _fits(kept, count):
+        return NeighbourTable(*kept)  # type: ignore[arg-type]
+    say(f"comparing {count:,} images with one another for re-ranking")
+    table = neighbours(query_features, gallery_features, parameters)
+    parts: tuple[NDArray[Any], ...] = (table.nearest, table.distances, table.furthest)
+    for path, part in zip(paths, parts, strict=True):
+        write_npy(path, part)
+    return table
+
+
+def _fits(parts: list[NDArray[Any] | None], count: int) -> bool:
+    nearest, distances, furthest = parts
+    if nearest is None or distances is None or furthest is None:
+        return False
+    return (
+        nearest.ndim == 2
+        and (len(nearest), nearest.dtype) == (count, np.dtype(np.int32))
+        and distances.shape == nearest.shape
+        and furthest.shape == (count,)
+        and bool(((nearest >= 0) & (nearest < count)).all())
+    )
+
+
+def _kept(path: Path) -> NDArray[Any] | None:
+    """An array of the cache; one that is missing or damaged is made anew."""
+    try:
+        return read_npy(path)
+    except InputError:
+        return None
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def cached_measures(
+    cache: Path, query_features: Features, gallery_features: Features, labels: Labels, say: Callable[[str], None]
+) -> NDArray[np.float64] | None:
+    """Rank of the first right match and average precision (trapezoid) of every query, [Q, 2]; None where none has one.
+
+    Both are NaN for a query without a right match.
+    """
+    digest = hashlib.sha256(query_features.tobytes())
+    digest.update(gallery_features.tobytes())
+    for values in vars(labels).values():
+        if isinstance(values, np.ndarray):
+            digest.update(values.tobytes())
+    path = cache / f"measures-{_key(digest.hexdigest())}.npy"
+    kept = _kept(path)
+    if kept is not None and kept.shape == (len(query_features), 2):
+        return kept
+    if not len(labels.matches(np.arange(labels.queries))[0].indices):
+        return None
+    say(f"ranking the gallery for {labels.queries:,} queries")
+    found = evaluate(query_features, gallery_features, labels)
+    first = np.where(found.valid, found.first_rank, np.nan)
+    measures = np.stack([first, found.average_precision_trapezoid], axis=1)
+    write_npy(path, measures)
+    return measures

@@ -1,0 +1,88 @@
+"""Activation maps beside what they must add up to."""
+
+import numpy as np
+import pytest
+import torch
+from explored import person
+from PIL import Image as PillowImage
+from tiny import make_image
+
+from slsr.embedding import LoadedEncoder
+from slsr.explore.activation import ActivationMap, draw_map, energy_map, map_size, similarity_map
+from slsr.images.decoding import open_rgb
+from slsr.models.encoder import Encoder, EncoderDescription
+
+
+def picture(identity, seed=0):
+    return open_rgb(person(identity, seed), "x")
+
+
+@pytest.fixture(params=[True, False], ids=["flip", "no flip"])
+def encoder(tiny_backbone, request):
+    torch.manual_seed(3)
+    return LoadedEncoder(
+        Encoder(EncoderDescription("resnet18", "plain", 3, make_image())).eval(), "0" * 64, request.param
+    )
+
+
+def test_a_similarity_map_sums_to_the_cosine_similarity_of_the_features(encoder):
+    query, other = picture(1), picture(2)
+    one, two = encoder.embed([query, other])
+    found = similarity_map(encoder, other, one)
+    assert found.values.shape == (8, 8)
+    assert float(found.values.sum()) == pytest.approx(float(one @ two), abs=1e-5)
+    assert float(similarity_map(encoder, query, one).values.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_activation_map_beside_a_loop(encoder):
+    from slsr.images.augmentation import to_input
+
+    image = picture(1)
+    view = encoder.image
+    pixels = np.array(image.resize((view.resize_width, view.resize_height), PillowImage.Resampling.BICUBIC))[None]
+    expected = np.zeros((8, 8))
+    for mirrored in (False, True) if encoder.flip else (False,):
+        batch = to_input(torch.from_numpy(pixels), view)
+        batch = batch.flip(3) if mirrored else batch
+        with torch.no_grad():
+            maps = encoder.network.backbone(batch)[0].numpy()
+        for row in range(8):
+            for column in range(8):
+                length = float(np.sqrt(sum(channel[row, column] ** 2 for channel in maps)))
+                expected[row, 7 - column if mirrored else column] += length
+    np.testing.assert_allclose(energy_map(encoder, image).values, expected, atol=1e-4)
+
+
+def test_a_mirrored_image_has_the_mirrored_map(encoder):
+    image = picture(2, 5)
+    mirrored = image.transpose(PillowImage.Transpose.FLIP_LEFT_RIGHT)
+    if encoder.flip:
+        np.testing.assert_allclose(
+            energy_map(encoder, mirrored).values, energy_map(encoder, image).values[:, ::-1], atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "height", "cells"), [("densenet121", 64, (8, 4)), ("resnet18", 64, (8, 4)), ("resnet18", 256, (8, 4))]
+)
+def test_the_deepest_map_with_eight_rows_is_drawn(backbone, height, cells):
+    size = {"height": height, "width": height // 2, "resize_height": height, "resize_width": height // 2}
+    network = Encoder(EncoderDescription(backbone, "plain", 3, make_image(**size))).eval()
+    encoder = LoadedEncoder(network, "0" * 64)
+    assert map_size(encoder, "activation") == cells
+    assert map_size(encoder, "similarity") == (height // 32, height // 64)
+
+
+def test_a_drawn_map_is_bright_where_the_map_is_high():
+    values = np.array([[0, 0], [0, 1]], np.float32)
+    grey = PillowImage.new("RGB", (40, 80), (128, 128, 128))
+    drawn = np.asarray(draw_map(grey, ActivationMap(values, 0.0), (40, 80), make_image(test="whole")), int)
+    assert drawn.shape == (80, 40, 3)
+    assert drawn[75, 36].sum() > 2 * drawn[5, 4].sum()
+
+
+def test_a_flat_map_and_a_centre_crop():
+    image = PillowImage.new("RGB", (36, 72), "white")
+    view = make_image(height=64, width=32, resize_height=72, resize_width=36)
+    flat = ActivationMap(np.ones((2, 1), np.float32), 1.0)
+    assert draw_map(image, flat, (192, 256), view).size == (32, 64)

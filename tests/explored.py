@@ -1,0 +1,117 @@
+"""A tiny exhibit for the tests of the page: a network of two convolutions, drawn tables of a few images."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image as PillowImage
+from tiny import build_tiny_backbone, make_image
+
+from slsr.explore.exhibit import Sources
+from slsr.files import write_json
+from slsr.models import encoder as encoders
+from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
+from slsr.records import GENERATED, LABELLED, TRAINING, table_writer
+
+COLOURS = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], [190, 60, 200], [60, 190, 190]])
+
+
+def person(identity: int, seed: int, height: int = 40, width: int = 20) -> bytes:
+    """A picture of one colour an identity, darker below, with noise."""
+    generator = np.random.default_rng(1000 * identity + seed)
+    pixels = COLOURS[identity % len(COLOURS)] + generator.normal(0, 25, (height, width, 3))
+    pixels[height // 2 :] *= 0.6
+    buffer = io.BytesIO()
+    PillowImage.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_table(path: Path, labels, schema=LABELLED, more=lambda row: {}) -> Path:
+    with table_writer(path, schema) as table:
+        for row, (identity, camera) in enumerate(labels):
+            table.append(
+                {
+                    "image": person(max(identity, 0), row),
+                    "name": f"{identity:04d}_c{camera}_{row}.png",
+                    "identity": identity,
+                    "camera": camera,
+                }
+                | more(row)
+            )
+            if row % 16 == 15:
+                table.flush()
+    return path
+
+
+QUERY_LABELS = [(identity, camera) for identity in (1, 2, 3, 4) for camera in (1, 2)]
+GALLERY_LABELS = [(identity, camera) for identity in (1, 2, 3, 4, 0, -1) for camera in (1, 2, 3) for _ in range(4)]
+
+
+@dataclass(frozen=True)
+class Place:
+    folder: Path
+    sources: Sources
+    cache: Path
+
+
+def make_place(folder: Path) -> Place:
+    """Two models and all four tables."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_backbone(patch)
+        models = [write_model(folder / name / "model.safetensors", seed) for seed, name in enumerate(("slsr", "none"))]
+    training = [(identity, camera) for identity in (11, 12, 13) for camera in (1, 2) for _ in range(12)]
+    labels = {11: 0, 12: 1, 13: 2}
+    sources = Sources(
+        models=models,
+        gallery=write_table(folder / "gallery.parquet", GALLERY_LABELS),
+        query=write_table(folder / "query.parquet", QUERY_LABELS),
+        train=write_table(
+            folder / "train.parquet", training, TRAINING, lambda row: {"label": labels[training[row][0]]}
+        ),
+        clusters=folder / "clusters",
+        generated=write_generated(folder / "generated.parquet"),
+    )
+    write_clusters(folder / "clusters", sources.train, training)
+    return Place(folder, sources, folder / "cache")
+
+
+def use_tiny_backbone(patch) -> None:
+    patch.setattr(encoders, "build_backbone", build_tiny_backbone)
+    patch.setitem(encoders.FEATURE_WIDTH, "resnet18", 16)
+
+
+def write_model(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        save_encoder(path, Encoder(EncoderDescription("resnet18", "plain", 3, make_image())))
+    return path
+
+
+def write_clusters(folder: Path, train: Path, labels) -> None:
+    schema = pa.schema([("name", pa.string()), ("cluster", pa.int32())])
+    with table_writer(folder / "assignments.parquet", schema) as table:
+        for row, (identity, camera) in enumerate(labels):
+            table.append({"name": f"{identity:04d}_c{camera}_{row}.png", "cluster": int(identity == 13)})
+    row = {"k": 2, "silhouette_full_dimension": 0.25, "silhouette_two_components": 0.5}
+    write_json(folder / "silhouette.json", {"sweep": [row]})
+
+
+def write_generated(path: Path) -> Path:
+    with table_writer(path, GENERATED) as table:
+        for row in range(70):
+            index = [0, 1] if row < 50 else [2]
+            table.append(
+                {
+                    "image": person(row % 3, row),
+                    "name": f"g{int(row >= 50)}_{row:05d}.jpg",
+                    "cluster": int(row >= 50),
+                    "label_index": index,
+                    "label_weight": [1 / len(index)] * len(index),
+                }
+            )
+    return path

@@ -39,7 +39,7 @@ lint: env ## style and types
 	mypy
 
 site: env ## the documentation site, in build/site; a warning is an error, nothing is fetched
-	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 bench: env ## speed and memory, side by side with peers (after make repro); tables on the terminal
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done

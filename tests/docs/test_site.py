@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,11 +29,21 @@ WIDER_THAN_THE_WINDOW = """() => {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = build(ROOT, "--site-dir", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def build(folder, *options):
+    """The command of `make site`, with this interpreter."""
+    recipe = re.search(r"^site:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    setting, _, *arguments = shlex.split(recipe)
+    name, _, value = setting.partition("=")
+    command = [sys.executable, *arguments, *map(str, options)]
+    environment = os.environ | {name: value}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +73,26 @@ def browser():
 
 def pages(site):
     return sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("[x](nowhere.md)", "nowhere.md"),
+        ("[x](data.md#no-such-heading)", "no-such-heading"),
+        ("::: slsr.labels.no_such_function", "no_such_function"),
+    ],
+)
+def test_what_leads_nowhere_stops_the_build(tmp_path, line, complaint):
+    for name in ("src", "tools", "metrics", "presets", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    with (tmp_path / "docs/glossary.md").open("a") as page:
+        page.write(f"\n{line}\n")
+    done = build(tmp_path)
+    assert done.returncode != 0
+    assert complaint in done.stdout + done.stderr
 
 
 def test_every_page_has_one_title_and_a_language_and_no_raw_markup(site):

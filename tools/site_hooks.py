@@ -24,6 +24,8 @@ PAGES = {
 }
 PICTURES = ("cmc.png", "curves.png", "silhouettes.png")
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+RETURNED = re.compile(r'<code>([^<]+)</code>\s*–\s*<div class="doc-md-description">\s*</div>')
+CODE = re.compile(r"`([^`]+)`")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -50,8 +52,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations become MathML, which browsers draw and screen readers read without a script."""
-    return MATH.sub(_mathml, content)
+    """Equations become MathML, which browsers draw and screen readers read without a script.
+
+    What a docstring says of a returned value in one line is text, where mkdocstrings takes it for a type.
+    """
+    return RETURNED.sub(lambda found: CODE.sub(r"<code>\1</code>", found[1]), MATH.sub(_mathml, content))
 
 
 def _mathml(match: re.Match[str]) -> str:

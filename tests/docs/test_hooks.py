@@ -75,3 +75,12 @@ def test_every_equation_of_the_pages_is_known():
             assert "<math" in site_hooks.on_page_content(f'<div class="arithmatex">\\[{latex}\\]</div>')
             found += 1
     assert found >= 12
+
+
+def test_what_is_returned_is_text():
+    html = (
+        '<li><code>float32 [N, D], in the order of `images`</code>\n –\n <div class="doc-md-description">\n </div></li>'
+    )
+    assert site_hooks.on_page_content(html) == "<li>float32 [N, D], in the order of <code>images</code></li>"
+    described = '<li><code>int</code> – <div class="doc-md-description"><p>Rows.</p></div></li>'
+    assert site_hooks.on_page_content(described) == described

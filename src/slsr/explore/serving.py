@@ -78,8 +78,8 @@ def address_of(server: Any, token: str | None = None) -> str:
 
 def serve(server: Any, ready: Callable[[], None]) -> None:
     """Answer until Ctrl-C."""
-    ready()
     try:
+        ready()
         server.run()
     except KeyboardInterrupt:
         pass

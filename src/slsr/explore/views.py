@@ -16,7 +16,7 @@ from slsr.retrieval.matching import JUNK
 
 DEPTHS = (20, 50, 100, 200)
 ON_A_PAGE = 60
-MAPS = {"none": "none", "activation": "activation", "similarity": "similarity to the query"}
+MAPS = {"none": "none", "activation": "activation", "similarity": "similarity"}
 WAYS = {"plain": "plain", "reranked": "re-ranked"}
 FIRST = 10
 

@@ -353,15 +353,25 @@ def _only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{folder}: another process is changing this index; wait for it to end") from error
+        _remove_leftovers(folder)
         yield
 
 
+def _generation(folder: Path) -> int:
+    """The generation that is the index; 0 where there is none yet."""
+    return int(_manifest(folder)["generation"]) if (folder / MANIFEST).is_file() else 0
+
+
+def _remove_leftovers(folder: Path) -> None:
+    current = str(_generation(folder))
+    for generation in folder.iterdir():
+        if _is_generation(generation) and generation.name != current:
+            shutil.rmtree(generation)
+
+
 def _commit(folder: Path, index: Index, features: Any) -> None:
-    """Write a new generation, of features that can be read a block at a time, make it the index, remove the others."""
-    current = int(_manifest(folder)["generation"]) if (folder / MANIFEST).is_file() else 0
-    for leftover in folder.iterdir():
-        if _is_generation(leftover) and leftover.name != str(current):
-            shutil.rmtree(leftover)
+    """Write a new generation, make it the index, remove the one before; `features` are read a block at a time."""
+    current = _generation(folder)
     place = folder / str(current + 1)
     place.mkdir()
     _write(place / INDEX_FILE, lambda path: faiss.write_index(index.faiss, str(path)))
@@ -385,8 +395,7 @@ def _commit(folder: Path, index: Index, features: Any) -> None:
         },
     )
     _sync(folder)
-    if current:
-        shutil.rmtree(folder / str(current))
+    _remove_leftovers(folder)
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,0 +1,77 @@
+"""The server itself: its address, its limits, its headers."""
+
+import http.client
+import socket
+import threading
+
+import pytest
+from explored import person
+
+from slsr.errors import InputError
+from slsr.explore.app import create_app
+from slsr.explore.serving import address_of, open_server
+from slsr.explore.uploads import MAXIMUM_BYTES
+
+
+@pytest.fixture(scope="module")
+def server(exhibit):
+    server = open_server(create_app(exhibit), "127.0.0.1", 0)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield server
+    server.close()
+
+
+def ask(server, method, path, body=b"", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.effective_port, timeout=20)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def multipart(content):
+    head = b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    return head + content + b"\r\n--x--\r\n"
+
+
+def test_it_answers_at_the_address_that_it_says(server):
+    assert address_of(server) == f"http://127.0.0.1:{server.effective_port}/"
+    assert address_of(server, "abc").endswith("/?token=abc")
+    status, headers, body = ask(server, "GET", "/about")
+    assert status == 200
+    assert b"About this page" in body
+    assert "Server" not in headers
+
+
+def test_a_large_picture_arrives_and_a_larger_one_does_not(server):
+    here = {"Origin": f"http://127.0.0.1:{server.effective_port}", "Content_Type": "multipart/form-data; boundary=x"}
+    status, headers, _ = ask(server, "POST", "/upload", multipart(person(1, 1, 1200, 600)), **here)
+    assert status == 303
+    assert headers["Location"].startswith("/search?query=u")
+    status, _, body = ask(server, "POST", "/upload", multipart(bytes(MAXIMUM_BYTES)), **here)
+    assert status == 413
+    assert b"larger than 20 MB" in body
+
+
+def test_a_port_that_is_taken_is_said(server):
+    with pytest.raises(InputError, match=f"port {server.effective_port} of 127.0.0.1 is taken; choose another"):
+        open_server(server.application, "127.0.0.1", server.effective_port)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_ours_is_said(server, host):
+    with pytest.raises(InputError, match=f"{host}: no(t an| such) address"):
+        open_server(server.application, host, 0)
+
+
+def test_ipv6_is_written_in_brackets(exhibit):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 loopback address on this machine")
+    server = open_server(create_app(exhibit), "::1", 0)
+    assert address_of(server) == f"http://[::1]:{server.effective_port}/"
+    server.close()

@@ -1,0 +1,208 @@
+"""The library face: images in any form become the features that `evaluate` compares."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import enormous_png
+from PIL import Image as PillowImage
+from safetensors.torch import save_file
+from tiny import encode, make_image, noise
+from trained import write_model
+
+import slsr
+from slsr.embedding import MAXIMUM_BYTES, fingerprint, load_encoder
+from slsr.errors import InputError
+from slsr.models.checkpoint import save_checkpoint
+from slsr.training.features import extract_features
+
+PIXELS = [noise(1, 20 + 3 * number, 15 + 2 * number, seed=number)[0] for number in range(11)]
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "model" / "model.safetensors")
+
+
+@pytest.fixture
+def encoder(model):
+    return load_encoder(model)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("test", ["whole", "centre-crop"])
+def test_features_are_those_of_the_evaluate_stage(tmp_path, test, flip):
+    encoder = load_encoder(write_model(tmp_path / "m.safetensors", test=test), flip=flip)
+    encoded = [encode(pixels) for pixels in PIXELS]
+    of_stage = extract_features(encoder.network, encoded, encoder.image, torch.device("cpu"), flip=flip)
+    of_stage /= np.linalg.norm(of_stage, axis=1, keepdims=True)
+    np.testing.assert_allclose(encoder.embed(encoded, batch_size=4), of_stage, atol=1e-5)
+
+
+def test_every_form_of_an_image_gives_the_same_feature(encoder, tmp_path):
+    encoded = encode(PIXELS[3])
+    path = tmp_path / "one.png"
+    path.write_bytes(encoded)
+    forms = [path, str(path), encoded, PillowImage.open(io.BytesIO(encoded)), PIXELS[3]]
+    features = encoder.embed(forms)
+    assert features.dtype == np.float32
+    assert features.shape == (5, encoder.dimension) == (5, 16)
+    np.testing.assert_allclose(features, features[[0] * 5], atol=1e-7)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+def test_a_generator_in_uneven_batches_keeps_the_order(encoder):
+    together = encoder.embed(PIXELS, batch_size=100)
+    np.testing.assert_allclose(encoder.embed((pixels for pixels in PIXELS), batch_size=3), together, atol=1e-6)
+    assert not np.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_no_images_are_no_features(encoder):
+    assert encoder.embed([]).shape == (0, 16)
+
+
+def test_a_stream_is_read_two_batches_ahead_at_most(encoder):
+    taken = []
+
+    def endless():
+        for number in range(10**9):
+            taken.append(number)
+            yield f"{number}", PIXELS[number % len(PIXELS)]
+
+    stream = encoder.stream(endless(), batch_size=5)
+    for number in range(4):
+        rows, features = next(stream)
+        assert rows == list(range(5 * number, 5 * number + 5))
+        assert features.shape == (5, 16)
+        assert len(taken) == 5 * (number + 2)
+    stream.close()
+
+
+def test_memory_does_not_grow_with_the_stream(encoder):
+    def images(count):
+        return ((f"{number}", np.full((200, 200, 3), number % 256, np.uint8)) for number in range(count))
+
+    def peak(count):
+        tracemalloc.start()
+        for _ in encoder.stream(images(count), batch_size=4):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak(8)
+    assert peak(160) < 1.5 * peak(16)
+
+
+def test_unreadable_images_are_told_or_fatal(encoder):
+    images = [("good", PIXELS[0]), ("bad", b"no image"), ("cut", encode(PIXELS[1])[:100]), ("fine", PIXELS[2])]
+    told = []
+    found = list(encoder.stream(images, batch_size=2, unreadable=told.append))
+    assert [rows for rows, _ in found] == [[0], [3]]
+    np.testing.assert_allclose(np.concatenate([f for _, f in found]), encoder.embed([PIXELS[0], PIXELS[2]]), atol=1e-6)
+    assert [str(error).split(":")[0] for error in told] == ["bad", "cut"]
+    with pytest.raises(InputError, match=r"^bad: not an image"):
+        list(encoder.stream(images, batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"", "image 0: an empty file"),
+        (enormous_png(), "image 0: more than"),
+        (PillowImage.new("1", (8000, 8000)), "image 0: 8000x8000 pixels"),
+        ("missing.jpg", "missing.jpg: no such file"),
+        (Path("/"), "/: no image file"),
+        (np.zeros((4, 4, 3), np.float32), "image 0: an array float32"),
+        (np.zeros((4, 4, 4), np.uint8), "image 0: an array uint8"),
+        (np.zeros((0, 4, 3), np.uint8), "image 0: an array uint8"),
+        (7, "image 0: a int"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(encoder, image, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        encoder.embed([image])
+
+
+def test_a_picture_that_pillow_has_not_read_yet_may_be_damaged(encoder):
+    with pytest.raises(InputError, match=r"^image 0: does not decode"):
+        encoder.embed([PillowImage.open(io.BytesIO(encode(PIXELS[5])[:200]))])
+
+
+def test_one_image_alone_is_a_mistake(encoder):
+    with pytest.raises(InputError, match="list"):
+        encoder.embed("one.jpg")
+
+
+def test_a_file_too_large_to_be_an_image_is_not_read(encoder, tmp_path):
+    with (tmp_path / "video.jpg").open("wb") as file:
+        file.truncate(MAXIMUM_BYTES + 1)
+    with pytest.raises(InputError, match=r"video.jpg: more than 512 MiB"):
+        encoder.embed([tmp_path / "video.jpg"])
+
+
+def test_batches_have_at_least_one_image(encoder):
+    with pytest.raises(InputError, match="batch size 0"):
+        encoder.embed(PIXELS, batch_size=0)
+
+
+def test_what_is_known_of_an_encoder(model, encoder):
+    assert encoder.fingerprint == hashlib.sha256(model.read_bytes()).hexdigest() == fingerprint(model)
+    assert load_encoder(model.parent).fingerprint == encoder.fingerprint
+    assert encoder.size == (32, 32)
+    assert not encoder.network.training
+    whole = load_encoder(write_model(model.with_name("whole.safetensors"), test="whole"))
+    assert whole.size == (36, 36)
+    assert make_image().resize_height == 36
+
+
+def test_other_files_are_refused(tmp_path, model):
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pth")
+    save_file({"weights": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    save_checkpoint(tmp_path / "generator.safetensors", {"weights": torch.zeros(1)}, {"kind": "generator"})
+    (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-100])
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "model.pth": "not a .safetensors file",
+        "foreign.safetensors": "not a model of this project",
+        "generator.safetensors": "no encoder",
+        "cut.safetensors": "not a readable safetensors",
+        "empty": "a folder without model.safetensors",
+        "missing.safetensors": "no such model",
+    }.items():
+        with pytest.raises(InputError, match=message) as caught:
+            load_encoder(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, model):
+    from slsr.models.checkpoint import load_checkpoint
+
+    tensors, description = load_checkpoint(model)
+    save_checkpoint(tmp_path / "other.safetensors", tensors, description | {"backbone": "resnet50"})
+    with pytest.raises(InputError, match="other version"):
+        load_encoder(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there(model, device):
+    with pytest.raises(InputError, match=device):
+        load_encoder(model, device)
+
+
+def test_the_package_offers_it_without_loading_torch_first():
+    assert slsr.load_encoder is load_encoder
+    with pytest.raises(AttributeError, match="other"):
+        slsr.other  # noqa: B018
+    source = "import sys, slsr; assert 'torch' not in sys.modules; slsr.load_encoder; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", source], check=True, env=os.environ)

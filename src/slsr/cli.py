@@ -32,6 +32,8 @@ MEMORY_KNOBS = {
     "floors": "evaluate.batch_size",
     "train": "train.batch_size",
     "evaluate": "evaluate.batch_size",
+    "embed": "--batch-size",
+    "search": "--batch-size",
 }
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
@@ -497,6 +499,8 @@ def main() -> None:
             raise
         knob = MEMORY_KNOBS.get(next(iter(sys.argv[1:]), ""), "batch_size")
         remedy = f"lower {knob} or the image size in params.yaml, or use precision: bf16"
+        if knob == "--batch-size":
+            remedy = "give a smaller --batch-size"
         sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
 
 

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,9 @@ def _device(name: str) -> torch.device:
 
 
 def _full_precision(device: torch.device) -> Any:
-    """Convolutions in float32, not TensorFloat-32, without touching what the caller has set."""
+    """Convolutions in float32, not TensorFloat-32, on a GPU, without touching what the caller has set."""
+    if device.type != "cuda":
+        return nullcontext()
     cudnn = torch.backends.cudnn
     return cudnn.flags(
         enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False

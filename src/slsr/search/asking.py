@@ -54,11 +54,15 @@ def embedded_queries(
     from slsr.extraction import Skipped, embed_sources
 
     place = Path(index.origin.model) if model is None else model
-    if model is None and not place.exists():
+    try:
+        checkpoint = checkpoint_file(place)
+    except InputError as error:
+        if model is not None:
+            raise
         raise InputError(
             f"{folder}: the model of this index, {index.origin}, is not there any more; give it by --model"
-        )
-    check_origin(folder, index.origin, Origin(fingerprint(checkpoint_file(place)), index.origin.flip, str(place)))
+        ) from error
+    check_origin(folder, index.origin, Origin(fingerprint(checkpoint), index.origin.flip, str(place)))
     encoder = load_encoder(place, device, flip=index.origin.flip)
     skipped = None if strict else Skipped()
     blocks = list(embed_sources(encoder, sources, batch_size=batch_size, skipped=skipped, title="query"))

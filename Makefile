@@ -7,7 +7,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env repro test test-slow lint bench requirements
+.PHONY: help env repro test test-slow lint site bench requirements
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ lint: env ## style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+site: env ## the documentation site, in build/site; a warning is an error, nothing is fetched
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 bench: env ## speed and memory, side by side with peers (after make repro); tables on the terminal
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done

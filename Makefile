@@ -7,7 +7,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env repro test test-slow lint site bench requirements
+.PHONY: help env repro test test-slow test-remotes lint site bench requirements
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ test: env ## unit, property and pipeline tests
 
 test-slow: env ## the tests that `make test` leaves out: minutes long, or with servers on loopback
 	python -m pytest -m "slow or remotes" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+test-remotes: env ## of these, the tests with SSH and S3 servers alone
+	python -m pytest -m remotes --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: env ## style and types
 	ruff check .

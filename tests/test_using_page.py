@@ -27,15 +27,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_library_snippet(folder, tiny_backbone, capsys):
+def test_the_library_snippet(tiny_backbone, folder, capsys):
     exec(compile(PROGRAMS[0], "docs/using.md", "exec"), {})
     shape, best = capsys.readouterr().out.strip().rsplit(" ", 1)
     assert shape == "(2, 16)"
     assert best in {"0", "1"}
 
 
-def test_the_ten_line_program_computes_what_embed_does(folder):
-    """In a process that cannot import slsr or torch; resnet18 itself."""
+def test_the_ten_line_program_computes_what_embed_does(tiny_backbone, folder):
+    """In a process that cannot import slsr or torch."""
     assert sum(bool(line) for line in PROGRAMS[1].splitlines()) == 10
     encoder = load_encoder("artifacts/train/slsr", "cpu")
     export(encoder, folder / "encoder.onnx", "onnx")

@@ -329,8 +329,10 @@ def test_the_token_is_asked_for_once(exhibit):
     assert client.get("/about").status_code == 403
     assert client.get("/about?token=wrong").status_code == 403
     answer = client.get("/about?token=s3cret")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/about")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
     cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert client.get("/about").status_code == 200
+    strange = client.get("//evil.example/?token=s3cret")
+    assert "evil" not in strange.headers.get("Location", "")

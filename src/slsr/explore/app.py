@@ -82,8 +82,8 @@ def _guard(app: Flask, doors: Doors) -> None:
             g.bare = True
             return Response(f"refused: {reason}\n", 403, mimetype="text/plain")
         given = request.args.get("token")
-        if given is not None and token_matches(given, doors):
-            answer = redirect(request.path)
+        if doors.token is not None and given is not None and token_matches(given, doors):
+            answer = redirect(url_for("start"))
             answer.set_cookie(COOKIE, given, httponly=True, samesite="Strict")
             return answer
         if not token_matches(request.cookies.get(COOKIE), doors):
@@ -141,14 +141,12 @@ def _add_pages(app: Flask, exhibit: Exhibit) -> None:
         query = _query_or_404(exhibit, request.args.get("query", ""))
         choice = views.read_choice(exhibit, request.args)
         shown = views.panels(exhibit, query, choice)
-        left_out = views.left_out_of(views.ranked(exhibit, query, choice.left))
         around = _neighbours_of(query)
         return render_template(
             "search.html",
             query=query,
             choice=choice,
             panels=shown,
-            left_out=left_out,
             around=around,
             depths=views.DEPTHS,
             maps=views.MAPS,

@@ -114,6 +114,7 @@ class Panel:
     cards: Sequence[Card]
     summary: str
     scale: str
+    left_out: str | None
 
 
 def panels(exhibit: Exhibit, query: Query, choice: Choice) -> list[Panel]:
@@ -125,7 +126,7 @@ def panels(exhibit: Exhibit, query: Query, choice: Choice) -> list[Panel]:
         other = _places(rankings[1 - place]) if len(rankings) == 2 else None
         cards = _ranked_cards(exhibit, view, ranking, other, choice.depth)
         scale = "cosine similarity, higher is nearer" if view.way == "plain" else "re-ranked distance, lower is nearer"
-        found.append(Panel(("left", "right")[place], view, cards, summary_of(ranking), scale))
+        found.append(Panel(("left", "right")[place], view, cards, summary_of(ranking), scale, left_out_of(ranking)))
     return found
 
 

@@ -16,6 +16,7 @@ from tiny import ROOT
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 120_000  # milliseconds: the machine may be shared
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDER_THAN_THE_WINDOW = """() => {
   const width = document.documentElement.clientWidth;
@@ -116,6 +117,7 @@ def test_no_page_names_a_script_style_or_picture_of_another_host(site):
 def test_pages_fit_the_window_and_fetch_nothing_from_elsewhere(site, address, browser, width, colours):
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=colours)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -130,6 +132,7 @@ def test_pages_fit_the_window_and_fetch_nothing_from_elsewhere(site, address, br
 
 def test_the_search_finds_a_page(address, browser):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(address + "index.html")
     page.keyboard.press("/")
     page.keyboard.type("memorisation")
@@ -144,6 +147,7 @@ def test_the_search_finds_a_page(address, browser):
 def test_a_page_opens_from_disk(site, browser):
     """Without a server: links are to files, and styles are found."""
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(Path(site / "index.html").as_uri())
     page.click("text=Method and equations >> nth=0")
     assert page.url.endswith("method.html")

@@ -249,7 +249,7 @@ def _ethics(stage: str, dataset: Mapping[str, Any]) -> str:
     if dataset["archive"] != DRAWN:
         text += (
             " The training images show real people, who were filmed in public and were mostly not asked. Keep to the "
-            "licence of the data set (research only, no redistribution)"
+            "terms under which the data set was obtained (docs/ethics.md says what is known of them)"
         )
         text += (
             "; generators can give back what they were trained on: treat them and their images as that data."
@@ -264,8 +264,8 @@ def _use(name: str, stage: str, path: str) -> str:
     if stage == "train_gan":
         load = "from pathlib import Path\n\nfrom slsr.models.dcgan import load_generator\n\ngenerator = load_generator("
         return f'{fetch}\n\n```python\n{load}Path("{path}/cluster_0.safetensors"))\n```'
-    load = "from pathlib import Path\n\nfrom slsr.models.encoder import load_encoder\n\nencoder = load_encoder("
-    return f'{fetch}\n\n```python\n{load}Path("{path}"))\n```'
+    load = f'from slsr import load_encoder\n\nfeatures = load_encoder("{path}").embed(["one.jpg", "another.jpg"])'
+    return f"{fetch}\n\n```python\n{load}\n```\n\nWhat else can be done with it: docs/using.md and docs/explore.md."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

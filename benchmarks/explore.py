@@ -15,7 +15,6 @@ import http.client
 import io
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -76,7 +75,7 @@ def running(folder: Path) -> Iterator[tuple[int, int, float]]:
             sys.exit("slsr explore did not start; see above")
         yield process.pid, int(said.group(1)), time.perf_counter() - start
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
 
 

@@ -7,7 +7,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help env repro test test-slow test-remotes lint site bench requirements
+.PHONY: help env repro test test-slow test-services lint site bench requirements
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,10 +31,10 @@ test: env ## unit, property and pipeline tests
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: env ## the tests that `make test` leaves out: minutes long, or with servers on loopback
-	python -m pytest -m "slow or remotes" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	python -m pytest -m "slow or remotes or browser" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test-remotes: env ## of these, the tests with SSH and S3 servers alone
-	python -m pytest -m remotes --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test-services: env ## of these, the tests with SSH and S3 servers, and with a browser
+	python -m pytest -m "remotes or browser" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: env ## style and types
 	ruff check .

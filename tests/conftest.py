@@ -13,9 +13,12 @@ hypothesis.settings.register_profile("slsr", deadline=None, derandomize=True, ma
 hypothesis.settings.load_profile("slsr")
 
 
+LONGEST = ("test_pipeline.py", "test_train_gan.py", "test_gan.py", "test_processes.py", "test_resume.py")
+
+
 def pytest_collection_modifyitems(items):
-    """The longest file first, so that processes which take file after file end together; see `make test`."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """The longest files first, so that processes which take file after file end together; see `make test`."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="session")

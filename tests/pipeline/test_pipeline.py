@@ -133,8 +133,9 @@ def slow(stage):
 @pytest.mark.parametrize(
     "stage",
     [
-        *("prepare", "extract_features", "cluster", "train@slsr", "report"),
-        *map(slow, ("train_encoder", "train_gan", "generate", "floors", "evaluate@slsr")),
+        *("train@slsr", "report"),
+        *map(slow, ("prepare", "train_encoder", "extract_features", "cluster")),
+        *map(slow, ("train_gan", "generate", "floors", "evaluate@slsr")),
     ],
 )
 def test_a_stage_run_again_writes_the_same_bytes_and_reads_listed_parameters_only(tiny_run, stage):

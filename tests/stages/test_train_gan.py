@@ -94,7 +94,8 @@ def test_a_conditional_generator_of_other_clusters_is_refused(project):
         generate.run(params)
 
 
-@pytest.mark.parametrize("kind", ["per-cluster", pytest.param("conditional", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["per-cluster", "conditional"])
 def test_forty_clusters_end_to_end(project, kind):
     clusters = np.concatenate([np.arange(40), [0, 1]])
     assign(clusters)
@@ -132,6 +133,7 @@ def test_collapse_warns(project, caplog):
     ]
 
 
+@pytest.mark.slow
 def test_collapse_restarts_from_other_seeds_a_few_times_and_the_same_bytes_again(project, caplog):
     params = make_params(gan={"on_collapse": "restart", "collapse": IMPOSSIBLE})
     train_gan.run(params)
@@ -225,7 +227,7 @@ def killed_and_run_again(folder: Path, kills: int, seed: int, choices: dict) -> 
 @pytest.mark.parametrize(
     ("kills", "choices"),
     [
-        (3, CHOICES),
+        (1, CHOICES),
         pytest.param(14, CHOICES, marks=pytest.mark.slow),
         pytest.param(10, {"kind": "conditional", "epochs": 6}, marks=pytest.mark.slow),
     ],
@@ -267,8 +269,11 @@ def one_of(rank: int, folder: Path, choices: dict) -> None:
     dist.destroy_process_group()
 
 
+LONGER = ((5, CHOICES), (2, {"kind": "conditional"}))
+
+
 @pytest.mark.parametrize(
-    ("clusters", "choices"), [(5, CHOICES), pytest.param(2, {"kind": "conditional"}, marks=pytest.mark.slow)]
+    ("clusters", "choices"), [(2, CHOICES), *(pytest.param(*one, marks=pytest.mark.slow) for one in LONGER)]
 )
 def test_two_processes_write_what_one_writes(project, clusters, choices):
     assign(np.sort(np.arange(42) % clusters) if clusters > 2 else CLUSTERS)

@@ -153,14 +153,14 @@ def test_same_seed_same_generator_and_another_seed_another():
     "changes",
     [
         {},
-        {"ema": 0.9},
         {"loss": "hinge", "spectral_norm": True, "discriminator_batch_norm": "none"},
         {"r1": 0.1, "discriminator_batch_norm": "none", "discriminator_activation": "relu"},
-        {"augmentation": ["translation", "cutout"]},
-        {"generator_steps": 3},
-        {"discriminator_batch_norm": "all", "epochs": 72},
-        {"precision": "bf16"},
-        {"height": 64, "epochs": 64},
+        pytest.param({"ema": 0.9}, marks=pytest.mark.slow),
+        pytest.param({"augmentation": ["translation", "cutout"]}, marks=pytest.mark.slow),
+        pytest.param({"generator_steps": 3}, marks=pytest.mark.slow),
+        pytest.param({"discriminator_batch_norm": "all", "epochs": 72}, marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16"}, marks=pytest.mark.slow),
+        pytest.param({"height": 64, "epochs": 64}, marks=pytest.mark.slow),
     ],
 )
 def test_every_option_learns_where_it_is_bright(changes):

@@ -94,14 +94,8 @@ def project(tmp_path, values):
 MODEL = TRAINED / "none" / "model.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("number", "processes"),
-    [
-        (signal.SIGTERM, "1"),
-        pytest.param(signal.SIGINT, "1", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, "2", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGINT, "2")])
 def test_a_command_that_is_interrupted_saves_says_how_to_go_on_and_goes_on(project, number, processes):
     project.values["train"]["epochs"] = 30
     project.write()

@@ -98,6 +98,7 @@ def in_two_processes(folder: Path, task) -> list:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_loss_curve_and_features_are_those_of_one_process(tmp_path):
     torch.set_num_threads(1)
     expected_losses, expected_features = train_and_extract(tmp_path / "alone")

@@ -269,12 +269,8 @@ def one_of(rank: int, folder: Path, choices: dict) -> None:
     dist.destroy_process_group()
 
 
-LONGER = ((5, CHOICES), (2, {"kind": "conditional"}))
-
-
-@pytest.mark.parametrize(
-    ("clusters", "choices"), [(2, CHOICES), *(pytest.param(*one, marks=pytest.mark.slow) for one in LONGER)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("clusters", "choices"), [(5, CHOICES), (2, {"kind": "conditional"})])
 def test_two_processes_write_what_one_writes(project, clusters, choices):
     assign(np.sort(np.arange(42) % clusters) if clusters > 2 else CLUSTERS)
     train_gan.run(make_params(gan=choices))

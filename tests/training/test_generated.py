@@ -305,6 +305,7 @@ def train_together(folder: Path) -> tuple[list[float], np.ndarray]:
     return losses, generated.noise.transition.detach().numpy()
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path):
     torch.set_num_threads(1)
     losses, matrix = train_together(tmp_path)

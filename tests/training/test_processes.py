@@ -132,6 +132,7 @@ def normalise_share(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return output.detach(), share.grad / 2, norm.running_var
 
 
+@pytest.mark.slow
 def test_global_batch_norm_is_batch_norm_over_everything(tmp_path):
     results = in_two_processes(tmp_path, normalise_share)
     torch.manual_seed(0)
@@ -192,6 +193,7 @@ slsr.cli.main()
 """
 
 
+@pytest.mark.slow
 def test_a_crash_of_one_process_ends_the_others_with_its_error_and_status(tmp_path):
     """The launcher runs `python -m slsr`; here that is a package whose second process fails."""
     package = tmp_path / "slsr_crash.py"

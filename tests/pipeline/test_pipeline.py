@@ -200,14 +200,14 @@ def test_a_study_is_an_experiment_that_runs_what_it_needs_and_is_shared_whole(ti
     assert sorted(lock["train@mprl"]["params"]["../../params.yaml"]) == ["generated", "image", "pseudo_labels", "train"]
     stale = json.loads(project.run("dvc", "status", "--json").stdout)
     assert not [name for name in stale if name.startswith("studies")], "the others' seed has changed, not theirs"
-    module = folder / "src" / "slsr" / "datasets" / "survey.py"
+    module = folder / "src" / "slsr" / "datasets" / "collection.py"
     original = module.read_text()
     module.write_text(original + "\n")
     refused = project.slsr("compare", "workspace")
     module.write_text(original)
     assert refused.returncode == 2
     assert re.search(
-        r"passed over evaluate@mprl.*prepare ran with another src/slsr/datasets/survey\.py", refused.stderr
+        r"passed over evaluate@mprl.*prepare ran with another src/slsr/datasets/collection\.py", refused.stderr
     )
     metrics = (folder / "artifacts" / "evaluate" / "mprl" / "metrics.json").read_bytes()
     project.run("dvc", "push")

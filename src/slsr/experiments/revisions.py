@@ -172,11 +172,13 @@ def stale_reason(revision: Revision, stages: Stages, leg: str, values: Mapping[s
                 return f"{name} ran with {key}: {value}, and params.yaml has {values.get(key)}"
         for dep in stages[name]["deps"]:
             path = dep["path"]
-            if path in written and written[path] != dep.get("md5"):
-                return f"{name} read another {path} than the one recorded"
-            if path.startswith("src/") and _digest(revision, path) != dep["md5"]:
-                return f"{name} ran with another {path}"
-            if path not in written and _recorded(revision, path) not in (None, dep["md5"]):
+            if path in written:
+                if written[path] != dep.get("md5"):
+                    return f"{name} read another {path} than the one recorded"
+            elif path.startswith("src/"):
+                if _digest(revision, path) != dep["md5"]:
+                    return f"{name} ran with another {path}"
+            elif _recorded(revision, path) not in (None, dep["md5"]):
                 return f"{name} ran with another {path} than its .dvc file records"
     return None
 
@@ -184,7 +186,7 @@ def stale_reason(revision: Revision, stages: Stages, leg: str, values: Mapping[s
 def _recorded(revision: Revision, path: str) -> str | None:
     """The MD5 that a .dvc file has for a path or for a folder above it; None where it cannot be told."""
     for tracked in (PurePosixPath(path), *PurePosixPath(path).parents[:-1]):
-        content = revision.read(f"{tracked}.dvc")
+        content = _content(revision, f"{tracked}.dvc")
         if content is not None:
             digest: str = YAML(typ="safe").load(content.decode())["outs"][0]["md5"]
             return digest if tracked == PurePosixPath(path) else _member(digest, path, tracked)
@@ -201,11 +203,16 @@ def _member(listing: str, path: str, folder: PurePosixPath) -> str | None:
 
 
 def _digest(revision: Revision, path: str) -> str | None:
-    if revision.commit is not None:
-        blob = _blobs(revision.commit).get(path)
-        return None if blob is None else _blob_digest(blob)
-    content = revision.read(path)
+    content = _content(revision, path)
     return None if content is None else _md5(content)
+
+
+def _content(revision: Revision, path: str) -> bytes | None:
+    """As `Revision.read`, but that a commit is listed once and a content is asked of git once, whoever has it."""
+    if revision.commit is None:
+        return revision.read(path)
+    blob = _blobs(revision.commit).get(path)
+    return None if blob is None else _blob(blob)
 
 
 @cache
@@ -217,8 +224,8 @@ def _blobs(commit: str) -> dict[str, str]:
 
 
 @cache
-def _blob_digest(blob: str) -> str:
-    return _md5(git("cat-file", "blob", blob))
+def _blob(blob: str) -> bytes:
+    return git("cat-file", "blob", blob)
 
 
 def _md5(content: bytes) -> str:

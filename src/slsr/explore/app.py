@@ -15,7 +15,7 @@ from slsr.errors import InputError
 from slsr.explore import views
 from slsr.explore.activation import Kind, draw_map, energy_map, similarity_map
 from slsr.explore.exhibit import Exhibit, Query, Shelf, find_query
-from slsr.explore.gallery import THUMBNAIL_SIZE, ImageTable, encode_jpeg, find_rows, shrink, thumbnail
+from slsr.explore.gallery import THUMBNAIL_SIZE, ImageTable, as_jpeg, find_rows, shrink, thumbnail
 from slsr.explore.security import HEADERS, Doors, refuse_request, token_matches
 from slsr.explore.uploads import MAXIMUM_BYTES, read_upload
 
@@ -230,7 +230,7 @@ def _add_images(app: Flask, exhibit: Exhibit) -> None:
         kept = exhibit.uploads.get(key)
         if kept is None:
             abort(404)
-        return Response(encode_jpeg(shrink(kept.image, THUMBNAIL_SIZE)), mimetype="image/jpeg")
+        return Response(as_jpeg(shrink(kept.image, THUMBNAIL_SIZE)), mimetype="image/jpeg")
 
     @app.get("/map/<any(activation, similarity):kind>/<int:model>/<query>/<image>.jpg")
     def activation(kind: Kind, model: int, query: str, image: str) -> Answer:
@@ -244,7 +244,7 @@ def _add_images(app: Flask, exhibit: Exhibit) -> None:
             picture = shown.image()
             with exhibit.device:
                 found = energy_map(encoder, picture) if towards is None else similarity_map(encoder, picture, towards)
-            return encode_jpeg(draw_map(picture, found, MAP_SIZE, encoder.image))
+            return as_jpeg(draw_map(picture, found, MAP_SIZE, encoder.image))
 
         if asked.shelf is None or shown.shelf is None:
             return Response(drawn(), mimetype="image/jpeg")

@@ -17,7 +17,7 @@ from slsr.embedding import LoadedEncoder, checkpoint_file, load_encoder
 from slsr.errors import InputError
 from slsr.explore.activation import KINDS, map_size
 from slsr.explore.features import cached_features, cached_measures, cached_neighbours
-from slsr.explore.gallery import ImageTable, Rows, table_hash
+from slsr.explore.gallery import ImageTable, Rows
 from slsr.explore.rankings import Features, Reranker, can_be_judged
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json
@@ -42,12 +42,16 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class Shelf:
-    """An image table under the letter that page addresses know it by, with the sha256 of its file."""
+    """An image table under the letter that page addresses know it by."""
 
     letter: str
     title: str
     table: ImageTable
-    version: str
+
+    @property
+    def version(self) -> str:
+        """Another one for another file, so that a browser never keeps pictures of another table."""
+        return self.table.fingerprint[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +142,7 @@ def open_exhibit(sources: Sources, cache: Path, device: str, say: Say) -> Exhibi
         There is nothing to show, or a file is not what it should be.
     """
     shelves = {
-        letter: Shelf(letter, title, ImageTable(path), table_hash(path)[:16])
+        letter: Shelf(letter, title, ImageTable(path))
         for letter, title, path in (
             ("q", "queries", sources.query),
             ("g", "gallery", sources.gallery),

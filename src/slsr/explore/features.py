@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from slsr.embedding import LoadedEncoder
 from slsr.errors import InputError
-from slsr.explore.gallery import ImageTable, table_hash
+from slsr.explore.gallery import ImageTable
 from slsr.explore.rankings import Features, neighbours
 from slsr.files import read_npy, write_npy
 from slsr.retrieval import Labels, evaluate
@@ -37,7 +37,7 @@ def cached_features(cache: Path, encoder: LoadedEncoder, table: ImageTable, name
     InputError
         An image does not decode; the message has its name.
     """
-    path = cache / f"features-{_key(encoder.fingerprint, table_hash(table.path), str(encoder.flip))}.npy"
+    path = cache / f"features-{_key(encoder.fingerprint, table.fingerprint, str(encoder.flip))}.npy"
     kept = _kept(path)
     if kept is not None and kept.dtype == np.float32 and kept.shape == (len(table), encoder.dimension):
         first = encoder.embed(islice(table.iterate(), PROBED))
@@ -57,10 +57,8 @@ def cached_neighbours(
     cache: Path, query_features: Features, gallery_features: Features, say: Callable[[str], None]
 ) -> NeighbourTable:
     """What re-ranking needs to know of all pairs of images; from the cache where it is in it."""
-    digest = hashlib.sha256(query_features.tobytes())
-    digest.update(gallery_features.tobytes())
     parameters = Parameters()
-    stem = f"neighbours-{_key(digest.hexdigest(), repr(parameters))}"
+    stem = f"neighbours-{_key(_content(query_features, gallery_features), repr(parameters))}"
     paths = [cache / f"{stem}-{part}.npy" for part in ("nearest", "distances", "furthest")]
     kept = [_kept(path) for path in paths]
     count = len(query_features) + len(gallery_features)
@@ -95,6 +93,13 @@ def _kept(path: Path) -> NDArray[Any] | None:
         return None
 
 
+def _content(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def _key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
@@ -106,12 +111,8 @@ def cached_measures(
 
     Both are NaN for a query without a right match.
     """
-    digest = hashlib.sha256(query_features.tobytes())
-    digest.update(gallery_features.tobytes())
-    for values in vars(labels).values():
-        if isinstance(values, np.ndarray):
-            digest.update(values.tobytes())
-    path = cache / f"measures-{_key(digest.hexdigest())}.npy"
+    of_labels = [values for values in vars(labels).values() if isinstance(values, np.ndarray)]
+    path = cache / f"measures-{_key(_content(query_features, gallery_features, *of_labels))}.npy"
     kept = _kept(path)
     if kept is not None and kept.shape == (len(query_features), 2):
         return kept

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,8 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from slsr.embedding import fingerprint
 from slsr.errors import InputError
-from slsr.images.decoding import open_rgb
+from slsr.images.decoding import encode_jpeg, open_rgb
 
 KEPT_BYTES = 64 * 2**20
 THUMBNAIL_SIZE = (192, 256)
@@ -69,6 +69,11 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the file, hexadecimal."""
+        return fingerprint(self.path)
 
     def encoded(self, row: int) -> bytes:
         """The encoded image of one row."""
@@ -132,12 +137,6 @@ def _integers(path: Path, table: pa.Table, name: str) -> Rows:
     return np.asarray(column.to_numpy(), np.int64)
 
 
-def table_hash(path: Path) -> str:
-    """Sha-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find_rows(table: ImageTable, text: str, camera: int | None = None, cluster: int | None = None) -> Rows:
     """Rows whose name contains a text (upper and lower case alike) or whose identity is that number, in table order.
 
@@ -166,7 +165,7 @@ def thumbnail(encoded: bytes, name: str, size: Sequence[int] = THUMBNAIL_SIZE) -
     InputError
         It does not decode, or is too large to; the message has its name.
     """
-    return encode_jpeg(shrink(open_rgb(encoded, name), size))
+    return as_jpeg(shrink(open_rgb(encoded, name), size))
 
 
 def shrink(image: Image.Image, size: Sequence[int]) -> Image.Image:
@@ -176,8 +175,6 @@ def shrink(image: Image.Image, size: Sequence[int]) -> Image.Image:
     return small
 
 
-def encode_jpeg(image: Image.Image) -> bytes:
+def as_jpeg(image: Image.Image) -> bytes:
     """An RGB image as JPEG."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
-    return buffer.getvalue()
+    return encode_jpeg(np.asarray(image), THUMBNAIL_QUALITY)

@@ -182,16 +182,16 @@ def write_per_query(path: Path, scores: Scores) -> None:
 
 
 def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Headline numbers in percent, each with its 95 % interval."""
-    keys = [key for key in numbers["plain"] if f"{key}_ci95" in numbers["plain"]]
+    """Headline numbers in percent, each with its 95 % interval, a column for each way of ranking."""
+    first = next(iter(numbers.values()))
+    keys = [key for key in first if f"{key}_ci95" in first]
     rows = [["", *numbers], ["", *("-" * len(name) for name in numbers)]]
     for key in keys:
         cells = [f"{100 * part[key]:6.2f} [{_percent(part[key + '_ci95'])}]" for part in numbers.values()]
         rows.append([key, *cells])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    plain = numbers["plain"]
-    counts = f"{plain['queries']} queries, {plain['gallery']} gallery images; percent, with 95 % bootstrap intervals"
+    counts = f"{first['queries']} queries, {first['gallery']} gallery images; percent, with 95 % bootstrap intervals"
     return "\n".join([counts, *lines])
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from slsr.errors import InputError
 from slsr.retrieval import rerank
+from slsr.retrieval.encoding import Parameters
 from slsr.search.kinds import Features, Rows
 from slsr.search.store import Index
 
-K1, K2, LAMBDA = 20, 6, 0.3
+PUBLISHED = Parameters()
 CANDIDATES = 100
 
 
@@ -75,8 +76,9 @@ def ranked_lists(
 
 def _rerank(query: Features, candidates: Features) -> tuple[Rows, Features]:
     """Order of the candidates by re-ranked distance, and those distances in that order."""
-    k1 = min(K1, len(candidates))
-    distances = rerank(query[None], candidates, k1=k1, k2=min(K2, k1), lambda_=LAMBDA).rows(np.array([0]))[0]
+    k1 = min(PUBLISHED.k1, len(candidates))
+    reranked = rerank(query[None], candidates, k1=k1, k2=min(PUBLISHED.k2, k1), lambda_=PUBLISHED.lambda_)
+    distances = reranked.rows(np.array([0]))[0]
     order = np.argsort(distances, kind="stable")
     return order, distances[order]
 

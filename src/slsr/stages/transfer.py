@@ -24,6 +24,7 @@ from slsr.embedding import LoadedEncoder
 from slsr.errors import InputError
 from slsr.files import read_json
 from slsr.params import Bootstrap, Evaluate, RankedList, Rerank
+from slsr.retrieval.scoring import render as render_numbers
 from slsr.stages.measures import (
     Features,
     Images,
@@ -180,18 +181,5 @@ def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, set
 
 
 def render(data: EvaluationSet, measured: Measured) -> str:
-    """The headline numbers in percent, each with its 95 % interval, one column a way of ranking."""
-    columns = measured.metrics
-    first = next(iter(columns.values()))
-    keys = [key for key in first if f"{key}_ci95" in first]
-    rows = [["", *columns], ["", *("-" * len(name) for name in columns)]]
-    for key in keys:
-        cells = []
-        for part in columns.values():
-            low, high = part[f"{key}_ci95"]
-            cells.append(f"{100 * part[key]:6.2f} [{100 * low:5.2f} {100 * high:5.2f}]")
-        rows.append([key, *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"{data.dataset}: {first['queries']} queries, {first['gallery']} gallery images; percent, 95 % intervals"
-    return "\n".join([head, *lines])
+    """The headline numbers for people to read, as `slsr score` prints them."""
+    return f"{data.dataset}: {render_numbers(measured.metrics)}"

@@ -107,3 +107,9 @@ def run_at_a_minutes_scale(project: Project) -> None:
     assert done.returncode == 0, done.stderr
     project.run("dvc", "pull", "data.dvc")
     project.run("dvc", "repro")
+
+
+@pytest.fixture
+def copied_run(tiny_run: Project, tmp_path: Path) -> Project:
+    """A copy of the project in which everything has run, to be changed at will."""
+    return Project(shutil.copytree(tiny_run.folder, tmp_path / "slsr", symlinks=True))

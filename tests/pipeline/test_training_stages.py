@@ -17,13 +17,6 @@ from safetensors.torch import save_file
 pytestmark = pytest.mark.pipeline
 
 
-@pytest.fixture
-def copied_run(tiny_run, tmp_path):
-    """A copy of the project in which everything has run, to be changed at will."""
-    shutil.copytree(tiny_run.folder, tmp_path / "slsr", symlinks=True)
-    return type(tiny_run)(tmp_path / "slsr")
-
-
 def lock_of(project) -> dict:
     return yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
 

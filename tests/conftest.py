@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -46,3 +47,20 @@ def tiny_backbone(monkeypatch):
 
     monkeypatch.setattr(encoder, "build_backbone", build_tiny_backbone)
     monkeypatch.setitem(encoder.FEATURE_WIDTH, "resnet18", 16)
+
+
+@pytest.fixture
+def run_slsr(monkeypatch, capsys):
+    """A function: run `slsr` with arguments in this process; exit code, stdout, stderr."""
+    from slsr import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["slsr", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run

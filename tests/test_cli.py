@@ -33,22 +33,12 @@ STAGES = {
 
 
 @pytest.fixture
-def slsr(monkeypatch, capsys, tmp_path):
+def slsr(run_slsr, monkeypatch, tmp_path):
     """A function: run a command in an empty folder; exit code, stdout, stderr. Logging is put back afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.getLogger("slsr"), "level", logging.NOTSET)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["slsr", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return run
+    return run_slsr
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import logging
 import shutil
 import socket
-import sys
 
 import pytest
 from explored import make_place, use_tiny_backbone
 
-from slsr import cli
 from slsr.explore import serving
 
 
@@ -18,7 +16,7 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def explore(monkeypatch, capsys, tmp_path):
+def explore(run_slsr, monkeypatch, tmp_path):
     """A function: run the command in an empty folder, up to the moment when it would serve."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root, "handlers", [])
@@ -40,15 +38,8 @@ def explore(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(serving, "serve", serve)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["slsr", "explore", *map(str, arguments)])
         served.clear()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return code, out, err, served[0] if served else None
+        return *run_slsr("explore", *arguments), served[0] if served else None
 
     return run
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
 @pytest.fixture
-def slsr(monkeypatch, capsys, tmp_path):
+def slsr(run_slsr, monkeypatch, tmp_path):
     """A function: run a command in a folder with a model, another, and images; exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root, "handlers", [])
@@ -30,17 +29,7 @@ def slsr(monkeypatch, capsys, tmp_path):
     (tmp_path / "shots").mkdir()
     for number in range(30):
         (tmp_path / f"shots/{number:02d}.jpg").write_bytes(picture(number))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["slsr", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return run
+    return run_slsr
 
 
 def write_table(path, count, camera=1):

@@ -3,14 +3,12 @@
 import contextlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from git_project import IDENTITY, GitProject
 
-from slsr import cli
 from slsr.errors import InputError
 from slsr.fresh import describe, freshness
 
@@ -306,16 +304,10 @@ def test_outside_of_a_project(tmp_path):
     [(lambda at: None, 0), (lambda at: edit(at, "metrics/m.json", "1", "2"), 1),
      (lambda at: (at / "dvc.yaml").write_text("stages: ["), 2)],
 )  # fmt: skip
-def test_the_command_ends_with_the_answer(folder, mutate, code, monkeypatch, capsys):
+def test_the_command_ends_with_the_answer(folder, mutate, code, monkeypatch, run_slsr):
     mutate(folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["slsr", "fresh"])
-    try:
-        cli.main()
-        ended = 0
-    except SystemExit as end:
-        ended = end.code
-    out, err = capsys.readouterr()
+    ended, out, err = run_slsr("fresh")
     assert ended == code
     assert ("fresh: the metrics are those of this code" in out) == (code == 0)
     assert ("metrics/m.json: not what the run wrote" in out) == (code == 1)

@@ -2,13 +2,11 @@
 
 import json
 import re
-import sys
+from functools import partial
 
 import pytest
 from git_project import GitProject
 from tiny import ROOT
-
-from slsr import cli
 
 GATE = """
 protocol: {metrics: ["*.json:**.queries"], locked: [artifacts/query.parquet]}
@@ -35,19 +33,9 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def gate(project, monkeypatch, capsys):
+def gate(project, run_slsr):
     """Run `slsr gate`: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["slsr", "gate", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(run_slsr, "gate")
 
 
 def test_no_change_passes(project, gate):

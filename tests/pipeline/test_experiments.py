@@ -73,31 +73,6 @@ def test_a_study_given_again_runs_nothing_and_with_more_seeds_those_alone(study,
     assert len(more) == 2
 
 
-def test_a_study_that_was_killed_goes_on(study, project):
-    """`kill -9` of the study and all that it started, in the middle of a training."""
-    command = [sys.executable, "-c", "import sys; sys.path.insert(0, 'src'); from slsr.cli import main; main()"]
-    command += ["study", "regularizers", "--regularizers", "none", "--seeds", "4"]
-    with subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=project.environment() | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as running:
-        for line in running.stdout:
-            if line.startswith("Running stage 'train@none'"):
-                break
-        os.killpg(running.pid, signal.SIGKILL)
-    assert names_of(project, "regularizers-resnet18-seed4") == []
-    again = project.slsr(*command[3:])
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert stages_run(again.stdout) == {"train@none", "evaluate@none"}
-    assert len(names_of(project, "regularizers-resnet18-seed4")) == 1
-    for name in names_of(project, "regularizers-resnet18-seed4"):
-        project.run("dvc", "exp", "remove", name)
-
-
 def test_the_metrics_of_an_experiment_are_its_own(study, project):
     two = next(name for name in names_of(project, "regularizers-") if "-seed2-" in name)
     assert yaml.safe_load(show(project, two, "params.yaml"))["train"]["seed"] == 2
@@ -138,6 +113,34 @@ def test_the_table_says_what_the_experiments_measured(study, project):
     assert (project.folder / "t.png").read_bytes().startswith(b"\x89PNG")
     for name in ("t.csv", "t.md", "t.png"):
         (project.folder / name).unlink()
+
+
+def test_a_study_that_was_killed_goes_on(study, project):
+    """`kill -9` of the study and all that it started, in the middle of a training.
+
+    After the table of the last study, because it becomes the last one.
+    """
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, 'src'); from slsr.cli import main; main()"]
+    command += ["study", "regularizers", "--regularizers", "none", "--seeds", "4"]
+    with subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=project.environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        for line in running.stdout:
+            if line.startswith("Running stage 'train@none'"):
+                break
+        os.killpg(running.pid, signal.SIGKILL)
+    assert names_of(project, "regularizers-resnet18-seed4") == []
+    again = project.slsr(*command[3:])
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert stages_run(again.stdout) == {"train@none", "evaluate@none"}
+    assert len(names_of(project, "regularizers-resnet18-seed4")) == 1
+    for name in names_of(project, "regularizers-resnet18-seed4"):
+        project.run("dvc", "exp", "remove", name)
 
 
 def test_a_result_that_the_cache_lacks_is_named_with_its_remedy(study, project):

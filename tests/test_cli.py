@@ -109,6 +109,16 @@ def test_a_full_disk_without_a_file_name_is_said_too(slsr, monkeypatch):
     assert err.startswith("slsr: no space left on the disk;")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.EDQUOT])
+def test_a_path_that_the_system_refuses_is_bad_input(slsr, monkeypatch, number):
+    monkeypatch.setattr(cli, "_run_stage", raising(OSError(number, os.strerror(number), "a" * 300)))
+    code, _, err = slsr("prepare")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert os.strerror(number).lower() in err
+    assert len(err) < 400
+
+
 def test_other_failures_of_the_system_are_not_passed_off_as_a_full_disk(slsr, monkeypatch):
     monkeypatch.setattr(cli, "_run_stage", raising(OSError(errno.EIO, "input/output error")))
     with pytest.raises(OSError, match="input/output"):

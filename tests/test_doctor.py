@@ -96,6 +96,15 @@ def test_wrong_parameters_are_a_problem_and_the_rest_is_still_examined(clone, no
     assert about(findings, "disk")
 
 
+def test_a_configuration_that_does_not_read_is_a_problem_and_the_rest_is_still_examined(clone, no_torch):
+    with (clone / ".dvc" / "config").open("a") as file:
+        file.write("\n[core\n")
+    findings = examine(clone)
+    assert only(findings, "dvc").level == "problem"
+    assert "configuration cannot be read" in only(findings, "dvc").text
+    assert about(findings, "disk")
+
+
 def test_packages_of_other_versions_are_noted_and_missing_ones_a_problem(clone, no_torch):
     text = (clone / "requirements.txt").read_text()
     (clone / "requirements.txt").write_text(

@@ -70,8 +70,9 @@ def test_a_warning_passes_and_is_shown(project, gate):
     assert "| warn | `slsr.json:loss` |" in out
 
 
-@pytest.mark.parametrize("text", [json.dumps(metrics()).replace("0.8,", "NaN,", 1), '{"loss": 1.0}',
-                                  json.dumps(metrics()).replace("0.8,", "null,", 1)])  # fmt: skip
+@pytest.mark.parametrize("text", [json.dumps(metrics()).replace("0.8,", "NaN,", 1),
+                                  json.dumps(metrics()).replace("0.8,", "null,", 1),
+                                  '{"loss": 1.0, "single": {"queries": 125}}'])  # fmt: skip
 def test_a_value_that_is_broken_or_gone_fails(project, gate, text):
     project.commit(slsr=text)
     code, out, _ = gate()
@@ -179,6 +180,16 @@ def test_other_queries_cannot_be_compared_unless_told(project, gate):
     code, out, _ = gate()
     assert code == 0
     assert "one more query was labelled" in out
+
+
+def test_dropping_the_number_of_queries_does_not_lift_the_check(project, gate):
+    fewer = metrics(rank1=0.9, queries=10)
+    del fewer["single"]["queries"]
+    project.commit(slsr=json.dumps(fewer))
+    code, _, err = gate()
+    assert code == 2
+    assert "slsr.json:single.queries: 125 in" in err
+    assert "gone" in err
 
 
 LOCK = """

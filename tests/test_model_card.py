@@ -65,6 +65,20 @@ def test_metrics_of_another_run_are_refused(run):
         model_card("slsr", run)
 
 
+@pytest.mark.parametrize(
+    ("stage", "name"), [("train@slsr", "slsr"), ("train_encoder", "encoder"), ("evaluate@none", "lsro")]
+)
+def test_a_stage_that_ran_again_without_the_report_is_refused(run, stage, name):
+    """Its new output has a hash that those who read it have not seen: the metrics are of the one before."""
+    text = (run / "dvc.lock").read_text()
+    outs = yaml.safe_load(text)["stages"][stage]["outs"]
+    out = next(out for out in outs if out["path"].endswith(("metrics.json", "model.safetensors")))
+    place = text.index(f"{out['path']}\n", text.index("    outs:", text.index(f"  {stage}:\n")))
+    (run / "dvc.lock").write_text(text[:place] + text[place:].replace(out["md5"], 32 * "f", 1))
+    with pytest.raises(CheckFailed, match=rf"has not seen the {out['path']} that {stage} wrote last"):
+        model_card(name, run)
+
+
 def test_an_unknown_artifact_names_the_known_ones(run):
     with pytest.raises(InputError, match="encoder, baseline"):
         model_card("best", run)

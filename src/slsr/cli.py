@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from slsr.experiments.study import Setting
 
 STAGES_IN_PROCESSES = {"train_encoder", "train", "train_gan", "extract_features", "evaluate"}
+# What a path that the user named can run into; anything else is our fault, or the machine's, and is shown whole.
+REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EFBIG,
+}
 MEMORY_KNOBS = {
     "train-encoder": "encoder.batch_size",
     "extract-features": "evaluate.batch_size",
@@ -490,10 +506,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; nothing half-written was left behind", 130))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in REFUSALS:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        sys.exit(_say(f"no space left on the disk{where}; free some (`dvc gc -w` drops unused cache) and run again", 2))
+        sys.exit(_say(_explain(error), 2))
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -502,6 +517,19 @@ def main() -> None:
         if knob == "--batch-size":
             remedy = "give a smaller --batch-size"
         sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
+
+
+def _explain(error: OSError) -> str:
+    """One line on what the file system refused."""
+    if error.errno == errno.ENOSPC:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}; free some (`dvc gc -w` drops unused cache) and run again"
+    name = _shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "a file"
+    return f"{name}: {(error.strerror or str(error)).lower()}; name another file or folder, or mend its permissions"
+
+
+def _shortened(text: str, longest: int = 200) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -94,7 +94,9 @@ def examine(root: Path, environment: Mapping[str, str], seconds: float) -> list[
     if not (root / ".dvc").is_dir():
         findings.append(Finding("dvc", "problem", f"{root.resolve()} has no .dvc", "run this in the root of a clone"))
         return findings
-    config = _dvc_config(root)
+    config, broken = _dvc_config(root)
+    if broken is not None:
+        return [*findings, broken, *_disk(root, _cache_folder(root, {})), *_locks(root), *_unfinished(root)]
     cache = _cache_folder(root, config)
     findings += [*_disk(root, cache), *_cache(root, cache, config)]
     findings += [*_remotes(root, config, seconds), *_secrets(root)]
@@ -336,11 +338,16 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def _dvc_config(root: Path) -> dict[str, Any]:
-    """DVC's configuration, of all levels together."""
-    from dvc.config import Config
+def _dvc_config(root: Path) -> tuple[dict[str, Any], Finding | None]:
+    """DVC's configuration, of all levels together, or what is wrong with it."""
+    from dvc.config import Config, ConfigError
 
-    return dict(Config(str(root / ".dvc")))
+    try:
+        return dict(Config(str(root / ".dvc"))), None
+    except ConfigError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        remedy = "mend .dvc/config or .dvc/config.local; cache, remotes and secrets are looked at after that"
+        return {}, Finding("dvc", "problem", f"the configuration cannot be read: {reason}", remedy)
 
 
 def _cache_folder(root: Path, config: Mapping[str, Any]) -> Path:

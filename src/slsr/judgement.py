@@ -127,14 +127,16 @@ def protocol_differences(
 ) -> dict[str, tuple[str, str]]:
     """What must be the same on both sides and is not: its name, the value of the base and that of the head.
 
-    What only the head has is no difference, and what only the base has is one where it is named without a pattern.
+    What only the head has is no difference. What only the base has is one where its file is still there, or where it
+    is named without a pattern.
     """
     found = {}
+    files = {name[0] for name in head}
     for pattern in protocol.metrics:
         for name in sorted(name for name in base if matches(pattern, name)):
             if name in head and head[name] != base[name]:
                 found[shown(name)] = (str(base[name]), str(head[name]))
-            elif name not in head and "*" not in pattern:
+            elif name not in head and (name[0] in files or "*" not in pattern):
                 found[shown(name)] = (str(base[name]), "gone")
     for path in protocol.locked:
         if path in base_locked and base_locked[path] != head_locked.get(path):

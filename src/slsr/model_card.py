@@ -32,7 +32,8 @@ def model_card(name: str, root: Path) -> str:
     InputError
         No such artifact, or a file that the card is made of is missing or unreadable.
     CheckFailed
-        A file in metrics/ is not the one that dvc.lock records, so that its numbers may be another model's.
+        A file in metrics/ is not the one that dvc.lock records, or a stage on the way to the report has not seen what
+        the stage before it wrote last: the numbers would be another model's.
     """
     pipeline, lock = _load_yaml(root / "dvc.yaml"), _load_yaml(root / "dvc.lock")
     artifacts = pipeline.get("artifacts", {})
@@ -41,6 +42,7 @@ def model_card(name: str, root: Path) -> str:
     artifact, stages = artifacts[name], lock.get("stages", {})
     stage, out = _producer(artifact["path"], stages)
     _require_fresh(root, stages)
+    _require_one_run(stages)
     params = {key: value for one in stages.values() for key, value in _params(one).items()} | _params(stages[stage])
     facts = read_json(root / METRICS / "dataset.json")
     parts = [f"# {name}", artifact["desc"] + ".", _identity(artifact, out), "## Data", _data(params["dataset"], facts)]
@@ -88,6 +90,26 @@ def _require_fresh(root: Path, stages: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: no such file; `git checkout {out['path']}`, or run `dvc repro`")
         if hashlib.md5(path.read_bytes()).hexdigest() != out["md5"]:
             raise CheckFailed(f"{path}: not what dvc.lock records; run `dvc repro report`, then write the card again")
+
+
+def _require_one_run(stages: Mapping[str, Any]) -> None:
+    """From the report upwards, every stage has read what the stage before it wrote last."""
+    written = {out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry["outs"]}
+    waiting, seen = [REPORT], {REPORT}
+    while waiting:
+        reader = waiting.pop()
+        for dep in stages[reader].get("deps", []):
+            writer, md5 = written.get(dep["path"], (None, None))
+            if writer is None:
+                continue
+            if dep["md5"] != md5:
+                raise CheckFailed(
+                    f"dvc.lock: {reader} has not seen the {dep['path']} that {writer} wrote last, so the numbers in "
+                    "metrics/ are not its; run `dvc repro`, then write the card again"
+                )
+            if writer not in seen:
+                seen.add(writer)
+                waiting.append(writer)
 
 
 def _params(entry: Mapping[str, Any]) -> dict[str, Any]:

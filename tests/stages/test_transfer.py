@@ -105,9 +105,16 @@ def test_what_is_no_data_set_is_refused(project, encoder):
         read_evaluation_set(project / "artifacts/prepared", split=1)
     with pytest.raises(InputError, match="none of the data sets"):
         read_evaluation_set(write_folder(project / "other", {"a.txt": b"x"}))
-    (project / "artifacts/prepared/facts.json").write_text("{}")
-    with pytest.raises(InputError, match=r"facts.json"):
-        read_evaluation_set(project / "artifacts/prepared")
+    cross = {"protocol": "cross-camera"}
+    for facts in (
+        {},
+        {"evaluation": None},
+        {"dataset": "x", "evaluation": cross},
+        {"evaluation": cross | {"multi_query": True}},
+    ):
+        (project / "artifacts/prepared/facts.json").write_text(json.dumps(facts))
+        with pytest.raises(InputError, match=r"facts.json"):
+            read_evaluation_set(project / "artifacts/prepared")
 
 
 def test_features_without_mirrored_images_need_an_encoder_without(project, encoder):

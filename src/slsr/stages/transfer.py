@@ -98,11 +98,20 @@ def read_evaluation_set(
 
 def _prepared(folder: Path) -> EvaluationSet:
     facts = read_json(folder / "facts.json")
-    if not isinstance(facts, dict) or "protocol" not in facts.get("evaluation", {}):
+    if not _has_facts(facts):
         raise InputError(f"{folder / 'facts.json'}: not what `prepare` writes; make it again with `dvc repro prepare`")
     query, gallery = (Images.read(folder / f"{name}.parquet") for name in ("query", "gallery"))
     pool = Images.read(folder / "multi_query.parquet") if facts["evaluation"]["multi_query"] else None
     return EvaluationSet(facts["dataset"], query, gallery, pool, facts["evaluation"])
+
+
+def _has_facts(facts: object) -> bool:
+    """Whether the data set, its protocol and whether it has boxes for several queries are stated."""
+    if not isinstance(facts, dict) or not isinstance(facts.get("evaluation"), dict):
+        return False
+    evaluation = facts["evaluation"]
+    texts = (facts.get("dataset"), evaluation.get("protocol"))
+    return all(isinstance(text, str) for text in texts) and isinstance(evaluation.get("multi_query"), bool)
 
 
 def _from_archive(collection: Collection, choice: Choice) -> EvaluationSet:

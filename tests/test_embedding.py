@@ -18,8 +18,10 @@ from tiny import encode, make_image, noise
 from trained import write_model
 
 import slsr
-from slsr.embedding import MAXIMUM_BYTES, fingerprint, load_encoder
+from slsr import embedding
+from slsr.embedding import MAXIMUM_BYTES, TURNS, fingerprint, load_encoder, open_picture
 from slsr.errors import InputError
+from slsr.images.decoding import open_rgb
 from slsr.models.checkpoint import save_checkpoint
 from slsr.training.features import extract_features
 
@@ -58,6 +60,74 @@ def test_every_form_of_an_image_gives_the_same_feature(encoder, tmp_path):
     assert features.shape == (5, encoder.dimension) == (5, 16)
     np.testing.assert_allclose(features, features[[0] * 5], atol=1e-7)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+def turned(orientation, form, **options):
+    """PIXELS[3] as a camera that was held so stores it."""
+    exif = PillowImage.Exif()
+    exif[0x0112] = orientation
+    picture = PillowImage.fromarray(PIXELS[3])
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = picture if orientation == 1 else picture.transpose(TURNS[back])
+    buffer = io.BytesIO()
+    stored.save(buffer, form, exif=exif, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright_in_every_form(encoder, tmp_path, orientation, form):
+    content = turned(orientation, form)
+    (tmp_path / "one").write_bytes(content)
+    forms = [PIXELS[3], content, tmp_path / "one", PillowImage.open(io.BytesIO(content))]
+    for item in forms:
+        opened = open_picture(item, "x")
+        assert np.array_equal(np.asarray(opened), PIXELS[3])
+        assert np.array_equal(np.asarray(open_picture(opened, "x")), PIXELS[3]), "not turned twice"
+    features = [encoder.embed([item]).tobytes() for item in forms]
+    assert features == features[:1] * 4
+
+
+def test_a_jpeg_of_a_phone_held_upright_is_nearly_the_upright_picture(encoder):
+    upright, phone = encoder.embed([encode(PIXELS[3]), turned(6, "JPEG", quality=95, subsampling=0)])
+    assert upright @ phone > 0.999
+
+
+def test_a_picture_of_the_caller_stays_as_it_is():
+    picture = PillowImage.open(io.BytesIO(turned(6, "PNG")))
+    before = picture.size
+    assert open_picture(picture, "x").size == before[::-1]
+    assert (picture.size, picture.getexif()[0x0112]) == (before, 6)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_metadata_turn_nothing():
+    buffer = io.BytesIO()
+    PillowImage.fromarray(PIXELS[3]).save(buffer, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert np.array_equal(np.asarray(open_picture(buffer.getvalue(), "x")), PIXELS[3])
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"), [("PNG", "uint16"), ("PNG", ">u2"), ("TIFF", "uint16"), ("TIFF", ">u2"), ("TIFF", "int32")]
+)
+def test_16_bit_grey_is_that_of_the_pipeline_tile_by_tile(monkeypatch, form, dtype):
+    monkeypatch.setattr(embedding, "TILE", 7)
+    values = np.random.default_rng(1).integers(0, 65536, (33, 20)).astype(dtype)
+    buffer = io.BytesIO()
+    PillowImage.fromarray(values).save(buffer, form)
+    expected = open_rgb(buffer.getvalue(), "x")
+    assert np.array_equal(np.asarray(open_picture(buffer.getvalue(), "x")), np.asarray(expected))
+
+
+def test_16_bit_grey_takes_no_24_bytes_a_pixel():
+    buffer = io.BytesIO()
+    PillowImage.new("I;16", (3000, 2000), 40000).save(buffer, "PNG")
+    tracemalloc.start()
+    picture = open_picture(buffer.getvalue(), "x")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert picture.size == (3000, 2000)
+    assert peak < 40 * 2**20, "8-byte numbers of the whole picture are 46 MiB"
 
 
 def test_a_generator_in_uneven_batches_keeps_the_order(encoder):

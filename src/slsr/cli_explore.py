@@ -29,6 +29,9 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8008,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     cache: Annotated[Path, typer.Option(metavar="FOLDER", help="features are kept here")] = Path(".scratch/explore"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="end at an image that cannot be read, instead of leaving it out")
+    ] = False,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="open the page in a browser")] = False,
     token: Annotated[
         bool, typer.Option("--token", help="ask for a token, on a machine shared with others; always with --expose")
@@ -55,18 +58,20 @@ def explore(
     import secrets
     import socket
     import webbrowser
+    from contextlib import closing
 
-    from slsr.explore.app import create_app
+    from slsr.explore.app import empty_app, fill_app
     from slsr.explore.exhibit import open_exhibit
     from slsr.explore.security import Doors
     from slsr.explore.serving import address_of, open_server, serve
 
-    exhibit = open_exhibit(_sources(models or [], given), cache, device, lambda text: typer.echo(text, err=True))
+    sources = _sources(models or [], given)
     names = frozenset(
         name.lower() for name in [*(allowed_host or []), *([] if loopback else [host, socket.gethostname()])]
     )
     doors = Doors(names, not loopback, secrets.token_urlsafe(24) if token or not loopback else None)
-    server = open_server(create_app(exhibit, doors), host, port)
+    app = empty_app(doors)
+    server = open_server(app, host, port)
     address = address_of(server, doors.token)
 
     def ready() -> None:
@@ -80,7 +85,10 @@ def explore(
         if browser:
             webbrowser.open(address)
 
-    serve(server, ready)
+    with closing(server):
+        exhibit = open_exhibit(sources, cache, device, lambda text: typer.echo(text, err=True), strict=strict)
+        fill_app(app, exhibit)
+        serve(server, ready)
 
 
 def _check_given(given: dict[str, Path | None]) -> None:

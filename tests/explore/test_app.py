@@ -3,6 +3,8 @@
 import html
 import io
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from builders import enormous_png
 from explored import GALLERY_LABELS, QUERY_LABELS, person
 from PIL import Image
 
+from slsr.explore import uploads
 from slsr.explore.app import create_app
 from slsr.explore.exhibit import find_query
+from slsr.explore.gallery import thumbnail
 from slsr.explore.security import Doors
 from slsr.explore.uploads import MAXIMUM_BYTES, displayed_name
 from slsr.retrieval import Labels, evaluate_distances, rerank
@@ -22,6 +26,12 @@ SAME = {"Origin": "http://localhost"}
 def send(client, content, name="me.png", headers=SAME, **fields):
     fields["picture"] = (io.BytesIO(content), name)
     return client.post("/upload", data=fields, headers=headers, content_type="multipart/form-data")
+
+
+def thin_png():
+    buffer = io.BytesIO()
+    Image.new("L", (100_000, 1)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def text_of(answer):
@@ -174,6 +184,7 @@ def test_an_upload_is_ranked_as_the_library_ranks_it(client, exhibit):
         (person(1, 1)[:60], "does not decode"),
         (enormous_png(), "more than 50,000,000 pixels"),
         (enormous_png(100_000, 100_000), "more than 50,000,000 pixels"),
+        (thin_png(), "100000x1 pixels; crop it to the person, at most 65,535 pixels a side"),
     ],
 )
 def test_hostile_uploads_are_refused_in_one_line(client, exhibit, content, message):
@@ -253,6 +264,38 @@ def test_a_picture_taken_with_the_camera_on_its_side_is_turned(client, exhibit):
     assert np.array_equal(np.asarray(find_query(exhibit, key).image()), np.asarray(upright))
 
 
+def test_table_images_are_shown_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(buffer, "JPEG", exif=exif)
+    assert Image.open(io.BytesIO(thumbnail(buffer.getvalue(), "x"))).size == (20, 40)
+
+
+def test_uploads_are_decoded_one_at_a_time(exhibit, monkeypatch):
+    inside, most, really = [], [], uploads.read_upload
+
+    def read(content, name):
+        inside.append(name)
+        most.append(len(inside))
+        time.sleep(0.05)
+        image = really(content, name)
+        inside.pop()
+        return image
+
+    monkeypatch.setattr(uploads, "read_upload", read)
+    app = create_app(exhibit)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda number: send(app.test_client(), person(1, number)), range(6)))
+    assert [answer.status_code for answer in answers] == [303] * 6
+    assert most == [1] * 6
+
+
+def test_an_upload_that_fails_does_not_block_the_next(client):
+    assert send(client, b"no image").status_code == 400
+    assert send(client, person(1, 1)).status_code == 303
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -301,6 +344,11 @@ def test_other_pages_cannot_embed_an_image(client):
         ("/pick/q?page=x", 400),
         ("/pick/q?camera=1e9", 400),
         ("/pick/q?order=7", 400),
+        ("/pick/q?order=" + "9" * 5000, 400),
+        ("/pick/q?camera=" + "9" * 5000, 400),
+        ("/clusters?cluster=-" + "9" * 5000, 400),
+        ("/image/q/" + "9" * 5000 + ".jpg", 404),
+        ("/map/similarity/" + "9" * 5000 + "/q1/g1.jpg", 404),
         ("/pick/u", 404),
         ("/clusters?cluster=7", 404),
         ("/image/q/99.jpg", 404),

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from explored import QUERY_LABELS, use_tiny_backbone, write_table
+from explored import GALLERY_LABELS, QUERY_LABELS, use_tiny_backbone, write_table
 
 from slsr.embedding import load_encoder
 from slsr.errors import InputError
+from slsr.explore import features
 from slsr.explore.exhibit import Sources, find_query, model_names, open_exhibit
-from slsr.explore.features import cached_features, cached_measures, cached_neighbours
+from slsr.explore.features import cached_features, cached_measures, cached_neighbours, unreadable_rows
 from slsr.explore.gallery import ImageTable
 from slsr.retrieval import Labels, evaluate
 
@@ -63,11 +64,84 @@ def test_what_the_cache_holds_is_not_believed_blindly(encoder, table, tmp_path, 
     assert np.load(only_file(cache)).tobytes() == right.tobytes()
 
 
-def test_an_image_that_does_not_decode_is_named_and_nothing_is_kept(encoder, tmp_path):
-    path = write_table(tmp_path / "t.parquet", QUERY_LABELS, more=lambda row: {"image": b"x"} if row == 6 else {})
+def broken(path, labels, *rows):
+    return write_table(path, labels, more=lambda row: {"image": b"x"} if row in rows else {})
+
+
+def test_strictly_an_image_that_does_not_decode_is_named_and_nothing_is_kept(encoder, tmp_path):
+    table = ImageTable(broken(tmp_path / "t.parquet", QUERY_LABELS, 6))
     with pytest.raises(InputError, match=r"0004_c1_6\.png: not an image"):
-        cached_features(tmp_path / "cache", encoder, ImageTable(path), "m")
+        cached_features(tmp_path / "cache", encoder, table, "m", strict=True)
     assert not (tmp_path / "cache").exists()
+
+
+def test_images_that_do_not_decode_have_no_feature_the_second_time_neither(encoder, tmp_path, monkeypatch):
+    table, cache = ImageTable(broken(tmp_path / "t.parquet", QUERY_LABELS, 0, 6)), tmp_path / "cache"
+    first = cached_features(cache, encoder, table, "m")
+    assert unreadable_rows(first).tolist() == [0, 6]
+    readable = [row for row in range(8) if row not in (0, 6)]
+    expected = encoder.embed([table.encoded(row) for row in readable])
+    np.testing.assert_allclose(first[readable], expected, atol=1e-6)
+    computed = []
+    embedded = features._embedded
+    monkeypatch.setattr(features, "_embedded", lambda *given: computed.append(1) or embedded(*given))
+    assert cached_features(cache, encoder, table, "m").tobytes() == first.tobytes()
+    with pytest.raises(InputError, match=r"0001_c1_0\.png: not an image"):
+        cached_features(cache, encoder, table, "m", strict=True)
+    assert computed == []
+    first[6] = first[4] = -np.inf  # as if a version of the code that could not read it had written the cache
+    np.save(only_file(cache), first)
+    assert unreadable_rows(cached_features(cache, encoder, table, "m")).tolist() == [0, 6]
+    assert computed == [1]
+
+
+def test_a_network_that_gives_no_numbers_is_not_taken_for_unreadable_images():
+    assert unreadable_rows(np.array([[np.nan, 1], [np.inf, 0], [0, 0], [-np.inf, -np.inf]], np.float32)).tolist() == [3]
+
+
+def test_a_gallery_goes_without_the_images_that_do_not_decode(place, tmp_path, monkeypatch):
+    from slsr.explore.app import create_app
+
+    use_tiny_backbone(monkeypatch)
+    rows, said = (2, 17, 71), []
+    gallery, query = broken(tmp_path / "g.parquet", GALLERY_LABELS, *rows), place.sources.query
+    sources = Sources(models=place.sources.models, gallery=gallery, query=query)
+    shown = open_exhibit(sources, tmp_path / "cache", "cpu", said.append)
+    table, whole = shown.table("g"), ImageTable(gallery)
+    kept = [row for row in range(72) if row not in rows]
+    assert said[0].startswith(
+        f"{gallery}: left out 3 of 72 images, which cannot be read; the first: 0001_c1_2.png: not"
+    )
+    assert (len(table), table.names) == (69, [whole.names[row] for row in kept])
+    assert table.identities.tolist() == whole.identities[kept].tolist()
+    assert [table.encoded(row) for row in range(69)] == list(table.iterate()) == [whole.encoded(row) for row in kept]
+    assert table.fingerprint != whole.fingerprint  # pictures of other rows are under these addresses
+    for model in shown.models:
+        np.testing.assert_allclose(model.gallery_features, model.encoder.embed(table.iterate()), atol=1e-6)
+    client = create_app(shown).test_client()
+    assert "3 more of it cannot be read and are left out" in client.get("/about").text
+    for row in range(69):
+        assert client.get(f"/image/g/{row}.jpg").status_code == 200
+    assert client.get("/search?query=q1&depth=200").status_code == 200
+    with pytest.raises(InputError, match=r"0001_c1_2\.png: not an image"):
+        open_exhibit(sources, tmp_path / "cache", "cpu", said.append, strict=True)
+
+
+def test_a_gallery_of_which_nothing_decodes_is_refused(place, tmp_path, monkeypatch):
+    use_tiny_backbone(monkeypatch)
+    gallery = broken(tmp_path / "g.parquet", QUERY_LABELS, *range(8))
+    with pytest.raises(InputError, match=r"g\.parquet: none of its 8 images can be read; the first: 0001_c1_0\.png"):
+        open_exhibit(Sources(models=place.sources.models, gallery=gallery), tmp_path / "cache", "cpu", print)
+
+
+def test_generated_images_are_left_out_with_their_labels(place):
+    whole = ImageTable(place.sources.generated)
+    rest = whole.without(np.array([0, 49])).without(np.array([0]))
+    kept = [row for row in range(70) if row not in (0, 1, 49)]
+    assert (len(rest), rest.left_out) == (67, 3)
+    assert rest.clusters.tolist() == whole.clusters[kept].tolist()
+    assert [rest.sparse_label(row) for row in range(67)] == [whole.sparse_label(row) for row in kept]
+    assert list(rest.iterate()) == [whole.encoded(row) for row in kept]
 
 
 def test_neighbours_and_measures_are_kept_too(exhibit, place, tmp_path):

@@ -8,7 +8,9 @@ import pytest
 from explored import person
 
 from slsr.errors import InputError
-from slsr.explore.app import create_app
+from slsr.explore import exhibit as exhibits
+from slsr.explore.app import create_app, empty_app
+from slsr.explore.security import Doors
 from slsr.explore.serving import address_of, open_server
 from slsr.explore.uploads import MAXIMUM_BYTES
 
@@ -58,6 +60,36 @@ def test_a_large_picture_arrives_and_a_larger_one_does_not(server):
 def test_a_port_that_is_taken_is_said(server):
     with pytest.raises(InputError, match=f"port {server.effective_port} of 127.0.0.1 is taken; choose another"):
         open_server(server.application, "127.0.0.1", server.effective_port)
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_computed(server, place, run_slsr, monkeypatch):
+    monkeypatch.setattr(exhibits, "load_encoder", None)
+    tables = ["--gallery", place.sources.gallery, "--query", place.sources.query]
+    code, out, err = run_slsr("explore", *place.sources.models, *tables, "--port", server.effective_port)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"slsr: port {server.effective_port} of 127.0.0.1 is taken; choose another")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_port_is_held_while_the_exhibit_is_opened_and_let_go_when_that_fails(place, run_slsr, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    refused = []
+
+    def opened(*arguments, **options):
+        with pytest.raises(InputError, match="is taken"):
+            open_server(empty_app(Doors()), "127.0.0.1", port)
+        refused.append(port)
+        raise InputError("no more")
+
+    monkeypatch.setattr(exhibits, "open_exhibit", opened)
+    for _ in range(2):
+        code, out, err = run_slsr(
+            "explore", *place.sources.models, "--gallery", place.sources.gallery, "--port", port, "--strict"
+        )
+        assert (code, out, err) == (2, "", "slsr: no more\n")
+    assert refused == [port, port]
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])

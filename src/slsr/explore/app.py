@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flask import Flask, Request, Response, abort, g, redirect, render_template, request, url_for
+from PIL import Image
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -16,8 +17,9 @@ from slsr.explore import views
 from slsr.explore.activation import Kind, draw_map, energy_map, similarity_map
 from slsr.explore.exhibit import Exhibit, Query, Shelf, find_query
 from slsr.explore.gallery import THUMBNAIL_SIZE, ImageTable, as_jpeg, find_rows, shrink, thumbnail
+from slsr.explore.rankings import Features
 from slsr.explore.security import HEADERS, Doors, refuse_request, token_matches
-from slsr.explore.uploads import MAXIMUM_BYTES, read_upload
+from slsr.explore.uploads import MAXIMUM_BYTES
 
 MAP_SIZE = (192, 256)
 FOR_EVER = "private, max-age=31536000, immutable"
@@ -53,11 +55,23 @@ class ExploreApp(Flask):
 
 def create_app(exhibit: Exhibit, doors: Doors | None = None) -> Flask:
     """The page over an exhibit, a WSGI application."""
+    app = empty_app(doors or Doors())
+    fill_app(app, exhibit)
+    return app
+
+
+def empty_app(doors: Doors) -> Flask:
+    """The page before there is anything on it, for a server that holds its port while the exhibit is opened."""
     app = ExploreApp(__name__)
     app.config.update(MAX_CONTENT_LENGTH=MAXIMUM_BYTES, MAX_FORM_PARTS=8)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    _guard(app, doors)
+    return app
+
+
+def fill_app(app: Flask, exhibit: Exhibit) -> None:
+    """Put an exhibit on an empty page, before the first request."""
     version = _version_of_assets(Path(app.root_path) / "static")
-    _guard(app, doors or Doors())
     _add_pages(app, exhibit)
     _add_images(app, exhibit)
 
@@ -69,8 +83,6 @@ def create_app(exhibit: Exhibit, doors: Doors | None = None) -> Flask:
             "views": views.all_views(exhibit),
             "image_url": _image_url(exhibit),
         }
-
-    return app
 
 
 def _guard(app: Flask, doors: Doors) -> None:
@@ -159,11 +171,12 @@ def _add_pages(app: Flask, exhibit: Exhibit) -> None:
         given = request.files.get("picture")
         if given is None or not given.filename:
             raise InputError("no picture was chosen; choose an image file, drop one on the page, or paste one")
-        name = given.filename
-        image = read_upload(given.stream.read(), name)
-        with exhibit.device:
-            features = [model.encoder.embed([image])[0] for model in exhibit.models]
-        kept = exhibit.uploads.add(name, image, features)
+
+        def embed(image: Image.Image) -> list[Features]:
+            with exhibit.device:
+                return [model.encoder.embed([image])[0] for model in exhibit.models]
+
+        kept = exhibit.uploads.receive(given.stream.read(), given.filename, embed)
         chosen: dict[str, Any] = {
             key: value for key in ("left", "right", "maps", "depth") if (value := request.form.get(key))
         }

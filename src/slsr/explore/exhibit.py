@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from slsr.embedding import LoadedEncoder, checkpoint_file, load_encoder
+from slsr.embedding import LoadedEncoder, checkpoint_file, load_encoder, open_picture
 from slsr.errors import InputError
 from slsr.explore.activation import KINDS, map_size
-from slsr.explore.features import cached_features, cached_measures, cached_neighbours
+from slsr.explore.features import cached_features, cached_measures, cached_neighbours, problem_of, unreadable_rows
 from slsr.explore.gallery import ImageTable, Rows
 from slsr.explore.rankings import Features, Reranker, can_be_judged
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json
-from slsr.images.decoding import open_rgb
 from slsr.records import column_numpy, read_table
 from slsr.retrieval import Labels
 
@@ -30,7 +29,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Sources:
-    """The files to show, each None where there is none; `clusters` is a folder and goes with `train`."""
+    """The files to show, each None where there is none; `clusters` is a folder and goes with `train`.
+
+    Raises
+    ------
+    InputError
+        There is nothing to show, or no gallery for the models.
+    """
 
     models: Sequence[Path] = ()
     gallery: Path | None = None
@@ -38,6 +43,15 @@ class Sources:
     train: Path | None = None
     clusters: Path | None = None
     generated: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.models and self.gallery is None:
+            raise InputError("no gallery to search in; name an image table with --gallery, or run `dvc repro`")
+        if not self.models and self.generated is None and (self.clusters is None or self.train is None):
+            raise InputError(
+                "nothing to show: no model, clusters or generated images under artifacts/; run `dvc repro` or `dvc "
+                "pull`, or name a MODEL and a --gallery"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +147,15 @@ class Query:
     features: Callable[[Model], Features]
 
 
-def open_exhibit(sources: Sources, cache: Path, device: str, say: Say) -> Exhibit:
+def open_exhibit(sources: Sources, cache: Path, device: str, say: Say, *, strict: bool = False) -> Exhibit:
     """Open the tables, load the models, and compute or fetch their features.
+
+    Images of the gallery and of the query table that do not decode are left out, and counted; `strict` ends at one.
 
     Raises
     ------
     InputError
-        There is nothing to show, or a file is not what it should be.
+        A file is not what it should be, or no image of a table decodes.
     """
     shelves = {
         letter: Shelf(letter, title, ImageTable(path))
@@ -151,20 +167,33 @@ def open_exhibit(sources: Sources, cache: Path, device: str, say: Say) -> Exhibi
         )
         if path is not None
     }
-    if sources.models and "g" not in shelves:
-        raise InputError("no gallery to search in; name an image table with --gallery, or run `dvc repro`")
     clusters = _read_clusters(sources.clusters, shelves["t"]) if sources.clusters and "t" in shelves else None
-    if not sources.models and clusters is None and "x" not in shelves:
-        raise InputError(
-            "nothing to show: no model, clusters or generated images under artifacts/; run `dvc repro` or `dvc pull`, "
-            "or name a MODEL and a --gallery"
-        )
     files = [checkpoint_file(path) for path in sources.models]
+    encoders = [(name, load_encoder(file, device)) for name, file in zip(model_names(files), files, strict=True)]
+    features = {}
+    for letter in ("g", "q"):
+        if encoders and letter in shelves:
+            shelf = shelves[letter]
+            found = [cached_features(cache, encoder, shelf.table, name, strict=strict) for name, encoder in encoders]
+            table, features[letter] = _readable(shelf.table, found, say)
+            shelves[letter] = replace(shelf, table=table)
     models = [
-        _open_model(name, file, shelves, cache, device, say)
-        for name, file in zip(model_names(files), files, strict=True)
+        _open_model(name, encoder, {letter: found[place] for letter, found in features.items()}, shelves, cache, say)
+        for place, (name, encoder) in enumerate(encoders)
     ]
     return Exhibit(models, shelves, clusters)
+
+
+def _readable(table: ImageTable, features: list[Features], say: Say) -> tuple[ImageTable, list[Features]]:
+    """A table and each model's features of it, without the images that do not decode."""
+    rows = reduce(np.union1d, [unreadable_rows(of_model) for of_model in features])
+    if not len(rows):
+        return table, features
+    first = problem_of(table, int(rows[0]))
+    if len(rows) == len(table):
+        raise InputError(f"{table.path}: none of its {len(table):,} images can be read; the first: {first}")
+    say(f"{table.path}: left out {len(rows):,} of {len(table):,} images, which cannot be read; the first: {first}")
+    return table.without(rows), [np.delete(of_model, rows, axis=0) for of_model in features]
 
 
 def model_names(files: Sequence[Path]) -> list[str]:
@@ -177,14 +206,13 @@ def model_names(files: Sequence[Path]) -> list[str]:
     ]
 
 
-def _open_model(name: str, file: Path, shelves: dict[str, Shelf], cache: Path, device: str, say: Say) -> Model:
-    encoder = load_encoder(file, device)
-    gallery = shelves["g"].table
-    gallery_features = cached_features(cache, encoder, gallery, name)
-    query = shelves["q"].table if "q" in shelves else None
-    query_features = cached_features(cache, encoder, query, name) if query is not None else gallery_features[:0]
+def _open_model(
+    name: str, encoder: LoadedEncoder, features: dict[str, Features], shelves: dict[str, Shelf], cache: Path, say: Say
+) -> Model:
+    gallery_features = features["g"]
+    query_features = features.get("q", gallery_features[:0])
     table = cached_neighbours(cache, query_features, gallery_features, lambda text: say(f"{name}: {text}"))
-    labels = labels_between(query, gallery)
+    labels = labels_between(shelves["q"].table if "q" in shelves else None, shelves["g"].table)
     measures = None
     if labels is not None:
         measures = cached_measures(cache, query_features, gallery_features, labels, lambda text: say(f"{name}: {text}"))
@@ -232,7 +260,7 @@ def find_query(exhibit: Exhibit, key: str) -> Query | None:
     identity, camera = _labels_of(exhibit, shelf.letter, row)
 
     def image() -> Image.Image:
-        return open_rgb(table.encoded(row), table.names[row])
+        return open_picture(table.encoded(row), table.names[row])
 
     def features(model: Model) -> Features:
         if shelf.letter == "q":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slsr.embedding import LoadedEncoder
+from slsr.embedding import LoadedEncoder, open_picture
 from slsr.errors import InputError
 from slsr.explore.gallery import ImageTable
-from slsr.explore.rankings import Features, neighbours
+from slsr.explore.rankings import Features, Rows, neighbours
 from slsr.files import read_npy, write_npy
 from slsr.retrieval import Labels, evaluate
 from slsr.retrieval.encoding import Parameters
@@ -24,33 +23,77 @@ from slsr.retrieval.neighbours import NeighbourTable
 PROBED = 4
 SAME = 0.9999
 BATCH_SIZE = 64
+UNREADABLE = -np.inf  # in a row without a feature; no network gives it, as x / |x| is finite or NaN
+READING = "upright"  # another word when pictures are read in another way, so that features of the old one are not used
 
 
-def cached_features(cache: Path, encoder: LoadedEncoder, table: ImageTable, name: str) -> Features:
+def cached_features(
+    cache: Path, encoder: LoadedEncoder, table: ImageTable, name: str, *, strict: bool = False
+) -> Features:
     """Features of all images of a table, float32 [N, D], rows of length 1; from the cache where they are in it.
 
+    The row of an image that does not decode is `UNREADABLE`, in the cache too; `unreadable_rows` finds them.
+
     The cache is a folder of .npy files named after the model's fingerprint and the table's sha256. What it holds is
-    used only while the first images still give the same features: another version of the code may embed otherwise.
+    used only while the first images still give the same features, and those without a feature still do not decode:
+    another version of the code may embed otherwise.
 
     Raises
     ------
     InputError
-        An image does not decode; the message has its name.
+        An image does not decode, and `strict` is set; the message has its name.
     """
-    path = cache / f"features-{_key(encoder.fingerprint, table.fingerprint, str(encoder.flip))}.npy"
+    path = cache / f"features-{_key(encoder.fingerprint, table.fingerprint, str(encoder.flip), READING)}.npy"
     kept = _kept(path)
     if kept is not None and kept.dtype == np.float32 and kept.shape == (len(table), encoder.dimension):
-        first = encoder.embed(islice(table.iterate(), PROBED))
-        if np.all(np.sum(first * kept[:PROBED], axis=1) > SAME):
+        problems = [problem_of(table, row) for row in unreadable_rows(kept).tolist()]
+        if strict and problems and problems[0] is not None:
+            raise problems[0]
+        if None not in problems and _same_at_first(kept, encoder, table):
             return kept
-    features = np.empty((len(table), encoder.dimension), np.float32)
-    named = zip(table.names, table.iterate(), strict=True)
     with tqdm(total=len(table), desc=f"{name}: features of {table.path.name}", unit="image", disable=None) as bar:
-        for rows, found in encoder.stream(named, batch_size=BATCH_SIZE):
-            features[rows] = found
-            bar.update(len(rows))
+        features = _embedded(encoder, table, strict, bar.update)
     write_npy(path, features)
     return features
+
+
+def _embedded(encoder: LoadedEncoder, table: ImageTable, strict: bool, tell: Callable[[int], object]) -> Features:
+    """Features of all images; `tell` is called with how many more have been read."""
+
+    def read() -> Iterable[tuple[str, bytes]]:
+        for named in zip(table.names, table.iterate(), strict=True):
+            tell(1)
+            yield named
+
+    features = np.full((len(table), encoder.dimension), UNREADABLE, np.float32)
+    skip = None if strict else lambda error: None
+    for rows, found in encoder.stream(read(), batch_size=BATCH_SIZE, unreadable=skip):
+        features[rows] = found
+    return features
+
+
+def _same_at_first(kept: Features, encoder: LoadedEncoder, table: ImageTable) -> bool:
+    """Whether the first images that have a feature in the cache still have it."""
+    rows = np.setdiff1d(np.arange(len(kept)), unreadable_rows(kept))[:PROBED]
+    try:
+        first = encoder.embed([table.encoded(row) for row in rows.tolist()])
+    except InputError:
+        return False
+    return bool(np.all(np.sum(first * kept[rows], axis=1) > SAME))
+
+
+def unreadable_rows(features: Features) -> Rows:
+    """Rows of `cached_features` whose image does not decode, ascending."""
+    return np.flatnonzero(np.isneginf(features[:, 0]))
+
+
+def problem_of(table: ImageTable, row: int) -> InputError | None:
+    """Why an image does not decode; None if it does."""
+    try:
+        open_picture(table.encoded(row), table.names[row])
+    except InputError as error:
+        return error
+    return None
 
 
 def cached_neighbours(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from slsr.embedding import fingerprint
+from slsr.embedding import fingerprint, open_picture
 from slsr.errors import InputError
-from slsr.images.decoding import encode_jpeg, open_rgb
+from slsr.images.decoding import encode_jpeg
 
 KEPT_BYTES = 64 * 2**20
 THUMBNAIL_SIZE = (192, 256)
@@ -30,6 +32,7 @@ class ImageTable:
     """A Parquet image table: names and labels in memory, encoded images read a row group at a time when asked for.
 
     The row groups read last are kept, up to `KEPT_BYTES` of encoded images and at least one; nothing is decoded.
+    `left_out` is how many rows of the file `without` has taken out.
 
     Parameters
     ----------
@@ -64,6 +67,8 @@ class ImageTable:
         groups = range(self._file.num_row_groups)
         sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._rows = np.arange(len(self.names))
+        self.left_out = 0
         self._groups: OrderedDict[int, Any] = OrderedDict()
         self._lock = Lock()
 
@@ -72,25 +77,45 @@ class ImageTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the file, hexadecimal."""
-        return fingerprint(self.path)
+        """sha256 of the file, hexadecimal; that of another kind for a table with rows left out."""
+        of_file = fingerprint(self.path)
+        if not self.left_out:
+            return of_file
+        return hashlib.sha256(of_file.encode() + self._rows.tobytes()).hexdigest()
+
+    def without(self, rows: Rows) -> ImageTable:
+        """The table without some of its rows; those behind them move up."""
+        rest = copy.copy(self)
+        rest.__dict__.pop("fingerprint", None)
+        kept = np.delete(np.arange(len(self)), rows)
+        rest._rows = self._rows[kept]
+        rest.left_out = self.left_out + len(self) - len(kept)
+        rest.names = [self.names[row] for row in kept]
+        for column in ("identities", "cameras", "clusters"):
+            values = getattr(self, column)
+            setattr(rest, column, values[kept] if values is not None else None)
+        if self.sparse_labels is not None:
+            rest.sparse_labels = [values.take(kept) for values in self.sparse_labels]
+        return rest
 
     def encoded(self, row: int) -> bytes:
         """The encoded image of one row."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        in_file = int(self._rows[row])
+        group = int(np.searchsorted(self._starts, in_file, side="right")) - 1
         with self._lock:
             images = self._group(group)
-        return bytes(images[row - int(self._starts[group])].as_py() or b"")
+        return bytes(images[in_file - int(self._starts[group])].as_py() or b"")
 
     def iterate(self) -> Iterator[bytes]:
         """All encoded images in order, a row group in memory at a time."""
         for group in range(self._file.num_row_groups):
             with self._lock:
                 images = self._read_group(group)
-            for image in images:
-                yield bytes(image.as_py() or b"")
+            first, last = np.searchsorted(self._rows, self._starts[group : group + 2])
+            for row in self._rows[first:last] - self._starts[group]:
+                yield bytes(images[int(row)].as_py() or b"")
 
     def sparse_label(self, row: int) -> list[tuple[int, float]]:
         """The sparse label of a generated image: pairs of a training label and its weight."""
@@ -158,14 +183,14 @@ def find_rows(table: ImageTable, text: str, camera: int | None = None, cluster: 
 
 
 def thumbnail(encoded: bytes, name: str, size: Sequence[int] = THUMBNAIL_SIZE) -> bytes:
-    """An image as a small JPEG, at most `size` = (width, height) pixels.
+    """An image, upright, as a small JPEG, at most `size` = (width, height) pixels.
 
     Raises
     ------
     InputError
         It does not decode, or is too large to; the message has its name.
     """
-    return as_jpeg(shrink(open_rgb(encoded, name), size))
+    return as_jpeg(shrink(open_picture(encoded, name), size))
 
 
 def shrink(image: Image.Image, size: Sequence[int]) -> Image.Image:

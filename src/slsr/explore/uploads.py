@@ -5,17 +5,20 @@ from __future__ import annotations
 import secrets
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from slsr.embedding import open_picture
+from slsr.errors import InputError
 from slsr.explore.gallery import shrink
 from slsr.explore.rankings import Features
-from slsr.images.decoding import open_image, to_rgb
 
 MAXIMUM_BYTES = 20 * 2**20
+MAXIMUM_SIDE = 65_535  # JPEG has no more; resizing takes 32 bytes for every pixel of a side
 KEPT = 32
 KEPT_SIZE = (512, 512)
 NAME_LENGTH = 60
@@ -37,6 +40,22 @@ class Uploads:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._lock = Lock()
+        # One thread rather than a lock: the C library keeps what a thread has freed, for each thread by itself.
+        self._reader = ThreadPoolExecutor(1)
+
+    def receive(self, content: bytes, name: str, embed: Callable[[Image.Image], Sequence[Features]]) -> Upload:
+        """Decode a picture, embed it and keep it; one picture at a time, as a large one takes much memory.
+
+        Raises
+        ------
+        InputError
+            As `read_upload`.
+        """
+        return self._reader.submit(self._received, content, name, embed).result()
+
+    def _received(self, content: bytes, name: str, embed: Callable[[Image.Image], Sequence[Features]]) -> Upload:
+        image = read_upload(content, name)
+        return self.add(name, image, embed(image))
 
     def add(self, name: str, image: Image.Image, features: Sequence[Features]) -> Upload:
         """Keep a picture under a key that cannot be guessed."""
@@ -59,18 +78,16 @@ def read_upload(content: bytes, name: str) -> Image.Image:
     Raises
     ------
     InputError
-        The bytes are no image, are cut off, or decode to more pixels than `slsr.images.decoding` allows.
+        The bytes are no image, are cut off, or decode to more pixels than `slsr.images.decoding` allows, or to more
+        than `MAXIMUM_SIDE` in a row or column.
     """
-    image = open_image(content, displayed_name(name))
-    return to_rgb(_upright(image), displayed_name(name))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; as it is where that cannot be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata raise errors of many kinds, and the pixels are good without them
-        return image
+    image = open_picture(content, displayed_name(name))
+    if max(image.size) > MAXIMUM_SIDE:
+        raise InputError(
+            f"{displayed_name(name)}: {image.width}x{image.height} pixels; crop it to the person, at most "
+            f"{MAXIMUM_SIDE:,} pixels a side"
+        )
+    return image
 
 
 def displayed_name(name: str) -> str:

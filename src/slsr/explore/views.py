@@ -245,10 +245,10 @@ def in_order(exhibit: Exhibit, rows: Rows, order: str) -> tuple[Rows, dict[int, 
     """
     if order == "table":
         return rows, {}
-    if not order.isdecimal() or int(order) >= len(exhibit.models) or exhibit.models[int(order)].measures is None:
+    numbered = {str(number): model.measures for number, model in enumerate(exhibit.models)}
+    measures = numbered.get(order)
+    if measures is None:
         raise InputError(f"order={order[:40]}: choose table, or the number of a model on this page")
-    measures = exhibit.models[int(order)].measures
-    assert measures is not None
     precision = measures[rows, 1]
     ordered = rows[np.argsort(np.where(np.isnan(precision), np.inf, precision), kind="stable")]
     notes = {

@@ -307,7 +307,14 @@ AMPERE, VOLTA = {"name": "A", "memory": 2**33, "major": 8}, {"name": "V", "memor
 
 @pytest.mark.parametrize(
     ("gpus", "precision", "level"),
-    [([], "fp32", "ok"), ([], "bf16", "note"), ([AMPERE] * 2, "bf16", "ok"), ([AMPERE, VOLTA], "tf32", "note")],
+    [
+        ([], "fp32", "ok"),
+        ([], "bf16", "note"),
+        ([AMPERE] * 2, "bf16", "ok"),
+        ([], "tf32", "note"),
+        ([AMPERE, VOLTA], "tf32", "problem"),
+        ([VOLTA], "bf16", "problem"),
+    ],
 )
 def test_a_precision_that_the_device_lacks_is_noted(gpus, precision, level):
     probe = PROBED | {"gpus": gpus, "processes": max(1, len(gpus))}

@@ -41,6 +41,7 @@ REFUSALS = {
     errno.EFBIG,
 }
 MEMORY_KNOBS = {
+    "cluster": "cluster.minibatch_above",
     "train-encoder": "encoder.batch_size",
     "extract-features": "evaluate.batch_size",
     "train-gan": "gan.batch_size",
@@ -516,6 +517,8 @@ def main() -> None:
         remedy = f"lower {knob} or the image size in params.yaml, or use precision: bf16"
         if knob == "--batch-size":
             remedy = "give a smaller --batch-size"
+        elif knob == "cluster.minibatch_above":
+            remedy = f"lower {knob} below the number of training images, or try fewer k in cluster.sweep"
         sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
 
 

@@ -36,6 +36,7 @@ LITTLE_DISK, NO_DISK = 10 * GIB, GIB
 LITTLE_MEMORY = 4 * GIB
 SECONDS_FOR_TORCH = 60.0
 SECONDS_FOR_WEIGHTS = 3.0
+AMPERE = 8  # major compute capability of the first GPUs with tf32 and bf16
 DAYS_OF_A_FORGOTTEN_RUN = 14
 SEED = "seed"  # the remote inside git that holds the sample
 SCRATCH = ".scratch"
@@ -259,11 +260,15 @@ def _devices(probe: dict[str, Any] | str, params: Params | None) -> Iterator[Fin
         return
     precisions = {"encoder": params.encoder.precision, "gan": params.gan.precision, "train": params.train.precision}
     text = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
-    if "tf32" in precisions.values() and not all(gpu["major"] >= 8 for gpu in gpus or [{"major": 0}]):
-        yield Finding("precision", "note", f"{text}; tf32 needs an Ampere GPU or later, here it is fp32")
-    elif "bf16" in precisions.values() and not all(gpu["major"] >= 8 for gpu in gpus or [{"major": 0}]):
-        remedy = "precision: fp32 in params.yaml, which changes results"
-        yield Finding("precision", "note", f"{text}; bf16 is emulated on this device, and slow", remedy)
+    wanting = [precision for precision in precisions.values() if precision != "fp32"]
+    too_old = [gpu["name"] for gpu in gpus if gpu["major"] < AMPERE]
+    remedy = "precision: fp32 in params.yaml, which changes results"
+    if wanting and too_old:
+        yield Finding("precision", "problem", f"{text}; {too_old[0]} has neither tf32 nor bf16, and refuses", remedy)
+    elif "tf32" in wanting and not gpus:
+        yield Finding("precision", "note", f"{text}; tf32 changes nothing on a CPU, here it is fp32")
+    elif "bf16" in wanting and not gpus:
+        yield Finding("precision", "note", f"{text}; bf16 is slow on a CPU", remedy)
     else:
         yield Finding("precision", "ok", text)
 
@@ -281,10 +286,11 @@ def _weights(root: Path, probe: dict[str, Any] | str, params: Params | None) -> 
     if params is None:
         return
     for name in sorted({params.encoder.weights, params.train.weights} - {"imagenet", "none"}):
-        if (root / name).is_file() or (root / "weights" / name).is_file():
-            yield Finding("weights", "ok", f"{name} is there")
+        if (root / "weights" / name).is_file():
+            yield Finding("weights", "ok", f"weights/{name} is there")
         else:
-            yield Finding("weights", "problem", f"{name}: no such file", "put it there, or choose imagenet or none")
+            remedy = "put it there, or choose imagenet or none"
+            yield Finding("weights", "problem", f"weights/{name}: no such file", remedy)
     if {params.encoder.weights, params.train.weights} == {"none"}:
         yield Finding("weights", "ok", "from scratch, none needed")
     if isinstance(probe, str):

@@ -122,6 +122,16 @@ def test_a_published_row_stands_beside_its_own_setting_alone():
     assert published("mprl", "single_query", FULL, SIZES) is None
 
 
+def test_table_2_is_published_for_every_number_of_clusters_and_images():
+    """Corners of the printed table; single query without re-ranking has its best setting alone."""
+    for k, images, row in ((2, 12000, (0.9341, 0.9015)), (3, 12000, (0.9382, 0.9020)), (4, 36000, (0.9227, 0.8855))):
+        settings = FULL | {"cluster.k": k, "generate.images": images}
+        found = published("slsr", "single_query_rerank", settings, SIZES)
+        assert (found.rank1, found.map_trapezoid) == pytest.approx(row)
+    for change in ({"cluster.k": 5}, {"generate.images": 6000}, {"train.backbone": "resnet50"}, {"image.height": 64}):
+        assert published("slsr", "single_query_rerank", FULL | change, SIZES) is None
+
+
 def test_a_published_row_comes_with_what_it_is_worth(tmp_path):
     rows = rows_of([leg("none", 1), leg("slsr", 1)])
     comparison = compared(rows, [None, published("slsr", "single_query", FULL, SIZES)])

@@ -108,3 +108,8 @@ def test_studied_regularisers_are_switched_on_for_their_experiment(checkout):
 def test_an_unknown_regulariser_is_refused(checkout):
     with pytest.raises(InputError, match="choose of none, lsro, slsr"):
         plan("regularizers", regularizer_settings([1], ["resnet18"], ("magic",)))
+
+
+def test_no_regulariser_is_refused_instead_of_running_everything(checkout):
+    with pytest.raises(InputError, match="none is named; choose of none, lsro, slsr"):
+        plan("regularizers", regularizer_settings([1], ["resnet18"], ()))

@@ -111,6 +111,8 @@ def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
     code = _code_digest()
     found = []
     for setting in settings:
+        if not setting.regularizers:
+            raise InputError(f"regularizers: none is named; choose of {', '.join(known)}")
         if unknown := [name for name in setting.regularizers if name not in known]:
             raise InputError(f"regularizer {unknown[0]!r}: no stage evaluates it; choose of {', '.join(known)}")
         whole = set(committed) <= set(setting.regularizers)

@@ -119,6 +119,21 @@ def test_memorised_copies(share):
     assert alarms(found) == {"memorisation"}
 
 
+@pytest.mark.parametrize("twins", [2, 30])
+def test_exact_twins_among_the_real_images_do_not_silence_an_alarm(twins):
+    """A quantile of distances to the nearest would be 0 where some have a twin, and nothing nearer than that."""
+    real = np.concatenate([REAL, REAL[:twins]])
+    distance = same_picture_distance(handcrafted(real))
+    assert distance == pytest.approx(same_picture_distance(real_features()), rel=0.2)
+    found = assess(handcrafted(real), handcrafted(REAL[:100]), NAMES, seed=1)
+    assert found["copies"].value == 1
+    assert "memorisation" in alarms(found)
+
+
+def test_real_images_that_are_all_one_picture_have_no_distance():
+    assert same_picture_distance(np.ones((5, 3), np.float32)) == 0
+
+
 def test_noise_blur_and_upside_down():
     noise = np.random.default_rng(1).integers(0, 256, UNSEEN.shape).astype(np.uint8)
     upside_down = UNSEEN[:, ::-1].copy()

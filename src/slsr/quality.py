@@ -23,6 +23,7 @@ from slsr.images.decoding import Pixels
 Features = NDArray[np.float32]
 
 NEIGHBOURS = 5
+TWINS = 1e-2  # of the largest distance to a nearest image: nearer is the same image, but for rounding
 SUBSETS = 10
 SUBSET_SIZE = 1000
 FRECHET_LEAST = 2000
@@ -297,13 +298,15 @@ def same_picture_distance(real: Features) -> float:
     """Below this distance two images count as the same picture.
 
     It is half the median distance of a real image to the nearest other, or, where real images have close kin (frames
-    of one walk), what 99 % of them keep.
+    of one walk), what 99 % of them keep. Exact twins among the real images are left out of both.
     """
     return _same_picture(nearest_distances(real))
 
 
 def _same_picture(nearest: NDArray[np.float32]) -> float:
-    return float(min(np.median(nearest) / 2, np.quantile(nearest, 0.01)))
+    """Among images that have no exact twin: twins are at 0, but for rounding, and nothing is nearer than that."""
+    apart = nearest[nearest > TWINS * nearest.max()]
+    return float(min(np.median(apart) / 2, np.quantile(apart, 0.01))) if len(apart) else 0.0
 
 
 def duplicate_fraction(fake: Features, distance: float) -> float:

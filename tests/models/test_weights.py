@@ -1,8 +1,11 @@
 """Where a backbone's weights come from, and what is said when they cannot."""
 
+import hashlib
 import pickle
+import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 from urllib.error import URLError
 
@@ -184,28 +187,63 @@ def test_what_holds_no_state_dict_is_refused(tmp_path, content):
 def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path, name, error):
     asked = []
 
-    def fail(url, *arguments, **options):
-        asked.append((url, options.get("check_hash", arguments[2:3])))
+    def fail(url, target, hash_prefix, progress):
+        asked.append((url, hash_prefix))
         raise error
 
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     text = refused(name, "imagenet")
-    assert len(asked) == 1
-    url, checked = asked[0]
-    assert url == torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-    assert checked is True
+    url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    assert asked == [(url, url.rpartition("-")[2].removesuffix(".pth"))]
+    assert len(asked[0][1]) == 8
     for part in (url, str(error), str(tmp_path), "a file in weights/", "none", "market1501-scratch"):
         assert part in text
     assert len(text.splitlines()) == 1
 
 
-def test_imagenet_weights_are_torchvisions(monkeypatch):
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """A network that stands for torchvision's: where its file lies in torch's cache, under a name with its hash."""
     source = network(seed=4)
-    monkeypatch.setattr(
-        "torchvision.models._api.load_state_dict_from_url", lambda *args, **options: source.state_dict()
-    )
-    assert_same(loaded("resnet18", "imagenet"), convolutional_part(source, "resnet18").state_dict())
+    torch.save(source.state_dict(), tmp_path / "state.pth")
+    digest = hashlib.sha256((tmp_path / "state.pth").read_bytes()).hexdigest()[:8]
+    choice = SimpleNamespace(url=f"https://host.invalid/models/resnet18-{digest}.pth")
+    monkeypatch.setattr("torchvision.models.get_model_weights", lambda name: {IMAGENET_WEIGHTS: choice})
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return source, tmp_path / "state.pth", tmp_path / "hub" / "checkpoints" / choice.url.rpartition("/")[2]
+
+
+def test_imagenet_weights_are_torchvisions(published, monkeypatch):
+    source, file, cached = published
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, target, *_, **__: shutil.copy(file, target))
+    expected = convolutional_part(source, "resnet18").state_dict()
+    assert_same(loaded("resnet18", "imagenet"), expected)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("downloaded again"))
+    assert cached.is_file()
+    assert_same(loaded("resnet18", "imagenet"), expected)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["other weights", "a page", "a pickle"])
+def test_what_lies_in_the_cache_under_the_name_of_imagenet_weights_is_checked_and_never_run(published, tmp_path, kind):
+    _, _, cached = published
+    cached.parent.mkdir(parents=True)
+    if kind == "a page":
+        cached.write_text("<html>404</html>")
+    else:
+        torch.save(network(seed=5).state_dict() if kind == "other weights" else Malicious(tmp_path / "ran"), cached)
+    text = refused("resnet18", "imagenet")
+    assert str(cached) in text
+    assert "is not the file of this name" in text
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_initial_encoder_follows_from_the_seed(tmp_path):

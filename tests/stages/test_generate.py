@@ -91,6 +91,13 @@ def test_more_images_begin_with_the_same_ones(project):
     assert found[0].items() <= found[1].items()
 
 
+def test_a_cluster_without_an_image_is_shown_by_its_real_ones(project):
+    train_gan.run(make_params())
+    generate.run(make_params(generate={"images": 1}))
+    assert pq.read_table(GENERATED / "images.parquet")["cluster"].to_pylist() == [0]
+    assert Image.open(GENERATED / "sheet.png").size[1] > 32
+
+
 def test_another_seed_gives_other_images(project):
     train_gan.run(make_params())
     generate.run(make_params())

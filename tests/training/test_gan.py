@@ -224,6 +224,20 @@ def test_divergence_stops_and_names_epoch_and_step(monkeypatch, poisoned, epoch,
     assert calls["steps"] <= poisoned + gan.STEPS_BETWEEN_CHECKS
 
 
+def test_divergence_names_the_last_good_state(monkeypatch, tmp_path):
+    calls = Counter()
+
+    def loss(*arguments):
+        calls["steps"] += 1
+        return discriminator_loss(*arguments) * (float("nan") if calls["steps"] == 8 else 1)
+
+    monkeypatch.setattr(gan, "discriminator_loss", loss)
+    keeper = Keeper(tmp_path / "t", 0.0)
+    with pytest.raises(CheckFailed, match=r"after step 7 of all, is .*state\.pt"):
+        train_gan(striped(16), tiny(batch_size=4, epochs=3), (1,), CPU, "t", keeper=keeper)
+    assert torch.load(tmp_path / "t" / STATE, weights_only=True)["step"] == 7
+
+
 def test_a_diverged_training_leaves_no_state_to_go_on_from(monkeypatch, tmp_path):
     monkeypatch.setattr(gan, "discriminator_loss", lambda *arguments: discriminator_loss(*arguments) * float("nan"))
     with pytest.raises(CheckFailed):

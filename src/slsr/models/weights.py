@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -15,6 +17,7 @@ from slsr.models.encoder import Encoder, EncoderDescription, convolutional_part
 from slsr.params import NO_WEIGHTS_FILE, Backbone, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def initialise_backbone(backbone: nn.Module, name: Backbone, weights: str) -> None:
@@ -23,8 +26,8 @@ def initialise_backbone(backbone: nn.Module, name: Backbone, weights: str) -> No
     Parameters
     ----------
     weights : `none` leaves the random ones; `imagenet` loads torchvision's (the V1 weights, those of the paper's time,
-        checked against the hash in their name and kept in torch's cache); anything else is the path of a safetensors
-        file or of a torchvision state dict, which is read with `weights_only`.
+        kept in torch's cache and checked at every use against the hash in their name); anything else is the path of a
+        safetensors file or of a torchvision state dict. State dicts are read with `weights_only`.
 
     Raises
     ------
@@ -38,16 +41,37 @@ def initialise_backbone(backbone: nn.Module, name: Backbone, weights: str) -> No
 
 
 def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
-    choice = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS]
+    """Torchvision's weights, out of torch's cache, where they are put first if need be.
+
+    torchvision's own loader checks a hash only while it downloads, and unpickles whatever lies in the cache.
+    """
+    url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    found = HASH_IN_NAME.search(path.name)
+    expected = found[1] if found else ""
+    if not path.is_file():
+        _download(url, path, expected)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(expected):
+        raise InputError(
+            f"weights: imagenet: {path} is not the file of this name: its SHA-256 begins with "
+            f"{digest[: len(expected)]}, not with {expected}; remove it, so that it is downloaded again from {url}"
+        )
+    return _file_state(path)
+
+
+def _download(url: str, path: Path, expected: str) -> None:
+    """Into a temporary file, which takes the name when it is whole and its hash is right."""
     try:
-        state: dict[str, Tensor] = choice.get_state_dict(progress=False, check_hash=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), expected, progress=False)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
-            f"weights: imagenet: {choice.url} could not be downloaded, or its hash is wrong ({error}). Put the file "
-            f"into {Path(torch.hub.get_dir()) / 'checkpoints'} yourself, or set weights to a file in weights/, or to "
-            "none (from scratch; see the presets sample and market1501-scratch for a recipe that learns without)"
+            f"weights: imagenet: {url} could not be downloaded, or its hash is wrong ({error}). Put the file into "
+            f"{path.parent} yourself, or set weights to a file in weights/, or to none (from scratch; see the presets "
+            "sample and market1501-scratch for a recipe that learns without)"
         ) from error
-    return state
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:

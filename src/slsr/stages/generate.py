@@ -242,7 +242,8 @@ def _draw_sheet(path: Path, encoded: Sequence[Sequence[bytes]], real: ClusteredI
     for cluster, images in list(enumerate(encoded))[:CLUSTERS_SHOWN]:
         own = real.of(cluster)
         shown = np.unique(np.linspace(0, len(own) - 1, COLUMNS).astype(int))
-        generated = decode_resized(images[: 2 * COLUMNS], *own.shape[1:3])
-        panels.append(Panel(f"cluster {cluster}: {len(images):,} generated", generated))
+        if images:  # a small cluster, or one of very many, may have been given none
+            generated = decode_resized(images[: 2 * COLUMNS], *own.shape[1:3])
+            panels.append(Panel(f"cluster {cluster}: {len(images):,} generated", generated))
         panels.append(Panel(f"cluster {cluster}: {len(own):,} real", own[shown]))
     draw_panels(path, panels, COLUMNS)

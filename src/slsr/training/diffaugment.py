@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from slsr.images.augmentation import to_device
 from slsr.params import GanAugmentation
 
 TRANSLATION = 1 / 8
@@ -36,16 +37,17 @@ def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: t
     """
     images = images.float()
     if "colour" in names:
-        images = _change_colour(images, *_uniform(3, len(images), randomness).to(images.device).view(3, -1, 1, 1, 1))
+        images = _change_colour(images, *_uniform(3, images, randomness).view(3, -1, 1, 1, 1))
     if "translation" in names:
-        images = _translate(images, _uniform(2, len(images), randomness).to(images.device))
+        images = _translate(images, _uniform(2, images, randomness))
     if "cutout" in names:
-        images = _cut_out(images, _uniform(2, len(images), randomness).to(images.device))
+        images = _cut_out(images, _uniform(2, images, randomness))
     return images
 
 
-def _uniform(rows: int, count: int, randomness: torch.Generator) -> Tensor:
-    return torch.rand(rows, count, generator=randomness)
+def _uniform(rows: int, images: Tensor, randomness: torch.Generator) -> Tensor:
+    """[rows, B], drawn on the host, on the device of the images."""
+    return to_device(torch.rand(rows, len(images), generator=randomness), images.device)
 
 
 def _change_colour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn.functional import relu, softplus
 from tqdm import tqdm
 
 from slsr.errors import CheckFailed, InputError
+from slsr.images.augmentation import to_device
 from slsr.images.decoding import Pixels
 from slsr.models.dcgan import (
     Discriminator,
@@ -167,7 +168,7 @@ def train_gan(
     InputError
         There is no image.
     CheckFailed
-        A loss stopped being a finite number; the message has title, epoch and step.
+        A loss stopped being a finite number; the message has title, epoch, step and the last good state.
     Interrupted
         A signal asked for the end; the state is saved.
     """
@@ -190,7 +191,7 @@ def train_gan(
             bar.update(settings.batch_size)
             saving = keeper is not None and (keeper.stop_requested or keeper.due(number if position == steps else 0))
             if position == steps or position % STEPS_BETWEEN_CHECKS == 0 or saving:
-                _stop_unless_finite(records, f"{title}, epoch {number}")
+                _stop_unless_finite(records, f"{title}, epoch {number}", keeper)
             if position == steps:
                 means = torch.stack(records).mean(dim=0).tolist()
                 epochs.append(GanEpoch(number, number * steps * settings.batch_size, *means))
@@ -231,9 +232,9 @@ def _batch(
 ) -> tuple[Tensor, Tensor | None]:
     """Rows of a step's images, and their clusters where there are some, on the device."""
     if members is None:
-        return torch.from_numpy(shuffled_batch(count, batch_size, seed, step)).to(device), None
-    rows, clusters = balanced_batch(members, batch_size, seed, step)
-    return torch.from_numpy(rows).to(device), torch.from_numpy(clusters).to(device)
+        return to_device(torch.from_numpy(shuffled_batch(count, batch_size, seed, step)), device), None
+    rows, clusters = (torch.from_numpy(each) for each in balanced_batch(members, batch_size, seed, step))
+    return to_device(rows, device), to_device(clusters, device)
 
 
 def _state(
@@ -379,7 +380,7 @@ def _noise(adversaries: Adversaries, settings: Gan, step: int, number: int, devi
     """A batch of uniform noise, drawn on the CPU, so that every device sees the same."""
     randomness = derived_generator(*adversaries.seed, NOISE, step, number)
     noise = torch.rand(settings.batch_size, settings.latent, generator=randomness) * 2 - 1
-    return noise.to(device, non_blocking=True)
+    return to_device(noise, device)
 
 
 def train_step(
@@ -496,16 +497,18 @@ def _average(adversaries: Adversaries, decay: float, update: int) -> None:
     )
 
 
-def _stop_unless_finite(records: Sequence[Tensor], where: str) -> None:
+def _stop_unless_finite(records: Sequence[Tensor], where: str, keeper: Keeper | None) -> None:
     """Look at an epoch's steps, which waits for the device: done now and then."""
     numbers = torch.stack(list(records)).cpu()
     finite = torch.isfinite(numbers).all(dim=1)
     if finite.all():
         return
     step = int((~finite).nonzero()[0])
+    state = keeper.described() if keeper is not None else "no state was kept"
     raise CheckFailed(
         f"{where}, step {step + 1}: the losses are {float(numbers[step, 0])} (discriminator) and "
-        f"{float(numbers[step, 1])} (generator): training diverged; lower gan.learning_rate, or use gan.precision: fp32"
+        f"{float(numbers[step, 1])} (generator): training diverged; lower gan.learning_rate, or use gan.precision: "
+        f"fp32 ({state})"
     )
 
 

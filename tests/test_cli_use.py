@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from builders import picture
 from trained import write_model
 
 from slsr import cli
-from slsr.embedding import load_encoder
+from slsr.embedding import LoadedEncoder, load_encoder
 from slsr.records import LABELLED, table_writer
 from slsr.search.store import open_index
 from slsr.stages.measures import Images
@@ -193,6 +195,24 @@ def test_queries_that_cannot_be_read(index):
         (["search", "index", "gallery.npz", "shots"], [".npz", "alone"]),
         (["search", "index", "shots/00.jpg", "--rerank", "--candidates", "5"], ["--candidates 5"]),
         (["search", "index", "shots/00.jpg", "--json", "nowhere/x.json"], ["nowhere/x.json"]),
+        (["search", "index", "shots/00.jpg", "--json", "/proc/x.json"], ["/proc", "no file can be made"]),
+        (["embed", "model", "shots", "-o", "/proc/x.npz"], ["/proc", "no file can be made"]),
+        (["export", "model", "-o", "/proc/x.onnx"], ["/proc", "no file can be made"]),
+        (["index", "gallery.npz", "-o", "/proc/index"], ["/proc/index", "no file can be made"]),
+        (["index", "gallery.npz", "-o", "shots/00.jpg/index"], ["shots/00.jpg/index", "not a directory"]),
+        (["index", "gallery.npz", "-o", "index", "--add", "--kind", "flat"], ["--kind", "--add"]),
+        (["index", "gallery.npz", "-o", "index", "--add", "--memory", "1"], ["--memory", "--add"]),
+        (["index", "gallery.npz", "-o", "index", "--add", "--recall", "0.9"], ["--recall", "--add"]),
+        (["index", "gallery.npz", "-o", "new", "--kind", "flat", "--memory", "1"], ["--memory", "--kind flat"]),
+        (["index", "gallery.npz", "-o", "new", "--kind", "flat", "--recall", "0.9"], ["--recall", "--kind flat"]),
+        (["index", "gallery.npz", "-o", "new", "--kind", "hnsw", "--memory", "1"], ["--memory", "--kind hnsw"]),
+        (["search", "index", "gallery.npz", "--model", "model"], ["--model", ".npz"]),
+        (["search", "index", "gallery.npz", "--device", "auto"], ["--device", ".npz"]),
+        (["search", "index", "gallery.npz", "--batch-size", "8"], ["--batch-size", ".npz"]),
+        (["search", "index", "gallery.npz", "--strict"], ["--strict", ".npz"]),
+        (["search", "index", "shots/00.jpg", "--candidates", "100"], ["--candidates", "--rerank"]),
+        (["export", "model", "-o", "x.onnx", "--format", "torchscript"], ["x.onnx", "torchscript"]),
+        (["export", "model", "-o", "x.pt"], ["x.pt", "torchscript"]),
         (["export", "model", "-o", "x", "--format", "tensorrt"], ["tensorrt", "onnx"]),
         (["export", "missing.safetensors", "-o", "x"], ["missing.safetensors"]),
         (["transfer", "model", "missing.zip"], ["missing.zip"]),
@@ -204,6 +224,42 @@ def test_bad_input_is_one_line_and_leaves_nothing(index, arguments, words):
     refused(index(*arguments), *words)
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
     assert not Path("new").exists()
+
+
+def test_a_damaged_index_is_mended_as_the_message_says(index):
+    for manifest in ("{", '{"version": 1}', '{"version": 2, "generation": 1, "files": []}'):
+        Path("index/manifest.json").write_text(manifest)
+        refused(index("search", "index", "shots/00.jpg"), "index/manifest.json", "slsr index", "--force")
+        assert index("index", "gallery.npz", "-o", "index", "--force")[0] == 0
+        assert len(open_index(Path("index"))) == 30
+
+
+def test_photos_are_no_index_of_old(index):
+    photo = Path("photos/0001/a.jpg")
+    photo.parent.mkdir(parents=True)
+    photo.write_text("years of work")
+    refused(index("index", "gallery.npz", "-o", "photos"), "photos", "something else")
+    Path("photos/manifest.json").write_text("{}")
+    refused(index("index", "gallery.npz", "-o", "photos", "--force"), "photos", "something else")
+    assert sorted(map(str, Path("photos").rglob("*"))) == ["photos/0001", "photos/0001/a.jpg", "photos/manifest.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing_half_written(slsr, monkeypatch, number):
+    stream, partials = LoadedEncoder.stream, []
+
+    def signalled(*arguments, **options):
+        yield from stream(*arguments, **options)
+        partials.extend(Path().glob(".*partial"))
+        os.kill(os.getpid(), number)
+        yield [], np.empty((0, 16), np.float32)
+
+    monkeypatch.setattr(LoadedEncoder, "stream", signalled)
+    before = signal.getsignal(signal.SIGTERM)
+    refused(slsr("embed", "model", "shots", "-o", "gallery.npz"), "interrupted", code=130)
+    assert partials
+    assert not [*Path().glob(".*partial"), *Path().glob("*.npz")]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_export_says_how_close_it_is(slsr):

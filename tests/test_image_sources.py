@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +50,16 @@ def test_a_pattern_and_an_image_named_twice(folder):
     ]
 
 
+def test_an_image_is_taken_once_by_whatever_path(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "mine.jpg").symlink_to(folder / "b.jpg")
+    write_rows(tmp_path / "gallery.parquet", 2)
+    names = listed("shots", folder, "shots/../shots/b.jpg", "link/deeper", str(tmp_path / "s*s" / "*.jpg"))
+    assert names == ["shots/a.PNG", "shots/b.jpg", "shots/deeper/c.jpeg", "shots/mine.jpg"]
+    assert find_images(["gallery.parquet", tmp_path / "gallery.parquet"]).count == 2
+    assert listed(folder / "b.jpg", "shots/b.jpg") == [str(folder / "b.jpg")]
+
+
 def test_a_table_gives_bytes_and_labels(folder, tmp_path):
     write_rows(tmp_path / "gallery.parquet", 130)
     sources = find_images(["gallery.parquet"])
@@ -91,6 +102,49 @@ def test_what_names_no_images_is_refused(folder, tmp_path):
             find_images([argument])
         assert argument in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+NO_TEXT = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+
+
+def with_columns(path, **columns):
+    whole = {"image": [picture(0), picture(1)], "name": ["a", "b"], "identity": [1, 2], "camera": [1, 1]} | columns
+    pq.write_table(pa.table({name: values for name, values in whole.items() if values is not None}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": ["/etc/hostname", "b.jpg"]}, "column image is string; it must be binary"),
+        ({"name": [1, 2]}, "column name is int64; it must be string"),
+        ({"name": ["a", None]}, "column name has rows without a value"),
+        ({"name": NO_TEXT}, "Invalid UTF8"),
+        ({"identity": ["one", "two"]}, "column identity is string; it must be whole numbers"),
+        ({"identity": [1.5, 2.5]}, "column identity is double; it must be whole numbers"),
+        ({"identity": [True, False]}, "column identity is bool"),
+        ({"identity": pa.array([2**64 - 1, 2], pa.uint64())}, "column identity has numbers beyond"),
+        ({"camera": [1, None]}, "column camera has rows without a value"),
+        ({"camera": pa.nulls(2)}, "column camera is null"),
+    ],
+)
+def test_a_table_of_other_types_is_refused_before_any_work(folder, tmp_path, columns, message):
+    path = with_columns(tmp_path / "odd.parquet", **columns)
+    with pytest.raises(InputError, match=rf"odd.parquet: .*{message}") as caught:
+        find_images([path])
+    assert "\n" not in str(caught.value)
+
+
+def test_types_that_hold_the_same_are_taken(folder, tmp_path):
+    columns = {"name": pa.array(["a", "b"], pa.large_string()), "image": pa.array([b"x", None], pa.large_binary())}
+    path = with_columns(tmp_path / "wide.parquet", identity=pa.array([7, 8], pa.uint16()), **columns)
+    assert [(row.name, row.image, row.identity) for row in find_images([path])] == [("a", b"x", 7), ("b", b"", 8)]
+
+
+def test_a_label_without_the_other_is_not_read(folder, tmp_path):
+    sources = find_images([with_columns(tmp_path / "half.parquet", identity=["one", "two"], camera=None)])
+    assert not sources.labelled
+    assert {row.identity for row in sources} == {None}
 
 
 def test_a_damaged_table_says_so_when_it_is_read(folder, tmp_path):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
@@ -14,6 +19,10 @@ if TYPE_CHECKING:
     from slsr.feature_files import Side
 
 USE = "Using a trained model"
+RECALL = 0.95
+FORMAT_SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
+
+P = ParamSpec("P")
 
 app = typer.Typer()
 
@@ -32,7 +41,29 @@ ForceOption = Annotated[bool, typer.Option("--force", help="replace what is ther
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the same as JSON here")]
 
 
+def _cleans_up(command: Callable[P, None]) -> Callable[P, None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it removes what it has half-written."""
+
+    @functools.wraps(command)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        if threading.current_thread() is not threading.main_thread():  # it could set no handler
+            return command(*arguments, **options)
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return command(*arguments, **options)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return run
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one does not interrupt the cleaning up
+    raise KeyboardInterrupt
+
+
 @app.command(rich_help_panel=USE)
+@_cleans_up
 def embed(
     model: ModelArgument,
     images: Annotated[
@@ -66,6 +97,7 @@ def embed(
 
 
 @app.command(rich_help_panel=USE)
+@_cleans_up
 def index(
     features: Annotated[list[Path], typer.Argument(metavar="FEATURES.npz...", help="files that `slsr embed` wrote")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="the folder of the index")],
@@ -77,8 +109,11 @@ def index(
         float | None, typer.Option(min=0.001, help="GB that the index may take; none: half of the machine's")
     ] = None,
     recall: Annotated[
-        float, typer.Option(min=0, max=1, help="recall at 10 that an approximate index is searched for")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            min=0, max=1, show_default=str(RECALL), help="recall at 10 that an approximate index is searched for"
+        ),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """A FAISS index of features, built anew or added to; what interrupts it leaves the index as it was."""
@@ -89,21 +124,25 @@ def index(
     chosen = next((one for one in KINDS if one == kind), None)
     if chosen is None and kind != "auto":
         raise InputError(f"--kind {kind}: choose auto, {', '.join(KINDS)}")
-    if add and (chosen or force):
-        raise InputError(
-            f"--add keeps the kind of the index and replaces nothing; leave out --{'kind' if chosen else 'force'}"
-        )
+    given = {"--kind": chosen, "--force": force or None, "--memory": memory, "--recall": recall}
+    if add:
+        _refuse_idle(given, "--add keeps the kind and the settings of the index, and replaces nothing")
+    elif chosen in ("flat", "hnsw"):
+        idle = ("--memory", "--recall") if chosen == "flat" else ("--memory",)
+        _refuse_idle({name: given[name] for name in idle}, f"--kind {chosen} does not ask for it")
+    _check_writable(out)
     origin = read_origin(features[0])
     for path in features[1:]:
         if not origin.agrees(read_origin(path)):
             raise InputError(f"{path}: features of {read_origin(path)}, but those of {features[0]} are of {origin}")
     parts = [read_features(path) for path in features]
+    wanted = RECALL if recall is None else recall
     if add:
         built, known = store.add(out, origin, parts)
         typer.echo(f"added {sum(len(part.names) for part in parts) - known:,} images, {known:,} were there already")
     else:
         space = int(memory * 1e9) if memory is not None else _physical_memory() // 2
-        built = store.build(out, origin, parts, kind=chosen, memory=space, recall=recall, force=force)
+        built = store.build(out, origin, parts, kind=chosen, memory=space, recall=wanted, force=force)
     size = index_bytes(built.kind, len(built), built.dimension)
     typer.echo(
         f"{out}: {built.kind} index of {len(built):,} images, {built.dimension} dimensions, {size / 1e6:,.1f} MB"
@@ -112,13 +151,14 @@ def index(
         typer.echo(
             f"recall at 10 was {built.recall.at_10:.3f} when it was built, over {built.recall.sample} of its images"
         )
-        if built.recall.at_10 < recall and not add:
-            typer.echo(f"warning: that is less than the {recall:g} asked for, with all the effort there is", err=True)
+        if not add and built.recall.at_10 < wanted:
+            typer.echo(f"warning: that is less than the {wanted:g} asked for, with all the effort there is", err=True)
     if advice := store.advice(built):
         typer.echo(f"warning: {advice}", err=True)
 
 
 @app.command(rich_help_panel=USE)
+@_cleans_up
 def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="the folder that `slsr index` wrote")],
     query: Annotated[
@@ -127,34 +167,44 @@ def search(
     ],
     depth: Annotated[int, typer.Option("-k", min=1, help="images to find for each query")] = 10,
     rerank: Annotated[bool, typer.Option("--rerank", help="k-reciprocal re-ranking of the nearest candidates")] = False,
-    candidates: Annotated[int, typer.Option(min=1, help="how many nearest images are re-ranked")] = 100,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, show_default="100", help="how many nearest images are re-ranked")
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(help="the model of the index; by default where it lay when it embedded the gallery")
     ] = None,
-    batch_size: BatchOption = 64,
-    device: DeviceOption = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, show_default="64", help="queries that go through the network at once")
+    ] = None,
+    device: Annotated[str | None, typer.Option(show_default="auto", help="auto, cpu, cuda, cuda:1, ...")] = None,
     strict: StrictOption = False,
     json_path: JsonOption = None,
 ) -> None:
     """The images of an index nearest to each query, as a table."""
     from slsr.files import write_json
-    from slsr.search.asking import embedded_queries
-    from slsr.search.queries import as_json, ranked_lists, render
+    from slsr.search.asking import are_embedded, embedded_queries
+    from slsr.search.queries import CANDIDATES, as_json, ranked_lists, render
     from slsr.search.store import open_index
 
+    if not rerank:
+        _refuse_idle({"--candidates": candidates}, "nothing is re-ranked without --rerank")
+    if are_embedded(query):
+        given = {"--model": model, "--device": device, "--batch-size": batch_size, "--strict": strict or None}
+        _refuse_idle(given, "an .npz query is embedded already")
     if json_path is not None:
         _check_target(json_path, True)
     opened = open_index(folder)
     names, features = embedded_queries(
-        folder, opened, query, model=model, device=device, batch_size=batch_size, strict=strict
+        folder, opened, query, model=model, device=device or "auto", batch_size=batch_size or 64, strict=strict
     )
-    lists = ranked_lists(opened, features, depth, reranked=rerank, candidates=candidates)
+    lists = ranked_lists(opened, features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
     if json_path is not None:
         write_json(json_path, as_json(opened, names, lists))
     typer.echo(render(names, lists))
 
 
 @app.command(rich_help_panel=USE)
+@_cleans_up
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="the file to write, .onnx or .pt")],
@@ -170,6 +220,8 @@ def export(
     chosen = next((one for one in FORMATS if one == form), None)
     if chosen is None:
         raise InputError(f"--format {form}: choose {' or '.join(FORMATS)}")
+    if (meant := FORMAT_SUFFIXES.get(out.suffix.lower(), form)) != form:
+        raise InputError(f"{out}: named as a file of --format {meant}, but it is to be {form}; change one of the two")
     _check_target(out, force)
     parity = write(load_encoder(model, "cpu", flip=flip), out, chosen)
     typer.echo(
@@ -179,6 +231,7 @@ def export(
 
 
 @app.command(rich_help_panel=USE)
+@_cleans_up
 def transfer(
     model: ModelArgument,
     data: Annotated[
@@ -218,6 +271,24 @@ def _check_target(target: Path, force: bool, suffix: str | None = None) -> None:
         raise InputError(f"{target}: {'a folder' if target.is_dir() else 'its folder does not exist'}; name a file")
     if target.exists() and not force:
         raise InputError(f"{target}: is there already; name another file, or say --force to replace it")
+    _check_writable(target.parent)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder, there already or to be made, in which no file can be made."""
+    place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{folder}: no file can be made in {place} ({reason}); name another folder") from error
+
+
+def _refuse_idle(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that were given (are not None), but would change nothing."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"{', '.join(given)}: without effect, since {reason}; leave out {', '.join(given)}")
 
 
 def _physical_memory() -> int:

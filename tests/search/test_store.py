@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -100,7 +101,7 @@ def test_an_index_is_replaced_only_when_asked_to(built):
         store.build(folder, ORIGIN, [named(MORE)])
     assert content(folder) == before
     assert len(store.build(folder, ORIGIN, [named(MORE)], force=True)) == 50
-    assert sorted(path.name for path in folder.iterdir()) == [store.LOCK, "2", store.MANIFEST]
+    assert sorted(path.name for path in folder.iterdir()) == [store.LOCK, "generation-2", store.MANIFEST]
 
 
 def test_what_is_no_index_is_left_alone(tmp_path):
@@ -115,7 +116,113 @@ def test_what_is_no_index_is_left_alone(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-STEPS = ("write_index", "write_table", "write_json", "rmtree")
+def _photos(folder):
+    """Somebody's pictures, in folders with the names of numbers and of generations."""
+    for name in ("0001/a.jpg", "2024/b.jpg", "generation-1/c.jpg", "generation-2/index.faiss/d.jpg"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("years of work")
+
+
+@pytest.mark.parametrize("kept", [["0001"], ["generation-1"], ["generation-2"], []])
+@pytest.mark.parametrize("manifest", [None, '{"version": 1, "name": "a web page"}', "[]", "{", "[" * 100_000])
+@pytest.mark.parametrize("force", [True, False])
+def test_folders_with_numbers_for_names_are_somebody_elses(tmp_path, kept, manifest, force):
+    folder = tmp_path / "photos"
+    _photos(folder)
+    for path in folder.iterdir():
+        if kept and path.name not in kept:
+            shutil.rmtree(path)
+    if manifest is not None:
+        (folder / store.MANIFEST).write_text(manifest)
+    before = content(folder)
+    with pytest.raises(InputError, match="something else"):
+        store.build(folder, ORIGIN, [named(MORE)], force=force)
+    assert content(folder) == before
+    assert not (folder / store.LOCK).exists()
+
+
+def test_folders_put_into_an_index_stay(tmp_path):
+    folder = tmp_path / "index"
+    store.build(folder, ORIGIN, [named(MORE)])
+    for name in ("0001", "generation-8"):
+        (folder / name).mkdir()
+        (folder / name / "a.jpg").write_text("years of work")
+    (folder / "generation-7").symlink_to(folder / "0001")
+    store.add(folder, ORIGIN, [named(GALLERY[:40], "gallery")])
+    store.build(folder, ORIGIN, [named(MORE)], force=True)
+    names = [".lock", "0001", "generation-10", "generation-7", "generation-8", "manifest.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert (folder / "generation-8" / "a.jpg").read_text() == (folder / "0001" / "a.jpg").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["generation-1/index.faiss", ".lock", ".manifest.json.partial"])
+def test_what_a_killed_first_build_left_is_built_over(tmp_path, name):
+    path = tmp_path / "index" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("half")
+    assert len(store.build(tmp_path / "index", ORIGIN, [named(MORE)])) == 50
+
+
+def _damaged(key, value):
+    def damage(manifest):
+        return manifest | {key: value}
+
+    return damage
+
+
+DAMAGES = {
+    "half": lambda manifest: "{",
+    "nothing": lambda manifest: "",
+    "no text": lambda manifest: "\udcff",
+    "a list": lambda manifest: [],
+    "version alone": lambda manifest: {"version": 1},
+    "older": _damaged("version", 1),
+    "files": _damaged("files", []),
+    "sizes": _damaged("files", {"index.faiss": "many"}),
+    "generation": _damaged("generation", "../other"),
+    "no such generation": _damaged("generation", 7),
+    "kind": _damaged("kind", "lsh"),
+    "recall": _damaged("recall", {"at_10": "good", "effort": 0, "sample": 0}),
+    "model": _damaged("model", {"fingerprint": 3, "flip": True, "model": "x"}),
+    "built_for": _damaged("built_for", None),
+    "images": _damaged("images", 49),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_manifest_is_mended_as_its_message_says(tmp_path, damage):
+    folder = tmp_path / "index"
+    store.build(folder, ORIGIN, [named(MORE)])
+    path = folder / store.MANIFEST
+    damaged = damage(json.loads(path.read_text()))
+    text = damaged if isinstance(damaged, str) else json.dumps(damaged)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    before = content(folder)
+    for change in (store.open_index, lambda folder: store.add(folder, ORIGIN, [named(GALLERY, "gallery")])):
+        with pytest.raises(InputError, match=f"build it anew with .* -o {folder} --force") as caught:
+            change(folder)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="--force builds it anew"):
+        store.build(folder, ORIGIN, [named(MORE)])
+    assert content(folder) == before
+    assert len(store.build(folder, ORIGIN, [named(GALLERY[:40])], force=True)) == 40
+    assert sorted(item.name for item in folder.iterdir()) == [store.LOCK, "generation-2", store.MANIFEST]
+
+
+def test_a_damaged_index_is_kept_until_its_successor_is_whole(tmp_path, monkeypatch):
+    folder = tmp_path / "index"
+    store.build(folder, ORIGIN, [named(MORE)])
+    (folder / store.MANIFEST).write_text("{")
+    before = content(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(store.faiss, "write_index", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.build(folder, ORIGIN, [named(MORE)], force=True)
+    assert content(folder) == before
+    assert len(store.build(folder, ORIGIN, [named(MORE)], force=True)) == 50
+
+
+STEPS = ("write_index", "write_table", "write_json", "_remove")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -132,15 +239,15 @@ def test_an_interruption_at_any_step_leaves_a_whole_index(tmp_path, monkeypatch,
             return len(store.add(folder, ORIGIN, [named(MORE, "more")])[0])
         return len(store.build(folder, ORIGIN, [named(MORE, "more")], force=True))
 
-    place = {"write_index": store.faiss, "write_table": store.pq, "write_json": store, "rmtree": store.shutil}[step]
+    place = {"write_index": store.faiss, "write_table": store.pq}.get(step, store)
     with monkeypatch.context() as patched:
         patched.setattr(place, step, interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_change()
     whole = {"add": 90, "build": 50}[change]
-    assert len(store.open_index(folder)) == (whole if step == "rmtree" else 40)
+    assert len(store.open_index(folder)) == (whole if step == "_remove" else 40)
     assert make_change() == whole
-    assert len([path for path in folder.iterdir() if path.name.isdecimal()]) == 1
+    assert len(list(folder.glob("generation-*"))) == 1
 
 
 def test_a_first_build_that_was_interrupted_can_be_done_again(tmp_path, monkeypatch):
@@ -190,7 +297,7 @@ def test_two_changes_at_once_are_not_let_in(tmp_path):
 def test_a_reader_that_was_overtaken_reads_the_successor(tmp_path, monkeypatch):
     folder = tmp_path / "index"
     store.build(folder, ORIGIN, [named(GALLERY[:40])])
-    read, overtaken = store._manifest, []
+    read, overtaken = store._read_manifest, []
 
     def manifest_then_change(path):
         manifest = read(path)
@@ -199,7 +306,7 @@ def test_a_reader_that_was_overtaken_reads_the_successor(tmp_path, monkeypatch):
             store.add(folder, ORIGIN, [named(MORE, "more")])
         return manifest
 
-    monkeypatch.setattr(store, "_manifest", manifest_then_change)
+    monkeypatch.setattr(store, "_read_manifest", manifest_then_change)
     assert len(store.open_index(folder)) == 90
 
 
@@ -208,7 +315,7 @@ def test_a_reader_that_was_overtaken_reads_the_successor(tmp_path, monkeypatch):
 def test_a_damaged_index_is_refused_in_one_line(tmp_path, name, damage):
     folder = tmp_path / "index"
     store.build(folder, ORIGIN, [named(GALLERY)], kind="ivf-pq")
-    path = folder / "1" / name
+    path = folder / "generation-1" / name
     whole = path.read_bytes()
     if damage == "gone":
         path.unlink()
@@ -226,7 +333,7 @@ def test_other_folders_and_versions_are_no_index(tmp_path):
     with pytest.raises(InputError, match="a folder, but no index"):
         store.open_index(tmp_path)
     (tmp_path / store.MANIFEST).write_text(json.dumps({"version": 99}))
-    with pytest.raises(InputError, match="of this version"):
+    with pytest.raises(InputError, match=r"of this version .*name another folder"):
         store.open_index(tmp_path)
 
 

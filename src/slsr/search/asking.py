@@ -45,7 +45,7 @@ def embedded_queries(
     InputError
         The model is another than the index's, or not to be found; no query can be read.
     """
-    if any(query.endswith(".npz") for query in queries):
+    if are_embedded(queries):
         if len(queries) > 1:
             raise InputError("an .npz file is to be the only query; give it alone, or images")
         return _from_file(folder, index, Path(queries[0]))
@@ -72,6 +72,11 @@ def embedded_queries(
         log.warning("skipped %d unreadable queries of %d", skipped.count, sources.count)
     names = [name for block in blocks for name in block.names]
     return names, np.concatenate([block.features for block in blocks])
+
+
+def are_embedded(queries: Sequence[str]) -> bool:
+    """Whether queries are features already, so that no model is needed."""
+    return any(query.endswith(".npz") for query in queries)
 
 
 def _from_file(folder: Path, index: Index, path: Path) -> tuple[list[str], Features]:

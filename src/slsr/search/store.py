@@ -1,20 +1,23 @@
 """An index as a folder that is never half-written.
 
-`manifest.json` says which subfolder, the generation, is the index. A change writes a new generation beside it and then
-replaces the manifest, which is one rename: whatever interrupts it, the folder holds the index as it was before or as it
-was to become, and the next change removes what was left lying. One change at a time is let in.
+`manifest.json` says which subfolder, `generation-1`, `generation-2` and so on, is the index. A change writes a new one
+beside it and then replaces the manifest, which is one rename: whatever interrupts it, the folder holds the index as it
+was before or as it was to become, and the next change removes what was left lying. Only a generation is ever removed: a
+folder with such a name that holds nothing but files of an index. One change at a time is let in.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -22,19 +25,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slsr.errors import InputError
 from slsr.feature_files import NamedFeatures, Origin
-from slsr.files import read_json, write_json
+from slsr.files import write_json
 from slsr.search import kinds
 from slsr.search.kinds import Features, Kind, Recall, Rows
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
+MANIFEST_PARTIAL = f".{MANIFEST}.partial"
 LOCK = ".lock"
 INDEX_FILE, NAMES_FILE, FEATURES_FILE = "index.faiss", "names.parquet", "features.npy"
+GENERATION_FILES = {INDEX_FILE, NAMES_FILE, FEATURES_FILE}
+GENERATION_NAME = re.compile(r"generation-([1-9][0-9]{0,17})")
 SAME = 1e-3  # largest difference of a feature that half precision made
 REBUILD_AT = 4  # times the images an IVF-PQ index was trained for
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds: which generation is the index, its files' sizes, and what `Index` says of itself."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    version: Literal[2]
+    generation: int = Field(ge=1)
+    kind: Kind
+    images: int = Field(ge=1)
+    dimension: int = Field(ge=1)
+    model: Origin
+    parameters: dict[str, Any]
+    recall: Recall
+    built_for: int
+    files: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +210,7 @@ def build(
     index = Index(chosen, origin, parameters, measured, len(features), names, made, None)
     with _only_writer(folder):
         _check_place(folder, force)
+        _remove_leftovers(folder)
         _commit(folder, index, features)
     return open_index(folder)
 
@@ -202,7 +227,9 @@ def add(folder: Path, origin: Origin, parts: Sequence[NamedFeatures]) -> tuple[I
     InputError
         The features are another model's, or a name is in the index with another feature; the index is then as it was.
     """
-    with _only_writer(_existing(folder)):
+    _read_manifest(folder)
+    with _only_writer(folder):
+        _remove_leftovers(folder)
         index = open_index(folder)
         check_origin(folder, index.origin, origin)
         names = pa.concat_tables([_names(part) for part in parts])
@@ -240,12 +267,12 @@ def open_index(folder: Path) -> Index:
         The folder holds no index, or one that is damaged.
     """
     for attempt in range(2):
-        manifest = _manifest(folder)
+        manifest = _read_manifest(folder)
         try:
             return _open_generation(folder, manifest)
         except FileNotFoundError as error:  # replaced while it was read: its successor is there now
-            if attempt == 1 or _manifest(folder) == manifest:
-                raise InputError(f"{folder}: {error.filename} is missing; build the index anew") from error
+            if attempt == 1 or _read_manifest(folder) == manifest:
+                raise InputError(f"{folder}: {error.filename} is missing; {_rebuild(folder)}") from error
     raise AssertionError
 
 
@@ -255,57 +282,85 @@ def check_origin(folder: Path, mine: Origin, other: Origin) -> None:
         raise InputError(f"{folder}: an index of {mine}; these features are of {other}: index and query need one model")
 
 
-def _existing(folder: Path) -> Path:
-    _manifest(folder)
-    return folder
+def _rebuild(folder: Path) -> str:
+    return f"build it anew with `slsr index FEATURES.npz -o {folder} --force`"
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         what = "a folder, but no index" if folder.is_dir() else "no such index"
         raise InputError(f"{folder}: {what}; build one with `slsr index FEATURES.npz -o {folder}`")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-        raise InputError(f"{path}: not the manifest of an index of this version; build the index anew")
-    return manifest
-
-
-def _open_generation(folder: Path, manifest: dict[str, Any]) -> Index:
     try:
-        place = folder / str(int(manifest["generation"]))
-        for name, size in manifest["files"].items():
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        found = error.errors()[0]
+        key = ".".join(map(str, found["loc"]))
+        reason = f"{key}: {found['msg']}" if key else found["msg"]
+        remedy = _rebuild(folder) if _is_index(folder) else "nothing else here is an index's; name another folder"
+        raise InputError(f"{path}: not the manifest of an index of this version ({reason}); {remedy}") from error
+
+
+def _open_generation(folder: Path, manifest: Manifest) -> Index:
+    place = _place(folder, manifest.generation)
+    try:
+        for name, size in manifest.files.items():
             if (place / name).stat().st_size != size:
                 raise ValueError(f"{name} has {(place / name).stat().st_size:,} bytes instead of {size:,}")
         read = faiss.read_index(str(place / INDEX_FILE))
         names = pq.read_table(place / NAMES_FILE)
         full = None
-        if FEATURES_FILE in manifest["files"]:
+        if FEATURES_FILE in manifest.files:
             full = np.load(place / FEATURES_FILE, mmap_mode="r", allow_pickle=False)
-        if not read.ntotal == len(names) == manifest["images"] == len(names if full is None else full):
-            raise ValueError(f"{read.ntotal:,} features, {len(names):,} names, {manifest['images']:,} images")
-        recall = Recall(**manifest["recall"])
-        origin = Origin(**manifest["model"])
-        return Index(manifest["kind"], origin, manifest["parameters"], recall, manifest["built_for"], names, read, full)
+        if not read.ntotal == len(names) == manifest.images == len(names if full is None else full):
+            raise ValueError(f"{read.ntotal:,} features, {len(names):,} names, {manifest.images:,} images")
     except FileNotFoundError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{folder}: a damaged index ({reason}); build it anew") from error
+        raise InputError(f"{folder}: a damaged index ({reason}); {_rebuild(folder)}") from error
+    told = (manifest.kind, manifest.model, manifest.parameters, manifest.recall, manifest.built_for)
+    return Index(*told, names, read, full)
 
 
 def _check_place(folder: Path, force: bool) -> None:
-    if (folder / MANIFEST).is_file():
-        if not force:
-            raise InputError(f"{folder}: an index is there; --add adds to it, --force builds it anew, or name another")
+    """Refuse a folder that building would not leave whole: anything but an index to be replaced, or an empty one."""
+    if not (folder.exists() or folder.is_symlink()):
         return
-    items = list(folder.iterdir()) if folder.is_dir() else []
-    if folder.exists() and not (folder.is_dir() and all(item.name == LOCK or _is_generation(item) for item in items)):
+    indexed = folder.is_dir() and (folder / MANIFEST).exists()
+    if not folder.is_dir() or not (_is_index(folder) if indexed else _is_empty(folder)):
         raise InputError(f"{folder}: something else is there, which is left alone; name another folder")
+    if indexed and not force:
+        raise InputError(f"{folder}: an index is there; --add adds to it, --force builds it anew, or name another")
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, but perhaps what an interrupted first build left."""
+    return all(item.name in {LOCK, MANIFEST_PARTIAL} or _is_generation(item) for item in folder.iterdir())
+
+
+def _is_index(folder: Path) -> bool:
+    """Whether the manifest in a folder is an index's, of any version, or a damaged one beside a generation."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    if any(_is_generation(item) and (item / INDEX_FILE).is_file() for item in folder.iterdir()):
+        return True
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and Manifest.model_fields.keys() <= manifest.keys()
+
+
+def _place(folder: Path, generation: int) -> Path:
+    return folder / f"generation-{generation}"
 
 
 def _is_generation(path: Path) -> bool:
-    return path.is_dir() and path.name.isdecimal()
+    """Whether a path is a generation, whole or not: a folder named like one, with nothing but its files."""
+    if not GENERATION_NAME.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return all(item.name in GENERATION_FILES and not item.is_dir() for item in path.iterdir())
 
 
 def _names(part: NamedFeatures) -> pa.Table:
@@ -348,31 +403,44 @@ def _new_rows(folder: Path, index: Index, names: pa.Table, features: _Stacked) -
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    with (folder / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{folder}: another process is changing this index; wait for it to end") from error
-        _remove_leftovers(folder)
         yield
 
 
-def _generation(folder: Path) -> int:
-    """The generation that is the index; 0 where there is none yet."""
-    return int(_manifest(folder)["generation"]) if (folder / MANIFEST).is_file() else 0
-
-
 def _remove_leftovers(folder: Path) -> None:
-    current = str(_generation(folder))
-    for generation in folder.iterdir():
-        if _is_generation(generation) and generation.name != current:
-            shutil.rmtree(generation)
+    """Remove every generation that is not the index; none where a damaged manifest does not say which that is."""
+    current = None
+    if (folder / MANIFEST).exists():
+        try:
+            current = _place(folder, _read_manifest(folder).generation)
+        except InputError:
+            return
+        if not current.is_dir():
+            return
+    for item in list(folder.iterdir()):
+        if _is_generation(item) and item != current:
+            _remove(item)
+
+
+def _remove(generation: Path) -> None:
+    for name in sorted(GENERATION_FILES):
+        (generation / name).unlink(missing_ok=True)
+    generation.rmdir()
+
+
+def _next_generation(folder: Path) -> int:
+    found = (GENERATION_NAME.fullmatch(item.name) for item in folder.iterdir())
+    return max((int(one[1]) for one in found if one), default=0) + 1
 
 
 def _commit(folder: Path, index: Index, features: Any) -> None:
     """Write a new generation, make it the index, remove the one before; `features` are read a block at a time."""
-    current = _generation(folder)
-    place = folder / str(current + 1)
+    generation = _next_generation(folder)
+    place = _place(folder, generation)
     place.mkdir()
     _write(place / INDEX_FILE, lambda path: faiss.write_index(index.faiss, str(path)))
     _write(place / NAMES_FILE, lambda path: pq.write_table(index.names, path, compression="zstd"))
@@ -383,7 +451,7 @@ def _commit(folder: Path, index: Index, features: Any) -> None:
         folder / MANIFEST,
         {
             "version": VERSION,
-            "generation": current + 1,
+            "generation": generation,
             "kind": index.kind,
             "images": len(index),
             "dimension": index.dimension,

@@ -527,7 +527,8 @@ def _explain(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"no space left on the disk{where}; free some (`dvc gc -w` drops unused cache) and run again"
-    name = _shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "a file"
+    path = error.filename2 or error.filename  # of a rename, what the temporary file was to become
+    name = _shortened(os.fsdecode(path)) if isinstance(path, str | bytes) else "a file"
     return f"{name}: {(error.strerror or str(error)).lower()}; name another file or folder, or mend its permissions"
 
 

@@ -17,7 +17,7 @@ from tiny import make_image, make_recipe
 
 from slsr.errors import InputError
 from slsr.models.encoder import build_backbone, convolutional_part, save_encoder
-from slsr.models.weights import IMAGENET_WEIGHTS, initial_encoder, initialise_backbone
+from slsr.models.weights import HASH_IN_NAME, IMAGENET_WEIGHTS, initial_encoder, initialise_backbone
 from slsr.params import Backbone
 
 
@@ -266,3 +266,4 @@ def test_the_file_that_stands_for_imagenet_names_what_torchvision_downloads():
         url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
         assert f"{name} " in text
         assert url in text
+        assert HASH_IN_NAME.search(url), "a file without a hash in its name could not be checked"

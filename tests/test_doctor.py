@@ -178,9 +178,11 @@ def test_states_of_runs_left_in_the_middle(clone, no_torch):
             os.utime(path, (time.time() - days * 86400,) * 2)
     (clone / "artifacts" / "gan").mkdir(parents=True)
     (clone / "artifacts" / "gan" / ".x.png.partial").write_bytes(b"0")
+    (clone / "artifacts" / "gan" / ".7JzrA7WsqRq-HM_ngNSF2A.tmp").write_bytes(b"0")
     (clone / ".dvc" / "tmp" / "exps" / "tmpabc").mkdir(parents=True)
     texts = {finding.text.split(",")[0]: finding for finding in about(examine(clone), "unfinished")}
-    assert len(texts) == 4
+    assert len(texts) == 5
+    assert "-delete" in texts["1 files of a pull that was killed"].remedy
     assert "forgotten" in texts["1 states of runs untouched for 14 days"].remedy
     assert "2 MB" in texts["1 unfinished runs (train)"].text
 

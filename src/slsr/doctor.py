@@ -564,11 +564,15 @@ def _unfinished(root: Path) -> Iterator[Finding]:
     if halves := sorted((root / "artifacts").rglob(".*.partial")):
         text = f"{len(halves)} half-written files of runs that were killed, {_total(halves):,.0f} MB"
         yield Finding("unfinished", "note", text, "the next run of their stage replaces them")
+    if fetched := sorted((root / "artifacts").rglob(".*.tmp")):
+        text = f"{len(fetched)} files of a pull that was killed, {_total(fetched):,.0f} MB"
+        remedy = "when no DVC command is at work: find artifacts -name '.*.tmp' -delete, then the pull again"
+        yield Finding("unfinished", "note", text, remedy)
     if checkouts := sorted((root / ".dvc" / "tmp" / "exps").glob("tmp*")):
         text = f"{len(checkouts)} temporary checkouts of experiments, {_total(checkouts):,.0f} MB"
         remedy = "dvc queue status; when none is at work: rm -r .dvc/tmp/exps/tmp*"
         yield Finding("unfinished", "note", text, remedy)
-    if not (states or halves or checkouts):
+    if not (states or halves or fetched or checkouts):
         yield Finding("unfinished", "ok", "no run was left in the middle")
 
 

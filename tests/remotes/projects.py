@@ -35,10 +35,15 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def contents(project: Project) -> dict[str, bytes]:
-    """Every file below artifacts/, none where there is no such folder."""
+def contents(project: Project) -> dict[str, str]:
+    """Path and md5 of every file below artifacts/, none where there is no such folder."""
     found = [path for path in (project.folder / "artifacts").rglob("*") if path.is_file()]
-    return {path.relative_to(project.folder).as_posix(): path.read_bytes() for path in sorted(found)}
+    return {path.relative_to(project.folder).as_posix(): md5(path) for path in sorted(found)}
+
+
+def leftovers(project: Project) -> list[Path]:
+    """What a DVC command that was killed has left of the files that it was writing below artifacts/."""
+    return sorted((project.folder / "artifacts").rglob(".*.tmp"))
 
 
 def commit(project: Project, message: str = "work") -> None:

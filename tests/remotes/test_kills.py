@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 from pipeline.conftest import Project
-from projects import colleague, commit, contents, files_below, forget, outs_of
+from projects import colleague, commit, contents, files_below, forget, leftovers, outs_of
 from test_faults import whole
 
 pytestmark = [pytest.mark.remotes, pytest.mark.slow]
@@ -54,13 +54,18 @@ def killed(project: Project, seconds: float, *command: str) -> bool:
 def again(project: Project, *command: str) -> None:
     """The same command after a kill, and what docs/sharing.md says to do where that is not enough.
 
-    A lock that was being written at the moment of the kill is removed; so is the list of what a killed push or pull had
-    found, which DVC may take for a list of all: `dvc status --cloud` tells.
+    The files that DVC was writing into the workspace are removed, a lock that was being written at the moment of the
+    kill as well; so is the list of what a killed push or pull had found, which DVC may take for a list of all: `dvc
+    status --cloud` tells.
     """
+    for path in leftovers(project):
+        path.unlink()
     done = project.run(*command, check=False)
     if done.returncode and "rwlock" in done.stderr.lower():
         (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
         done = project.run(*command, check=False)
+    if "without confirmation" in done.stderr:
+        done = project.run(*command, "--force", check=False)
     if command[1] in ("push", "pull") and not (done.returncode == 0 and in_sync(project)):
         assert "Traceback" not in done.stderr
         forget_lists(project)
@@ -131,6 +136,34 @@ def test_push_and_pull_are_killed_and_lose_nothing(kind, stand_in, remotes, tmp_
         cached(other)
         forget(other)
     assert hits >= ROUNDS[kind], "most kills came too late to prove anything"
+
+
+def test_a_pull_is_killed_while_it_writes_into_the_workspace(stand_in, remotes, tmp_path):
+    """What it leaves beside an out is ignored, inside a folder it is named; neither is taken for a file of ours."""
+    enlarge(stand_in)
+    original = contents(stand_in)
+    store = remotes("folder")
+    store.configure(stand_in)
+    commit(stand_in)
+    stand_in.run("dvc", "push")
+    other = colleague(stand_in, tmp_path / "other", store)
+    process = started(other, "dvc", "pull")
+    while process.poll() is None and not leftovers(other):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert leftovers(other)
+    again(other, "dvc", "pull")
+    assert contents(other) == original
+
+    left = other.folder / "artifacts" / "gan" / ".7JzrA7WsqRq-HM_ngNSF2A.tmp"
+    left.write_bytes(b"half")
+    (other.folder / "artifacts" / "gan" / "cluster_0.safetensors").unlink()
+    done = other.run("dvc", "pull", check=False)
+    assert done.returncode != 0
+    assert left.name in done.stderr
+    again(other, "dvc", "pull")
+    assert contents(other) == original
 
 
 def test_repro_is_killed_and_ends_with_the_same_outs(tiny_run):

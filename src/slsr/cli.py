@@ -455,6 +455,21 @@ def study_generated(
     _study("generated", image_settings(numbers(seeds, "--seeds"), n, names(regularizers)), dry_run, queue)
 
 
+@study_app.command("epochs")
+def study_epochs(
+    epochs: Annotated[str, typer.Option(help="numbers of epochs, comma-separated")],
+    seeds: SeedsOption = "1-3",
+    regularizers: RegularizersOption = "none,lsro,slsr",
+    dry_run: DryRunOption = False,
+    queue: QueueOption = False,
+) -> None:
+    """Number of epochs, over seeds: is it the method, or the steps that generated images add to an epoch?"""
+    from slsr.experiments.study import epoch_settings, names, numbers
+
+    settings = epoch_settings(numbers(seeds, "--seeds"), numbers(epochs, "--epochs"), names(regularizers))
+    _study("epochs", settings, dry_run, queue)
+
+
 @app.command(rich_help_panel=TOOLS)
 def compare(
     experiments: Annotated[
@@ -466,6 +481,13 @@ def compare(
     ] = None,
     ranking: Annotated[str, typer.Option(help="single_query, single_query_rerank, multi_query, ...")] = "single_query",
     baseline: Annotated[str, typer.Option(help="the regularizer that differences are taken to")] = "none",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPERIMENT",
+            help="take the baseline of these experiments for every row, though its settings differ; can be repeated",
+        ),
+    ] = None,
     csv_path: Annotated[Path | None, typer.Option("--csv", metavar="OUT", help="write every measure here")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the table here")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw it here")] = None,
@@ -477,7 +499,7 @@ def compare(
     from slsr.files import write_bytes
 
     revisions = find_revisions(experiments or finished_of_last_study())
-    found = compare_experiments(revisions, ranking, baseline)
+    found = compare_experiments(revisions, ranking, baseline, find_revisions(against or []))
     text = render_markdown(found)
     if csv_path is not None:
         write_bytes(csv_path, render_csv(found).encode())

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from slsr.errors import InputError
-from slsr.experiments.comparison import Comparison, Leg, baseline_of, difference, rows_of, varying_settings
+from slsr.experiments.comparison import (
+    Comparison,
+    Leg,
+    baseline_of,
+    compare_experiments,
+    difference,
+    rows_of,
+    varying_settings,
+)
 from slsr.experiments.published import NOTE, published
+from slsr.experiments.revisions import Revision
 from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
 
 COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels.py": "1"}
@@ -64,6 +73,54 @@ def test_a_difference_pairs_the_seeds_that_both_have():
     assert found.seeds == [1, 2]
     assert found.both.mean == pytest.approx(expected)
     assert found.queries.difference == pytest.approx(expected)
+
+
+def gathered(monkeypatch, legs_by_name, names, against=()):
+    """`compare_experiments` over revisions that stand for legs made by hand."""
+    monkeypatch.setattr("slsr.experiments.comparison.legs_of", lambda revision, ranking: legs_by_name[revision.name])
+    revisions, others = ([Revision(name, name) for name in some] for some in (names, against))
+    return compare_experiments(revisions, "single_query", "none", others, resamples=500)
+
+
+def test_a_stated_baseline_is_every_rows_whatever_its_settings(monkeypatch):
+    """That of more epochs: the methods and the baseline of fewer epochs are all measured by it, pair by pair."""
+    longer = {f"longer{seed}": [leg("none", seed, {"train.epochs": 18})] for seed in (1, 2)}
+    made = longer | {
+        f"e{seed}": [leg(name, seed, {"train.epochs": 12}) for name in ("none", "slsr")] for seed in (1, 2)
+    }
+    found = gathered(monkeypatch, made, ["e1", "e2"], list(longer))
+    assert [(row.regularizer, row.settings["train.epochs"]) for row in found.rows] == [
+        ("none", 12),
+        ("none", 18),
+        ("slsr", 12),
+    ]
+    assert found.against is found.rows[1]
+    assert not found.differences[1]
+    for number, name in ((0, "none"), (2, "slsr")):
+        of_row = [one for seed in (1, 2) for one in made[f"e{seed}"] if one.regularizer == name]
+        gain = np.mean([of_row[i].values["rank1"] - made[f"longer{i + 1}"][0].values["rank1"] for i in (0, 1)])
+        assert found.differences[number]["rank1"].both.mean == pytest.approx(gain)
+    usual = gathered(monkeypatch, made, [*made])
+    assert usual.against is None
+    assert [bool(one) for one in usual.differences] == [False, False, True]
+
+
+def test_the_table_says_that_a_baseline_was_stated(monkeypatch):
+    made = {"longer": [leg("none", 1, {"train.epochs": 18}, experiment="longer")], "e": [leg("slsr", 1)]}
+    made["e"] += [leg("none", 1, {"train.epochs": 12})]
+    text = render_markdown(gathered(monkeypatch, made, ["e"], ["longer"]))
+    assert "| rank-1 - baseline (none), epochs 18 |" in text
+    assert "Differences are to longer, whatever else differs in the row." in text
+    assert "Differences are to" not in render_markdown(gathered(monkeypatch, made, ["e", "longer"]))
+
+
+def test_a_stated_baseline_is_one(monkeypatch):
+    made = {"a": [leg("none", 1, {"train.epochs": 18})], "b": [leg("none", 1, {"train.epochs": 12})]}
+    made["c"] = [leg("slsr", 1)]
+    with pytest.raises(InputError, match="2 rows of 'none'"):
+        gathered(monkeypatch, made, ["c"], ["a", "b"])
+    with pytest.raises(InputError, match="0 rows of 'none'"):
+        gathered(monkeypatch, made, ["a"], ["c"])
 
 
 def test_other_queries_are_no_pair():

@@ -8,6 +8,7 @@ import pytest
 from slsr.errors import InputError
 from slsr.experiments.study import (
     cluster_settings,
+    epoch_settings,
     image_settings,
     numbers,
     plan,
@@ -70,6 +71,16 @@ def test_no_generated_image_is_the_baseline():
         ({"train.seed": 5}, ("none",)),
         ({"generate.images": 24, "train.seed": 5}, ALL),
     ]
+
+
+def test_epochs_by_seeds():
+    settings = epoch_settings([1, 2], [12, 18], ("none",))
+    assert [(setting.label, dict(setting.overrides)) for setting in settings] == [
+        (f"e{epochs}-seed{seed}", {"train.epochs": epochs, "train.seed": seed})
+        for epochs in (12, 18)
+        for seed in (1, 2)
+    ]
+    assert {setting.regularizers for setting in settings} == {("none",)}
 
 
 def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(checkout):

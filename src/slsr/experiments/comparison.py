@@ -97,7 +97,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order they are shown, with the differences of each to its baseline, by measure."""
+    """Rows in the order they are shown, with the differences of each to its baseline, by measure.
+
+    `against` is the one row that all differences are taken to, where the user named one; its settings may be others.
+    """
 
     ranking: str
     baseline: str
@@ -105,6 +108,7 @@ class Comparison:
     rows: Sequence[Row]
     differences: Sequence[Mapping[str, Difference]]
     published: Sequence[Published | None]
+    against: Row | None = None
 
 
 def legs_of(revision: Revision, ranking: str) -> list[Leg]:
@@ -221,23 +225,35 @@ def difference(row: Row, baseline: Row, measure: str, resamples: int, seed: int)
 
 
 def compare_experiments(
-    revisions: Sequence[Revision], ranking: str, baseline: str, resamples: int = 10_000, seed: int = 1
+    revisions: Sequence[Revision],
+    ranking: str,
+    baseline: str,
+    against: Sequence[Revision] = (),
+    resamples: int = 10_000,
+    seed: int = 1,
 ) -> Comparison:
-    """Gather revisions into one comparison; parameters as in `difference`.
+    """Gather revisions into one comparison; `resamples` and `seed` as in `difference`.
+
+    Without `against` the baseline of a row is as in `baseline_of`. With it, it is the one row that those revisions have
+    of the regulariser `baseline`, whatever its settings: the way to a control that is to differ, such as a baseline
+    trained for as many steps as a run with generated images. A difference then stands for all that differs.
 
     Raises
     ------
     InputError
-        No revision has a result of its own, or as `legs_of`, `rows_of` and `difference`.
+        No revision has a result of its own, `against` has no or several rows of the baseline, or as `legs_of`,
+        `rows_of` and `difference`.
     """
-    legs = [leg for revision in revisions for leg in legs_of(revision, ranking)]
-    if not legs:
-        raise InputError(f"{', '.join(revision.name for revision in revisions)}: no evaluated network to compare")
-    rows = sorted(rows_of(legs), key=lambda row: _order(row, baseline))
-    measures = [key for key in legs[0].metrics if f"{key}_ci95" in legs[0].metrics]
+    legs = {revision: legs_of(revision, ranking) for revision in dict.fromkeys([*revisions, *against])}
+    every = [leg for found in legs.values() for leg in found]
+    if not every:
+        raise InputError(f"{', '.join(revision.name for revision in legs)}: no evaluated network to compare")
+    rows = sorted(rows_of(every), key=lambda row: _order(row, baseline))
+    stated = _stated(rows, rows_of(leg for one in against for leg in legs[one]), baseline) if against else None
+    measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
     differences = []
     for row in rows:
-        other = baseline_of(row, rows, baseline)
+        other = stated or baseline_of(row, rows, baseline)
         found = (
             {measure: difference(row, other, measure, resamples, seed) for measure in measures}
             if other is not None and other is not row
@@ -245,7 +261,18 @@ def compare_experiments(
         )
         differences.append({measure: one for measure, one in found.items() if one is not None})
     stand_beside = [published(row.regularizer, ranking, row.settings, row.legs[0].metrics) for row in rows]
-    return Comparison(ranking, baseline, measures, rows, differences, stand_beside)
+    return Comparison(ranking, baseline, measures, rows, differences, stand_beside, stated)
+
+
+def _stated(rows: Sequence[Row], against: Sequence[Row], baseline: str) -> Row:
+    """The row, of all, that the one of `against` with the baseline's regulariser has become a part of."""
+    fitting = [row for row in against if row.regularizer == baseline]
+    if len(fitting) != 1:
+        raise InputError(
+            f"--against: the experiments named have {len(fitting)} rows of {baseline!r}; name ones that evaluated it "
+            "and that differ in their seed alone, or another --baseline"
+        )
+    return next(row for row in rows if row.regularizer == baseline and row.settings == fitting[0].settings)
 
 
 KNOWN_ORDER = ("none", "lsr", "lsro", "slsr", "slsr-weighted", "one-hot", "mprl")

@@ -185,6 +185,19 @@ def image_settings(seeds: Sequence[int], images: Sequence[int], regularizers: Se
     return settings
 
 
+def epoch_settings(seeds: Sequence[int], epochs: Sequence[int], regularizers: Sequence[str]) -> list[Setting]:
+    """Numbers of epochs, over seeds.
+
+    An epoch is one pass over real and generated images, so that the baseline takes fewer steps in it: a baseline with
+    more epochs tells what the images give from what the steps give.
+    """
+    return [
+        setting
+        for number in epochs
+        for setting in with_seeds(Setting(f"e{number}", {"train.epochs": number}, tuple(regularizers)), seeds)
+    ]
+
+
 def run_study(
     study: str, planned: Sequence[Experiment], *, dry_run: bool, queue: bool, say: Callable[[str], None]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slsr.experiments.comparison import Comparison, Difference, Row, varying_settings
@@ -13,7 +13,13 @@ from slsr.figures import Estimate, draw_estimates
 
 NAMES = {"none": "baseline (none)", "lsr": "LSR", "lsro": "LSRO", "slsr": "SLSR", "mprl": "MPRL"}
 TITLES = {"rank1": "rank-1", "map_trapezoid": "mAP"}
-SHORT = {"train.backbone": "backbone", "cluster.k": "K", "generate.images": "N", "dataset.archive": "data"}
+SHORT = {
+    "train.backbone": "backbone",
+    "train.epochs": "epochs",
+    "cluster.k": "K",
+    "generate.images": "N",
+    "dataset.archive": "data",
+}
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -22,7 +28,7 @@ def render_markdown(comparison: Comparison) -> str:
     measures = [measure for measure in TITLES if measure in comparison.measures]
     with_published = any(comparison.published)
     header = ["", *(SHORT.get(key, key) for key in settings), "seeds", *(f"{TITLES[key]}, %" for key in measures)]
-    header += [f"{TITLES[key]} - {_name(comparison.baseline)}" for key in measures]
+    header += [f"{TITLES[key]} - {_baseline(comparison)}" for key in measures]
     header += ["published: rank-1 / mAP"] if with_published else []
     lines = []
     for number, row in enumerate(comparison.rows):
@@ -53,18 +59,36 @@ def render_markdown(comparison: Comparison) -> str:
 
 
 def _setting(comparison: Comparison) -> str:
-    row = comparison.rows[0]
+    row, other = comparison.rows[0], comparison.against
     metrics = row.legs[0].metrics
+    stated = (
+        ""
+        if other is None
+        else f" Differences are to {', '.join(leg.experiment for leg in other.legs)}, whatever else differs in the row."
+    )
     return (
         f"{comparison.ranking.replace('_', ' ')}: {metrics['queries']:,} queries, {metrics['gallery']:,} gallery "
         "images. Mean over seeds ± standard deviation (n - 1) between seeds. Differences in points, paired by seed and "
         "query, with the 95 % interval that holds for other seeds and other queries alike, and two-sided p. Seeds move "
-        "the training of the re-ID network; encoder, clusters and generators stay the same."
+        "the training of the re-ID network; encoder, clusters and generators stay the same." + stated
     )
 
 
 def _name(regularizer: str) -> str:
     return NAMES.get(regularizer, regularizer)
+
+
+def _label(row: Row, settings: Mapping[str, Sequence[str]], number: int) -> str:
+    """A row's regulariser and the settings in which rows differ."""
+    varying = (f"{SHORT.get(key, key)} {column[number]}" for key, column in settings.items() if column[number] != "-")
+    return ", ".join([_name(row.regularizer), *varying])
+
+
+def _baseline(comparison: Comparison) -> str:
+    if comparison.against is None:
+        return _name(comparison.baseline)
+    number = next(number for number, row in enumerate(comparison.rows) if row is comparison.against)
+    return _label(comparison.against, varying_settings(comparison.rows), number)
 
 
 def _mean_and_deviation(row: Row, measure: str) -> str:
@@ -143,10 +167,7 @@ def _csv_measure(row: Row, measure: str, found: Difference | None) -> dict[str, 
 def draw_comparison(path: Path, comparison: Comparison) -> None:
     """Means with single seeds, and differences to the baseline, each with its interval over seeds and queries."""
     settings = varying_settings(comparison.rows)
-    names = [
-        ", ".join([_name(row.regularizer), *(f"{SHORT.get(k, k)} {c[n]}" for k, c in settings.items() if c[n] != "-")])
-        for n, row in enumerate(comparison.rows)
-    ]
+    names = [_label(row, settings, number) for number, row in enumerate(comparison.rows)]
     panels: dict[str, list[Estimate]] = {}
     zero = []
     for measure in (one for one in TITLES if one in comparison.measures):
@@ -154,7 +175,7 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
             _estimate(name, comparison, number, measure) for number, name in enumerate(names)
         ]
         if any(comparison.differences):
-            zero.append(f"{TITLES[measure]} minus {_name(comparison.baseline)}, points")
+            zero.append(f"{TITLES[measure]} minus {_baseline(comparison)}, points")
             panels[zero[-1]] = [
                 _difference_estimate(name, comparison, number, measure) for number, name in enumerate(names)
             ]

@@ -254,7 +254,7 @@ def render(folder: Path, names: Sequence[str]) -> str:
     records = {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
     first = next(iter(records.values()))["machine"]
     lines = ["# GPU results", "", ", ".join(f"{key} {value}" for key, value in first.items()), ""]
-    lines += ["| network | precision | compile | way | images/s | of bare | GPU MB | RSS MB |"]
+    lines += ["| network | precision | compile | way | images/s | of bare | GPU MB | MB |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | ---: | ---: |"]
     for name, record in records.items():
         if not name.startswith("throughput-"):
@@ -263,7 +263,7 @@ def render(folder: Path, names: Sequence[str]) -> str:
         for row in record["result"]:
             network, precision, form = name.removeprefix("throughput-").split("-")
             rate, asked = rates[row["way"]], "auto" if form == "compiled" else "never"
-            memory = f"{row['gpu_mb']:,.0f} | {row['rss_mb']:,.0f}"
+            memory = f"{row['gpu_mb']:,.0f} | {row['memory_mb']:,.0f}"
             lines.append(
                 f"| {network} | {precision} | {asked} | {row['way']} | {rate:,.0f} | "
                 f"{rate / rates['bare']:.3f} | {memory} |"

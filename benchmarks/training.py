@@ -11,8 +11,9 @@ ours, not deterministic  the same with `deterministic: false`: what determinism 
 plain     a DataLoader that decodes, resizes and augments each image with torchvision, feeding an eager loop in fp32
           with torch's default settings, which reads its loss every step
 
-Every measurement is a process of its own, so that peak memory is its own; the ways take turns, `--repeats` times, and
-the table has medians with the range in brackets. Images are those of artifacts/prepared/train.parquet (`dvc repro
+Every measurement is a process of its own, so that peak memory is its own (the workers of the plain loop included, what
+processes share counted once); the ways take turns, `--repeats` times, and the table has medians with the range in
+brackets. Images are those of artifacts/prepared/train.parquet (`dvc repro
 prepare`), or of another table given with --table; a set too small for the steps asked for is gone through again.
 `bare` and `ours` are timed after the steps that warm the device up. For the DCGAN an image is a real one seen.
 """
@@ -24,7 +25,6 @@ import io
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torchvision
 from PIL import Image as PillowImage
@@ -116,18 +117,24 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
         for _ in range(options.repeats):
             for way in options.ways:
                 runs[way].append(in_a_process(network, way))
-        print(f"\n  {network:26}{'images/s':>10}{'range':>16}{'of bare':>9}{'peak RSS MB':>13}{'GPU MB':>9}")
+        print(f"\n  {network:26}{'images/s':>10}{'range':>16}{'of bare':>9}{'peak MB':>10}{'GPU MB':>9}")
         rates = {way: statistics.median(run["rate"] for run in each) for way, each in runs.items()}
         for way, each in runs.items():
             every = [run["rate"] for run in each]
             share = rates[way] / rates["bare"] if "bare" in rates else float("nan")
-            memory = max(run["rss"] for run in each), max(run["gpu"] for run in each)
+            memory = max(run["memory"] for run in each), max(run["gpu"] for run in each)
             spread = f"[{min(every):.1f}, {max(every):.1f}]"
             print(
-                f"  {way:26}{rates[way]:>10.1f}{spread:>16}{share:>9.3f}{memory[0]:>13.0f}{memory[1]:>9.0f}", flush=True
+                f"  {way:26}{rates[way]:>10.1f}{spread:>16}{share:>9.3f}{memory[0]:>10.0f}{memory[1]:>9.0f}", flush=True
             )
             results.append(
-                {"network": network, "way": way, "images_per_second": every, "rss_mb": memory[0], "gpu_mb": memory[1]}
+                {
+                    "network": network,
+                    "way": way,
+                    "images_per_second": every,
+                    "memory_mb": memory[0],
+                    "gpu_mb": memory[1],
+                }
                 | {name: getattr(options, name) for name in ("height", "width", "batch", "precision", "compile")}
             )
         if {"ours", "plain"} <= rates.keys():
@@ -139,15 +146,32 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def in_a_process(network: str, way: str) -> dict[str, float]:
+    """A measurement in a process of its own, whose memory is looked at from here, once a second."""
     command = [sys.executable, __file__, *sys.argv[1:], "--measure", network, way]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return measured
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            peak = max(peak, memory_of(process.pid))
+            time.sleep(1)
+        lines = process.stdout.read().splitlines() if process.stdout else []
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    measured: dict[str, float] = json.loads(lines[-1])
+    return measured | {"memory": peak}
+
+
+def memory_of(pid: int) -> float:
+    """MB of a process and its workers, what they share counted once (proportional set size, Linux)."""
+    try:
+        process = psutil.Process(pid)
+        every = [process, *process.children(recursive=True)]
+        return sum(float(each.memory_full_info().pss) for each in every) / 2**20
+    except (psutil.Error, AttributeError):  # ended meanwhile, or a system without
+        return 0.0
 
 
 def measure(network: str, way: str, options: argparse.Namespace) -> dict[str, float]:
-    """Images per second, and the peak of memory in MB."""
-    base = 0 if way != "plain" else resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    """Images per second, and the peak of the device's memory in MB."""
     deterministic = way in ("bare", "ours")
     if way == "plain":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -155,10 +179,8 @@ def measure(network: str, way: str, options: argparse.Namespace) -> dict[str, fl
         device = prepare_device(options.precision, deterministic)
     table = {"gan": GAN_WAYS}.get(network, CLASSIFIER_WAYS)
     rate = table[way.split(",")[0]](network, settings(network, deterministic, options), options, device)
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - base
     return {
         "rate": rate,
-        "rss": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + max(workers, 0) * options.workers) / 1024,
         "gpu": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0,
     }
 
@@ -318,9 +340,13 @@ def plain_classifier(network: str, params: Params, options: argparse.Namespace, 
 
 
 def adversarial_step(
-    networks: Any, optimizers: tuple[Any, Any], real: Tensor, params: Gan, device: torch.device
+    networks: Any, optimizers: tuple[Any, Any], real: Tensor, params: Gan, device: torch.device, sparing: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """One step of the discriminator and `generator_steps` of the generator, as the DCGAN publication has them."""
+    """One step of the discriminator and `generator_steps` of the generator.
+
+    `sparing` leaves out what has no effect, as ours does: the generator's first step is on the images just judged, and
+    takes no gradient of the discriminator's weights. Common code draws images anew and takes all gradients.
+    """
     softplus = nn.functional.softplus
     noise = torch.rand(len(real), params.latent, device=device) * 2 - 1
     with autocast(device, params.precision):
@@ -330,13 +356,16 @@ def adversarial_step(
     optimizers[1].zero_grad(set_to_none=True)
     first.backward()
     optimizers[1].step()
-    for _ in range(params.generator_steps):
-        noise = torch.rand(len(real), params.latent, device=device) * 2 - 1
+    networks.discriminator.requires_grad_(not sparing)
+    for number in range(params.generator_steps):
         with autocast(device, params.precision):
-            second = softplus(-networks.discriminator(networks.generator(noise)).float()).mean()
+            if number > 0 or not sparing:
+                fake = networks.generator(torch.rand(len(real), params.latent, device=device) * 2 - 1)
+            second = softplus(-networks.discriminator(fake).float()).mean()
         optimizers[0].zero_grad(set_to_none=True)
         second.backward()
         optimizers[0].step()
+    networks.discriminator.requires_grad_(True)
     return first.detach(), second.detach()
 
 
@@ -352,7 +381,10 @@ def bare_gan(network: str, params: Params, options: argparse.Namespace, device: 
     real = torch.rand(gan.batch_size, 3, gan.height, gan.width, device=device) * 2 - 1
     real = real.to(memory_format=torch.channels_last)
     return rate_of(
-        lambda: adversarial_step(networks, optimizers, real, gan, device), gan.batch_size, options.steps, device
+        lambda: adversarial_step(networks, optimizers, real, gan, device, sparing=True),
+        gan.batch_size,
+        options.steps,
+        device,
     )
 
 

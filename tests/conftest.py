@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -13,6 +14,18 @@ import pytest
 hypothesis.settings.register_profile("slsr", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("slsr")
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
+]
 
 LONGEST = ("test_pipeline.py", "test_train_gan.py", "test_gan.py", "test_processes.py", "test_resume.py")
 
@@ -64,3 +77,17 @@ def run_slsr(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real browser without a screen."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        message = f"no Chromium on PATH (looked for {', '.join(CHROMIUM)})"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()

@@ -170,7 +170,9 @@ def test_a_lock_that_dvc_holds_is_seen(clone, no_torch):
 
 
 def test_states_of_runs_left_in_the_middle(clone, no_torch):
-    for name, days in (("train/fresh", 0), ("train_gan/forgotten", 40)):
+    forgotten = "0123456789abcdef" * 2
+    (clone / ".scratch" / "vega" / "node_modules").mkdir(parents=True)
+    for name, days in (("train/" + "f" * 32, 0), (f"train_gan/{forgotten}", 40)):
         folder = clone / ".scratch" / name
         folder.mkdir(parents=True)
         (folder / "state.pt").write_bytes(b"0" * 2_000_000)
@@ -183,7 +185,7 @@ def test_states_of_runs_left_in_the_middle(clone, no_torch):
     texts = {finding.text.split(",")[0]: finding for finding in about(examine(clone), "unfinished")}
     assert len(texts) == 5
     assert "-delete" in texts["1 files of a pull that was killed"].remedy
-    assert "forgotten" in texts["1 states of runs untouched for 14 days"].remedy
+    assert forgotten in texts["1 states of runs untouched for 14 days"].remedy
     assert "2 MB" in texts["1 unfinished runs (train)"].text
 
 

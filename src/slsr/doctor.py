@@ -40,6 +40,7 @@ AMPERE = 8  # major compute capability of the first GPUs with tf32 and bf16
 DAYS_OF_A_FORGOTTEN_RUN = 14
 SEED = "seed"  # the remote inside git that holds the sample
 SCRATCH = ".scratch"
+STATE = re.compile(r"[0-9a-f]{32}")  # as slsr.stages.scratch names them; other things may lie beside them
 FICLONE = 0x40049409  # Linux: let a file share another's blocks
 DEFAULT_LINKS = ["reflink", "copy"]
 
@@ -552,7 +553,7 @@ def _is_alive(pid: int) -> bool:
 
 def _unfinished(root: Path) -> Iterator[Finding]:
     """States of runs that did not end, and temporary files of runs that were killed."""
-    states = sorted(path for path in (root / SCRATCH).glob("*/*") if path.is_dir())
+    states = sorted(path for path in (root / SCRATCH).glob("*/*") if path.is_dir() and STATE.fullmatch(path.name))
     old = [path for path in states if time.time() - _changed(path) > DAYS_OF_A_FORGOTTEN_RUN * 86400]
     if old:
         text = f"{len(old)} states of runs untouched for {DAYS_OF_A_FORGOTTEN_RUN} days, {_total(old):,.0f} MB"

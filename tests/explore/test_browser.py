@@ -6,7 +6,6 @@
 import http.server
 import os
 import re
-import shutil
 import threading
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,6 @@ from slsr.explore.serving import address_of, open_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
-]
 PAGES = {
     "queries": "pick/q",
     "gallery": "pick/g",
@@ -44,19 +31,6 @@ PAGES = {
     "about": "about",
     "problem": "search?query=q1&depth=7",
 }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        message = f"no Chromium on PATH (looked for {', '.join(NAMES)})"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

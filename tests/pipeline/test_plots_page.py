@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pipeline.conftest import ROOT
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def offline(project) -> None:

@@ -243,8 +243,16 @@ def test_photos_are_no_index_of_old(index):
     assert sorted(map(str, Path("photos").rglob("*"))) == ["photos/0001", "photos/0001/a.jpg", "photos/manifest.json"]
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: a shell's background job, `make test &`, is started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_nothing_half_written(slsr, monkeypatch, number):
+def test_a_signal_leaves_nothing_half_written(slsr, monkeypatch, interruptible, number):
     stream, partials = LoadedEncoder.stream, []
 
     def signalled(*arguments, **options):

@@ -223,12 +223,58 @@ def test_a_file_of_a_removed_stage_is_stale_and_an_entry_left_behind_is_said(fol
     assert "dvc.lock has report, which dvc.yaml no longer has; remove the entry" in found.notices
 
 
-def test_a_metrics_file_that_no_stage_writes_is_said(folder):
-    (folder / "metrics" / "invented.json").write_text("{}")
+@pytest.mark.parametrize("name", ["metrics/invented.json", "metrics/below/invented.json"])
+def test_a_metrics_file_that_no_stage_writes_is_stale(folder, name):
+    """The gate would read it."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
     GitProject(folder).commit()
-    found = freshness(folder)
-    assert found.stale == []
-    assert found.notices == ["metrics/invented.json: no stage writes it, so nothing vouches for it"]
+    (finding,) = freshness(folder).stale
+    assert finding.stage == "metrics/"
+    assert finding.reason == f"{name}: no stage writes it, so nothing vouches for it; `git rm` it"
+
+
+def test_a_metric_that_stops_being_an_out_of_its_stage_is_stale(folder):
+    """Otherwise leaving it out of dvc.yaml and dvc.lock would let anybody edit it."""
+    edit(folder, "dvc.yaml", "    metrics: [metrics/m.json: {cache: false}]\n", "")
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    outs = lock["stages"]["report"]["outs"]
+    lock["stages"]["report"]["outs"] = [out for out in outs if out["path"] != "metrics/m.json"]
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    (folder / "metrics" / "m.json").write_text("2\n")
+    assert [finding.stage for finding in freshness(folder).stale] == ["metrics/"]
+
+
+def test_a_metric_in_git_that_dvc_is_said_to_cache_is_stale(folder):
+    """Its bytes would be compared by nobody: DVC looks at its cache, and git at its own."""
+    edit(folder, "dvc.yaml", "[metrics/m.json: {cache: false}]", "[metrics/m.json]")
+    (finding,) = freshness(folder).stale
+    assert finding.reason.startswith("metrics/m.json: in git, while DVC caches it; set `cache: false`")
+
+
+def test_a_file_in_git_below_a_folder_that_dvc_caches_is_stale(folder):
+    GitProject(folder).git("add", "--force", "artifacts/f/x")
+    (reason,) = reasons(folder)
+    assert reason.startswith("artifacts/f/x: in git, while DVC caches it")
+
+
+@pytest.mark.parametrize(("old", "new", "what"), [
+    (", report.py]", "]", "report.py: dvc.lock has this dependency, and dvc.yaml no longer"),
+    ("params: [seed, block]", "params: [seed]", "params.yaml: dvc.lock has the parameter block, and dvc.yaml"),
+    ("    params: [seed, block]\n", "", "params.yaml: dvc.lock has the parameter seed, and dvc.yaml"),
+])  # fmt: skip
+def test_what_dvc_yaml_no_longer_names_is_stale_until_the_stage_has_run_without_it(folder, old, new, what):
+    """DVC itself takes such a stage for unchanged, so that edits of what was left out would go unseen."""
+    edit(folder, "dvc.yaml", old, new)
+    stage = "report" if "report.py" in what else "prepare"
+    assert stage not in status(folder)
+    assert any(reason.startswith(what) for reason in reasons(folder))
+    dvc(folder, "repro", "--force", "--single-item", stage)
+    assert reasons(folder) == []
+
+
+def reasons(folder):
+    return [finding.reason for finding in freshness(folder).stale]
 
 
 def test_code_that_is_not_in_git_is_said(folder):

@@ -104,6 +104,28 @@ def test_a_change_cannot_remove_the_rules(project, gate):
     assert "this change removes it" in out
 
 
+def test_a_change_that_no_later_change_could_be_compared_with_fails(project, gate):
+    """It would pass itself, and leave main without a gate."""
+    without = {"single": {"rank1": 0.8, "rank1_ci95": None, "queries": 125}, "loss": 1.0}
+    project.commit(slsr=without)
+    code, out, _ = gate()
+    assert code == 1
+    assert "as the base of the next change: rule 1 of gate.yaml: slsr.json:single.rank1" in out
+    project.commit(slsr=without, gate=GATE.replace("deviations: 2", "absolute: 0.1"))
+    assert gate()[0] == 0, "the next change is judged by the edited rules"
+
+
+def test_a_metrics_file_that_is_a_link_is_read_as_git_keeps_it(project, gate):
+    """The working tree and the commit give one answer."""
+    metrics = project.folder / "metrics"
+    (metrics / "slsr.json").rename(project.folder / "elsewhere.json")
+    (metrics / "slsr.json").symlink_to("../elsewhere.json")
+    answers = [gate()[0]]
+    project.commit()
+    answers += [gate()[0], gate("--rev", "HEAD")[0]]
+    assert answers == [2, 2, 2]
+
+
 def test_edited_rules_must_be_valid_and_match(project, gate):
     project.commit(gate=GATE.replace("slsr.json:loss", "slsr.json:losss"))
     code, out, _ = gate()

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slsr.errors import InputError
-from slsr.judgement import judge, matches, parse_metrics, parse_name, protocol_differences, shown
+from slsr.judgement import defects_as_base, judge, matches, parse_metrics, parse_name, protocol_differences, shown
 from slsr.policy import Acceptance, Policy, Protocol
 
 
@@ -143,6 +143,26 @@ def test_a_floor_may_be_another_metric_of_the_head():
     assert verdict_of({"x": 5, "untrained": 0}, {"x": 4, "untrained": 4}, rules) == "worse"
     assert verdict_of({"x": 5, "untrained": 0}, {"x": 4, "untrained": 4.1}, rules) == "fail"
     assert verdict_of({"x": 5, "untrained": 0}, {"x": 6}, rules) == "fail"
+
+
+@pytest.mark.parametrize(("better", "sign"), [("higher", 1), ("lower", -1)])
+def test_of_a_floor_on_both_sides_the_stricter_holds(better, sign):
+    """Or a change could lower the floor that it is judged by."""
+    rules = rule(better=better, floor="a.json:untrained", tolerance={"absolute": 9})
+    base = {"x": 5 * sign, "untrained": 4 * sign}
+    assert verdict_of(base, {"x": 3 * sign, "untrained": 0}, rules) == "fail"
+    assert verdict_of(base, {"x": 4 * sign, "untrained": 0}, rules) == "worse"
+    assert verdict_of(base, {"x": 4.5 * sign, "untrained": 4.6 * sign}, rules) == "fail"
+    (row,) = judge(policy(rules), flat(a=base), flat(a={"x": 3 * sign, "untrained": 0})).rows
+    assert row.note.endswith(f"{4 * sign} (a.json:untrained of the base)")
+
+
+def test_what_no_later_change_could_be_compared_with_is_a_defect():
+    rules = policy(rule("a.json:x", tolerance={"deviations": 2}), rule("a.json:y", tolerance={"absolute": 1}))
+    assert defects_as_base(rules, flat(a={"x": 1.0, "x_ci95": [0.9, 1.1], "y": 2.0})) == []
+    assert defects_as_base(rules, flat(a={"y": 2.0})) == []
+    (defect,) = defects_as_base(rules, flat(a={"x": 1.0, "x_ci95": None, "y": 2.0}))
+    assert "a.json:x: its tolerance counts in deviations" in defect
 
 
 def test_a_rule_that_judges_nothing_is_a_defect():

@@ -50,6 +50,7 @@ LONG = "reason: re-drawn test people"
     [
         ("{metric: 'a.json:x', worst: 1}", "entry 1, reason: missing"),
         ("{metric: 'a.json:x', worst: 1, reason: ok}", "entry 1, reason: 'ok' is not allowed"),
+        ("{metric: 'a.json:x', worst: 1, reason: '               '}", "entry 1, reason: "),
         (f"{{metric: 'a.json:x', {LONG}}}", "entry 1: give either worst"),
         (f"{{metric: 'a.json:x', worst: 1, gone: true, {LONG}}}", "entry 1: give either worst"),
         (f"{{metric: 'a.json:*', worst: 1, {LONG}}}", "one metric by its name, no pattern"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -97,6 +98,36 @@ def test_every_script_is_valid_shell(script):
     assert done.returncode == 0, done.stderr
 
 
+def a_project(tmp_path, *values):
+    """Whose commits have these values of a metric, with our code, and what ci.yml finds on a runner."""
+    project = GitProject.new(tmp_path / "project")
+    shutil.copytree(ROOT / "src", project.folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (project.folder / ".gitignore").write_text("/.venv\n")
+    for value in values:
+        project.commit(a={"x": value}, gate="rules: [{metric: 'a.json:x', better: higher}]")
+    (project.folder / ".venv" / "bin").mkdir(parents=True)
+    (project.folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    return project
+
+
+def run_steps(project, tmp_path, against, *names):
+    """The scripts of ci.yml as a runner runs them: the last one's exit code, what it said, and the summary."""
+    site = ":".join(path for path in sys.path if path.endswith("site-packages"))
+    summary = tmp_path / "summary.md"
+    environment = os.environ | {"AGAINST": against, "GITHUB_STEP_SUMMARY": str(summary), "RUNNER_TEMP": str(tmp_path)}
+    every = {step.get("name"): step for step in steps(parsed(ROOT / ".github/workflows/ci.yml"))}
+    for name in names:
+        script = every[name]["run"].replace(
+            'PYTHONPATH="$RUNNER_TEMP/judge/src"', f'PYTHONPATH="$RUNNER_TEMP/judge/src:{site}"'
+        )
+        command = ["bash", "--noprofile", "--norc", "-e", "-c", script]
+        done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stderr, summary.read_text() if summary.exists() else ""
+
+
+JUDGE = "The two commands as the change found them, so that it is not judged by its own copy"
+
+
 @pytest.mark.parametrize(
     ("against", "code", "title"),
     [
@@ -107,21 +138,35 @@ def test_every_script_is_valid_shell(script):
     ],
 )
 def test_the_step_of_the_gate_leaves_a_table_or_the_reason(tmp_path, against, code, title):
-    """The script of ci.yml as a runner runs it, in a project whose last commit makes a metric worse."""
-    project = GitProject.new(tmp_path / "project")
-    for value in (2, 1):
-        project.commit(a={"x": value}, gate="rules: [{metric: 'a.json:x', better: higher}]")
-    (project.folder / ".venv" / "bin").mkdir(parents=True)
-    (project.folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    (project.folder / "src").symlink_to(ROOT / "src")
-    (step,) = [step for step in steps(parsed(ROOT / ".github/workflows/ci.yml")) if step.get("name") == "slsr gate"]
-    summary = tmp_path / "summary.md"
-    site = f"{ROOT / 'src'}:{':'.join(path for path in sys.path if path.endswith('site-packages'))}"
-    script = step["run"].replace("PYTHONPATH=src", f"PYTHONPATH={site}")
-    environment = os.environ | {"AGAINST": against, "GITHUB_STEP_SUMMARY": str(summary)}
-    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
-    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
+    """In a project whose last commit makes a metric worse."""
+    project = a_project(tmp_path, 2, 1)
+    returned, said, summary = run_steps(project, tmp_path, against, JUDGE, "slsr gate")
+    assert returned == code, said
     assert (project.folder / "gate.md").read_text().startswith(title)
-    assert summary.read_text().startswith(title)
-    assert "slsr: " in done.stderr
+    assert summary.startswith(title)
+    assert "slsr: " in said
+
+
+@pytest.mark.parametrize("against", ["HEAD^1", ""])
+def test_a_change_is_not_judged_by_its_own_copy_of_the_gate(tmp_path, against):
+    """Where there is no commit to compare with, its own is all there is."""
+    project = a_project(tmp_path, 2)
+    judgement = project.folder / "src" / "slsr" / "judgement.py"
+    text = judgement.read_text()
+    lenient = text.replace("return len(self.defects) + sum(", "return 0 * sum(")
+    assert lenient != text
+    judgement.write_text(lenient)
+    project.commit(a={"x": 1})
+    assert run_steps(project, tmp_path, against, JUDGE, "slsr gate")[0] == (1 if against else 0)
+
+
+def test_the_table_says_first_that_the_metrics_are_stale(tmp_path):
+    """Or a comment could say "passed" of a check that failed."""
+    project = a_project(tmp_path, 1, 1)
+    code, said, summary = run_steps(project, tmp_path, "HEAD^1", JUDGE, "slsr fresh", "slsr gate")
+    assert code == 0, said
+    table = (project.folder / "gate.md").read_text()
+    assert table.startswith("## Metrics: not those of the code")
+    assert "no DVC repository" in table
+    assert table.index("not those") < table.index("## Metrics gate: passed")
+    assert summary.startswith("## Metrics: not those of the code")

@@ -430,13 +430,16 @@ def _reflink(source: Path, target: Path) -> None:
         fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
 
 
-# The same calls as `dvc push` makes first.
+# The same calls as `dvc push` makes first. That a bucket's root exists is said of any name and key: it is listed.
 REMOTE_PROBE = """
 import json, sys
 from dvc.repo import Repo
 with Repo() as repo:
     remote = repo.cloud.get_remote(sys.argv[1])
-    print(json.dumps({"exists": remote.fs.exists(remote.path)}))
+    exists = remote.fs.exists(remote.path)
+    if remote.fs.protocol == "s3" and "/" not in remote.path.strip("/"):
+        exists = bool(list(remote.fs.ls(remote.path, detail=False)))
+    print(json.dumps({"exists": exists}))
 """
 
 

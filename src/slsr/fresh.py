@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
 
-METRICS = "metrics/*.json"
+METRICS = "metrics"
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class _Check:
         self.folder = folder
         self.in_git = in_git
         self.found = Freshness()
+        self.locks: dict[Path, dict[str, Any]] = {}
         every = list(repo.index.stages)
         self.writers = {out.fs_path: out for stage in every for out in stage.outs}
         self.stages = self._relevant([stage for stage in every if stage.cmd])
@@ -150,7 +151,9 @@ class _Check:
         """The stages of the root's dvc.yaml, and those of other files that outputs kept by git come from."""
         root = self.folder / "dvc.yaml"
         waiting = [
-            stage for stage in stages if Path(stage.path) == root or any(not out.use_cache for out in stage.outs)
+            stage
+            for stage in stages
+            if Path(stage.path) == root or any(not out.use_cache or self._in_git(out) for out in stage.outs)
         ]
         chosen = set()
         while waiting:
@@ -167,6 +170,11 @@ class _Check:
                 return self.writers[candidate]
         return None
 
+    def _in_git(self, out: Output) -> list[str]:
+        """What git tracks of an output: itself, or files below it."""
+        name = self._name(out.fs_path)
+        return [name] if name in self.in_git else sorted(file for file in self.in_git if file.startswith(f"{name}/"))
+
     def _stage(self, stage: Stage) -> None:
         if not any(entry.hash_info for entry in (*stage.deps, *stage.outs)):
             self._stale(stage, "is not in dvc.lock: never run, or its entry was lost")
@@ -177,6 +185,8 @@ class _Check:
         for dep in stage.deps:
             for reason in self._dependency(dep):
                 self._stale(stage, reason + frozen)
+        for reason in self._no_longer_named(stage):
+            self._stale(stage, reason)
         for out in stage.outs:
             for reason in self._output(out):
                 self._stale(stage, reason)
@@ -230,7 +240,9 @@ class _Check:
         if not out.hash_info:
             yield f"{name}: a new output, which dvc.lock does not have"
         elif out.use_cache:
-            return  # git keeps no copy that could differ
+            # Where git keeps no copy, nothing could differ.
+            for file in self._in_git(out):
+                yield f"{file}: in git, while DVC caches it; set `cache: false` in dvc.yaml, or `git rm --cached` it"
         elif not out.exists:
             yield f"{name}: missing; the run wrote it"
         elif out.changed_checksum():
@@ -238,21 +250,46 @@ class _Check:
         elif name not in self.in_git:
             self.found.notices.append(f"{name} is not in git, so others do not have it; `git add` it")
 
+    def _no_longer_named(self, stage: Stage) -> Iterator[str]:
+        """What the run depended on by dvc.lock and dvc.yaml leaves out, so that a change of it would go unseen."""
+        from dvc.dependency import ParamsDependency
+
+        entry = self._locked(Path(stage.path).parent).get(getattr(stage, "name", None) or "", {})
+        named = {dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+        remedy = f"name it again, or `dvc repro --force {self._address(stage)}`"
+        for dep in entry.get("deps") or []:
+            if dep["path"] not in named:
+                yield f"{dep['path']}: dvc.lock has this dependency, and dvc.yaml no longer names it; {remedy}"
+        read = {dep.def_path: dep.params for dep in stage.deps if isinstance(dep, ParamsDependency)}
+        for file, locked in (entry.get("params") or {}).items():
+            for key in locked if read.get(file) != [] else ():
+                if key not in read.get(file, ()):
+                    yield f"{file}: dvc.lock has the parameter {key}, and dvc.yaml no longer names it; {remedy}"
+
+    def _locked(self, folder: Path) -> dict[str, Any]:
+        if folder not in self.locks:
+            self.locks[folder] = _lock_entries(folder)
+        return self.locks[folder]
+
     def _leftovers(self) -> None:
         """What the lock or git still have of stages and outputs that dvc.yaml no longer has."""
         names = {self._address(stage) for stage in self.stages}
-        for stage, entry in _lock_entries(self.folder).items():
+        said = set()
+        for stage, entry in self._locked(self.folder).items():
             if stage not in names:
                 self.found.notices.append(f"dvc.lock has {stage}, which dvc.yaml no longer has; remove the entry")
             for out in entry.get("outs") or []:
                 if self._writer(str(self.folder / out["path"])) is None and out["path"] in self.in_git:
+                    said.add(out["path"])
                     self.found.stale.append(
                         Finding(stage, f"{out['path']}: in git, but no stage writes it any more; `git rm` it")
                     )
-        for name in sorted(self.in_git):
+        for name in sorted(self.in_git - said):
             path = Path(name)
-            if path.match(METRICS) and len(path.parts) == 2 and self._writer(str(self.folder / name)) is None:
-                self.found.notices.append(f"{name}: no stage writes it, so nothing vouches for it")
+            if path.parts[0] == METRICS and path.suffix == ".json" and self._writer(str(self.folder / name)) is None:
+                self.found.stale.append(
+                    Finding(f"{METRICS}/", f"{name}: no stage writes it, so nothing vouches for it; `git rm` it")
+                )
 
     def _downstream(self, stale: set[str]) -> list[str]:
         reached = set(stale)

@@ -19,6 +19,7 @@ from slsr.judgement import (
     Judgement,
     Metrics,
     Name,
+    defects_as_base,
     judge,
     matches,
     parse_metrics,
@@ -93,6 +94,8 @@ def compare_revisions(
     found.notices[:0] = notices
     found.notices += [f"accepted.yaml: the entry of {what} is spent: {before.label} has it already" for what in spent]
     found.defects += _defects_of_new_policy(before, now)
+    next_policy = policy if now.policy is None else parse_policy(now.policy, now.source(POLICY))
+    found.defects += defects_as_base(next_policy, now.metrics)
     return Comparison(before.label, now.label, base.why, found, _policy_diff(before, now))
 
 

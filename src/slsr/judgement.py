@@ -178,6 +178,18 @@ def judge(policy: Policy, base: Metrics, head: Metrics, acceptances: Sequence[Ac
     return found
 
 
+def defects_as_base(policy: Policy, head: Metrics) -> list[str]:
+    """Why a later change could not be compared with the head: deviations that rules count in and it does not state."""
+    defects: dict[str, None] = {}
+    for name in sorted(name for name, value in head.items() if _number(value) is not None):
+        try:
+            for number, rule in _judges(policy, name):
+                tolerance(number, rule, name, head)
+        except InputError as error:
+            defects[f"as the base of the next change: {error}"] = None
+    return list(defects)
+
+
 def _judges(policy: Policy, name: Name) -> list[tuple[int, Rule]]:
     last: dict[Level, tuple[int, Rule]] = {}
     for number, rule in enumerate(policy.rules, 1):
@@ -213,7 +225,7 @@ def _verdict(number: int, rule: Rule, name: Name, base: Metrics, head: Metrics, 
         return row("fail", "vanished")
     if now is None:
         return row("fail", f"not a finite number: {_text(head[name])}")
-    below = _below_floor(rule, now, head)
+    below = _below_floor(rule, now, base, head)
     if before is None:
         note = "new" if name not in base else f"new: it was {_text(base[name])}"
         return row(rule.level, below) if below else row("new", note)
@@ -251,18 +263,27 @@ def _no_worse(rule: Rule, value: float, limit: float) -> bool:
     return lacking <= ROUNDING * max(abs(limit), abs(value))
 
 
-def _below_floor(rule: Rule, value: float, head: Metrics) -> str:
-    """Why the value is worse than the rule's floor; empty where it is not."""
+def _below_floor(rule: Rule, value: float, base: Metrics, head: Metrics) -> str:
+    """Why the value is worse than the rule's floor; empty where it is not.
+
+    A floor that is another metric is the stricter of its two values, so that a change cannot lower it for itself.
+    """
     if rule.floor is None:
         return ""
-    named = isinstance(rule.floor, str)
-    floor = _number(head.get(parse_name(rule.floor))) if isinstance(rule.floor, str) else rule.floor
-    if floor is None:
+    if not isinstance(rule.floor, str):
+        return "" if _no_worse(rule, value, rule.floor) else f"{_side_of(rule)} {rule.floor:.4g}"
+    now, before = (_number(side.get(parse_name(rule.floor))) for side in (head, base))
+    if now is None:
         return f"its floor {rule.floor} is not a finite number"
+    strictest = max if rule.better == "higher" else min
+    floor = now if before is None else strictest(before, now)
     if _no_worse(rule, value, floor):
         return ""
-    side = "below its floor" if rule.better == "higher" else "above its limit"
-    return f"{side} {floor:.4g}" + (f" ({rule.floor})" if named else "")
+    return f"{_side_of(rule)} {floor:.4g} ({rule.floor}{'' if floor == now else ' of the base'})"
+
+
+def _side_of(rule: Rule) -> str:
+    return "below its floor" if rule.better == "higher" else "above its limit"
 
 
 def tolerance(number: int, rule: Rule, name: Name, base: Metrics) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -99,7 +99,7 @@ class Acceptance(Block):
     worst: float | None = None
     gone: Literal[True] | None = None
     protocol: Text | None = None
-    reason: Annotated[str, Field(min_length=10)]
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=10)]
 
     @model_validator(mode="after")
     def says_one_thing(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,14 @@ def listed_files(folder: Path, commit: str | None = None) -> set[str]:
 
 
 def file_at(folder: Path, commit: str | None, name: str) -> bytes | None:
-    """The content of a file in a commit, or in the working tree (None); None where it is not there."""
+    """The content of a file in a commit, or in the working tree (None); None where it is not there.
+
+    Of a symbolic link, where it leads: that is what git keeps of one.
+    """
     if commit is None:
         path = folder / name
+        if path.is_symlink():
+            return os.fsencode(path.readlink())
         return path.read_bytes() if path.is_file() else None
     return git_bytes(folder, "show", f"{commit}:./{name}")
 

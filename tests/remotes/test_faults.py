@@ -54,6 +54,39 @@ def test_a_wrong_ssh_key(stand_in, ssh, tmp_path):
     assert set(outs_of(stand_in).values()) <= whole(remote)
 
 
+def of_the_doctor(project) -> tuple[str, str]:
+    """What it says of the default remote: level and text."""
+    from slsr.doctor import examine
+
+    found = examine(project.folder, os.environ, seconds=20.0)
+    (finding,) = (one for one in found if one.topic == "remote store (default)")
+    return finding.level, finding.text
+
+
+@pytest.mark.parametrize("below", ["", "/store"])
+def test_the_doctor_sees_a_bucket_that_cannot_be_used(stand_in, tmp_path, below):
+    """The bucket itself as well as a folder of it: S3 has no folders, and roots are often said to exist unasked."""
+    with s3_server(tmp_path) as server:
+        remote = server.remote("store")
+        bucket = remote.url.removesuffix("/store")
+        configured(stand_in, replace(remote, url=bucket + below))
+        assert of_the_doctor(stand_in) == ("note", f"{bucket}{below} answers, and holds nothing yet")
+        stand_in.run("dvc", "push")
+        assert of_the_doctor(stand_in) == ("ok", f"{bucket}{below} answers")
+        if not below:
+            configured(stand_in, replace(remote, url=f"{bucket}-misspelt"))
+            level, text = of_the_doctor(stand_in)
+            assert level == "problem", text
+    configured(stand_in, replace(remote, url=bucket + below))
+    level, text = of_the_doctor(stand_in)
+    assert level == "problem", text
+    (tmp_path / "second").mkdir()
+    with s3_server(tmp_path / "second", refuses_everybody=True) as server:
+        configured(stand_in, replace(server.remote("store"), url=bucket + below))
+        level, text = of_the_doctor(stand_in)
+        assert level == "problem", text
+
+
 def test_a_wrong_s3_key(stand_in, tmp_path):
     with s3_server(tmp_path, refuses_everybody=True) as server:
         configured(stand_in, server.remote("store"))

@@ -65,10 +65,14 @@ def workers(token: str) -> dict[str, str]:
 
 
 def start_worker(project, token: str, gpu: int) -> None:
+    """The worker keeps what it inherits, so that a pipe would be at its end only when the worker is."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu), "SLSR_TEST_TOKEN": token, "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = ["dvc", "queue", "start", "--jobs", str(gpu + 1)]
-    subprocess.run(command, cwd=project.folder, env=environment, check=True, capture_output=True)
+    log = project.folder.parent / f"worker-{gpu}.log"
+    with log.open("wb") as output:
+        started = subprocess.run(command, cwd=project.folder, env=environment, stdout=output, stderr=output)
+    assert started.returncode == 0, log.read_text()
 
 
 def test_a_queue_has_a_worker_for_each_gpu(tiny_run, tmp_path):

@@ -76,6 +76,14 @@ def test_an_error_is_one_message_and_an_exit_code(slsr, monkeypatch, error, code
     assert slsr("prepare") == (code, "", f"slsr: {error}\n")
 
 
+def test_that_its_processes_were_interrupted_is_not_said_twice(slsr, monkeypatch):
+    """They have said how to go on."""
+    monkeypatch.setenv("SLSR_PROCESSES", "2")
+    monkeypatch.setattr("slsr.params.load_params", lambda path: None)
+    monkeypatch.setattr("slsr.training.launch.start_processes", lambda count, arguments: 130)
+    assert slsr("train", "none") == (130, "", "")
+
+
 def test_control_c_says_so(slsr, monkeypatch):
     monkeypatch.setattr(cli, "_run_stage", raising(KeyboardInterrupt()))
     code, out, err = slsr("prepare")
@@ -125,7 +133,11 @@ def test_other_failures_of_the_system_are_not_passed_off_as_a_full_disk(slsr, mo
         slsr("prepare")
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore")])
+@pytest.mark.parametrize("error", [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+])  # fmt: skip
 def test_no_memory_left_is_said_with_the_remedy(slsr, monkeypatch, error):
     monkeypatch.setattr(cli, "_run_stage", raising(error))
     code, out, err = slsr("train-encoder")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -339,7 +340,15 @@ def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path, 
     (finding,) = problems(list(doctor._weights(tmp_path, probe, params)))
     assert str(tmp_path / "checkpoints") in finding.remedy
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "resnet50-0676ba61.pth").write_bytes(b"0")
+    half = tmp_path / "checkpoints" / "resnet50-0676ba61.pth"
+    half.write_bytes(b"0")
+    (finding,) = problems(list(doctor._weights(tmp_path, probe, params)))
+    assert (
+        finding.text == f"{half} is not the file of this name: its SHA-256 begins with {sha256(b'0').hexdigest()[:8]}"
+    )
+    right = f"resnet50-{sha256(b'0').hexdigest()[:8]}.pth"
+    half.rename(half.with_name(right))
+    probe["weights"] = {"resnet50": f"http://127.0.0.1:1/{right}"}
     assert not problems(list(doctor._weights(tmp_path, probe, params)))
     assert problems(list(doctor._weights(tmp_path, probe, params_with(weights="absent.safetensors"))))
 

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -199,3 +201,32 @@ def test_what_a_killed_run_left_does_not_get_into_the_next(tmp_path):
         (building / "file").write_text("x")
     assert names(tmp_path) == ["out"]
     assert names(tmp_path / "out") == ["file"]
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path):
+    """Or the second would clear away what the first has written so far, and the first publish the second's."""
+    program = "import sys\nfrom pathlib import Path\nfrom slsr.files import replaced_folder\n"
+    program += "with replaced_folder(Path('out')) as building:\n"
+    program += "    (building / 'a').write_text('first')\n    print(flush=True)\n    sys.stdin.readline()\n"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        first.stdout.readline()
+        with pytest.raises(InputError, match="out: another process is writing it"), replaced_folder(tmp_path / "out"):
+            pass
+        first.communicate("\n")
+    assert first.returncode == 0
+    assert (tmp_path / "out" / "a").read_text() == "first"
+    with replaced_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path):
+    program = "import os\nfrom pathlib import Path\nfrom slsr.files import replaced_folder\n"
+    program += "with replaced_folder(Path('out')) as building:\n"
+    program += "    (building / 'a').write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path)
+    assert (tmp_path / ".out.partial" / "a").exists()
+    with replaced_folder(tmp_path / "out") as building:
+        assert not list(building.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

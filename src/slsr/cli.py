@@ -85,6 +85,10 @@ def _run_stage(name: str, *arguments: str) -> None:
         leave_processes()
 
 
+class AllEnded(SystemExit):
+    """The processes that this one started have ended, and have said what there is to say."""
+
+
 def _in_processes() -> None:
     """Hand over to one process a device, unless this is one of them or one is enough."""
     from slsr.training.launch import join_processes, launched, processes_wanted, start_processes
@@ -92,7 +96,7 @@ def _in_processes() -> None:
     if launched(os.environ):
         join_processes(os.environ)
     elif (count := processes_wanted(os.environ)) > 1:
-        sys.exit(start_processes(count, sys.argv[1:]))
+        raise AllEnded(start_processes(count, sys.argv[1:]))
 
 
 def _regularizer(name: str) -> str:
@@ -537,6 +541,7 @@ def main() -> None:
             raise
         knob = MEMORY_KNOBS.get(next(iter(sys.argv[1:]), ""), "batch_size")
         remedy = f"lower {knob} or the image size in params.yaml, or use precision: bf16"
+        remedy += "; `nvidia-smi` shows what else uses a GPU" if "CUDA" in str(error) else ""
         if knob == "--batch-size":
             remedy = "give a smaller --batch-size"
         elif knob == "cluster.minibatch_above":
@@ -563,7 +568,8 @@ def _out_of_memory(error: Exception) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return any(sign in str(error) for sign in ("can't allocate memory", "_STATUS_ALLOC_FAILED"))
+    signs = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "HIP error: out of memory")
+    return any(sign in str(error) for sign in signs)
 
 
 def _run_app() -> None:
@@ -571,7 +577,7 @@ def _run_app() -> None:
     try:
         app()
     except SystemExit as end:
-        if end.code == 130:
+        if end.code == 130 and not isinstance(end, AllEnded):
             raise KeyboardInterrupt from end
         raise
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -299,7 +300,7 @@ def _weights(root: Path, probe: dict[str, Any] | str, params: Params | None) -> 
     for backbone, url in probe["weights"].items():
         file = Path(probe["hub"]) / "checkpoints" / Path(url).name
         if file.is_file():
-            yield Finding("weights", "ok", f"ImageNet's for {backbone} are in {file.parent}")
+            yield _cached_weights(backbone, file)
             continue
         arguments = [url, str(SECONDS_FOR_WEIGHTS)]
         answer = _ask(WEIGHTS_PROBE, arguments, root, os.environ, 3 * SECONDS_FOR_WEIGHTS)
@@ -308,6 +309,17 @@ def _weights(root: Path, probe: dict[str, Any] | str, params: Params | None) -> 
             yield Finding("weights", "problem", text, f"put the file into {file.parent}, or set weights to none")
         else:
             yield Finding("weights", "note", f"ImageNet's for {backbone} will be downloaded from {url}")
+
+
+def _cached_weights(backbone: str, file: Path) -> Finding:
+    """As training will look at the file: its hash has to begin as its name says."""
+    expected = HASH_IN_NAME.search(file.name)
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if expected and not digest.startswith(expected[1]):
+        text = f"{file} is not the file of this name: its SHA-256 begins with {digest[: len(expected[1])]}"
+        return Finding("weights", "problem", text, "remove it, so that it is downloaded again")
+    return Finding("weights", "ok", f"ImageNet's for {backbone} are in {file.parent}")
 
 
 def _data(root: Path, params: Params | None) -> Iterator[Finding]:
@@ -361,6 +373,7 @@ def _cache_folder(root: Path, config: Mapping[str, Any]) -> Path:
     return Path(config.get("cache", {}).get("dir") or root / ".dvc" / "cache")
 
 
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
 LINKS = ("reflink", "hardlink", "symlink", "copy")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,11 +78,20 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A fresh folder to write into, which takes the place of `folder` only when the block ends well."""
+    """A fresh folder to write into, which takes the place of `folder` only when the block ends well.
+
+    Raises
+    ------
+    InputError
+        Another process is writing it.
+    """
     building, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    if building.is_dir():
+        os.close(_locked(building, folder))
     for leftover in (building, old):
         shutil.rmtree(leftover, ignore_errors=True)
     building.mkdir(parents=True)
+    lock = _locked(building, folder)
     try:
         yield building
         if folder.exists():
@@ -89,3 +100,18 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(building: Path, folder: Path) -> int:
+    """The descriptor of a folder that is now this process's alone; the system frees it when the process ends."""
+    descriptor = os.open(building, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        remedy = "wait until it has ended, or end it, and run again"
+        raise InputError(f"{folder}: another process is writing it; {remedy}") from error
+    except OSError:
+        pass  # a file system without locks
+    return descriptor

@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow.parquet as pq
 import pytest
+import torch
 from ruamel.yaml import YAML
 from tiny import coloured, encode
 
 from slsr.records import TRAINING, table_writer
-from slsr.stages.paths import ENCODER, TRAIN_FEATURES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
+from slsr.stages.paths import ASSIGNMENTS, ENCODER, TRAIN_FEATURES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
 
 ROOT = Path(__file__).parents[2]
 LABELS = [number % 4 for number in range(13)]
@@ -113,6 +116,7 @@ def test_a_command_that_is_interrupted_saves_says_how_to_go_on_and_goes_on(proje
     assert "the same command goes on from .scratch/train-none/" in err
     assert "nothing could be saved" not in err
     assert "Traceback" not in err
+    assert "nothing half-written was left" not in err, "how to go on is the last word"
     assert not list(project.folder.glob("artifacts/train/.none.partial")), "nothing half-written"
     status, err = project.run("train", "none", SLSR_PROCESSES=processes)
     assert status == 0, err
@@ -177,6 +181,67 @@ def test_slurm_without_an_address_says_what_to_set(project):
     assert "Traceback" not in err
 
 
+def workers_of(process) -> list[int]:
+    """The two processes that a launcher started, in the order of their starts."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(pid) for pid in children if b"slsr" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    return workers
+
+
+@pytest.mark.slow
+def test_when_the_launcher_is_killed_its_processes_end_and_the_same_command_goes_on(project):
+    """They would go on beside those of the next start, and both would write one folder."""
+    project.values["train"]["epochs"] = 40
+    project.write()
+    assert project.run("train", "none", SLSR_PROCESSES="2")[0] == 0
+    expected = project.read(MODEL)
+    (project.folder / MODEL).unlink()
+    process = project.start("train", "none", SLSR_SAVE_EVERY="1 epoch", SLSR_PROCESSES="2")
+    wait_for(lambda: list(project.folder.glob(".scratch/train-none/*/state.pt")), process)
+    workers = workers_of(process)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(psutil.pid_exists(worker) for worker in workers):
+        assert time.monotonic() < deadline, "they live on"
+        time.sleep(0.1)
+    process.stderr.close()
+    status, err = project.run("train", "none", SLSR_PROCESSES="2")
+    assert status == 0, err
+    assert "going on from .scratch/train-none/" in err
+    assert project.read(MODEL) == expected
+
+
+@pytest.mark.slow
+def test_two_generators_in_two_processes_are_interrupted_and_gone_on_with(project):
+    """One of them waits for the other by then, outside Python; each says where its own state is."""
+    project.values["cluster"] |= {"k": 2, "sweep": [2]}
+    project.values["gan"] |= {"epochs": 120, "batch_size": 4, "parent_epochs": 0, "channels": 8}
+    project.write()
+    for command in ("train-encoder", "extract-features", "cluster"):
+        status, err = project.run(command)
+        assert status == 0, err
+    process = project.start("train-gan", SLSR_SAVE_EVERY="1 epoch", SLSR_PROCESSES="2")
+    wait_for(lambda: len(list(project.folder.glob(".scratch/train_gan/*/cluster_*/state.pt"))) == 2, process)
+    smaller = np.bincount(pq.read_table(project.folder / ASSIGNMENTS)["cluster"].to_numpy()).argmin()
+    (state,) = project.folder.glob(f".scratch/train_gan/*/cluster_{smaller}_0/state.pt")
+    last = 0
+    while (step := torch.load(state, weights_only=True)["step"]) > last or step == 0:
+        last = step
+        time.sleep(2)
+    assert process.poll() is None, "one is still at work"
+    os.killpg(process.pid, signal.SIGINT)
+    status, err = ended(process)
+    assert status == 130, err
+    assert "Traceback" not in err
+    assert "interrupted while waiting for another process" in err
+    assert f"cluster_{1 - smaller}_0" in err
+    status, err = project.run("train-gan", SLSR_PROCESSES="2")
+    assert status == 0, err
+    assert err.count("going on from") == 1 if smaller else 2
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_named_and_the_others_end(project):
     """As the kernel does when memory runs out; the other process waits outside Python for the one that is gone."""
@@ -184,11 +249,9 @@ def test_a_process_that_is_killed_is_named_and_the_others_end(project):
     project.write()
     process = project.start("train", "none", SLSR_SAVE_EVERY="1 epoch", SLSR_PROCESSES="2")
     wait_for(lambda: list(project.folder.glob(".scratch/train-none/*/state.pt")), process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"slsr" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(workers) == 2
+    workers = workers_of(process)
     os.kill(workers[1], signal.SIGKILL)
-    status, err = ended(process, within=60)
+    status, err = ended(process, within=30)
     assert status == 1
     assert "process 1 was killed by SIGKILL; if the machine ran out of memory, lower batch_size" in err
     assert not Path(f"/proc/{workers[0]}").exists()

@@ -304,6 +304,26 @@ def test_a_loss_that_is_no_number_names_the_last_good_state_and_leaves_it(monkey
     assert keeper.load()["step"] == 5
 
 
+def test_a_validation_loss_that_is_no_number_stops_after_its_epoch(monkeypatch, tmp_path):
+    """Else no later state could be saved, since the curve is part of it."""
+    from slsr.training import classifier
+
+    losses = iter([0.5, float("nan")])
+    monkeypatch.setattr(classifier, "validate", lambda *arguments: (next(losses), 0.5))
+    recipe, image, keeper = make_recipe(epochs=5, batch_size=4), make_image(), Keeper(tmp_path, seconds=0)
+    encoder = initial_encoder(recipe, CLASSES, image)
+    with pytest.raises(CheckFailed, match=r"held-out images is nan after epoch 2: .*after step 7 of all"):
+        train_classifier(
+            encoder,
+            real_set(16),
+            LabelledImages(torch.from_numpy(noise(4)), torch.arange(4)),
+            recipe,
+            image,
+            CPU,
+            keeper=keeper,
+        )
+
+
 @pytest.mark.parametrize("every", [1, 25])
 def test_a_state_after_a_loss_that_is_no_number_is_never_saved(monkeypatch, tmp_path, every):
     """Also where a GPU's losses are looked at now and then only."""

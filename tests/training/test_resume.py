@@ -17,6 +17,7 @@ from slsr.images.loading import LabelledImages
 from slsr.models.encoder import save_encoder
 from slsr.models.weights import initial_encoder
 from slsr.params import Image, Optimizer, Recipe, Schedule
+from slsr.training import resume
 from slsr.training.classifier import TrainingSet, train_classifier
 from slsr.training.resume import STATE, Interval, Keeper, derived_generator, kept, save_interval
 
@@ -165,8 +166,39 @@ def test_leaving_with_nothing_saved_does_not_promise_to_go_on(tmp_path, monkeypa
     with pytest.raises(Interrupted, match="nothing could be saved"):
         keeper.leave(7)
     keeper.save({"step": 7})
-    with pytest.raises(Interrupted, match="the same command goes on from"):
+    with pytest.raises(Interrupted, match=f"the same command goes on from {tmp_path}$"):
         keeper.leave(7)
+    keeper.save({"step": 9, "loss": float("nan")})
+    with pytest.raises(Interrupted, match=r"after step 9; .*, step 7, since this one could not be saved"):
+        keeper.leave(9)
+
+
+def test_where_each_process_keeps_a_state_each_says_where(tmp_path, monkeypatch):
+    """Of a generator that diverges on another process than the first, nobody else could."""
+    monkeypatch.setattr(resume, "is_first", lambda: False)
+    for each, words in ((False, "the first process says"), (True, "after step 3 of all, is")):
+        keeper = Keeper(tmp_path, each_process=each)
+        keeper.save({"step": 3})
+        assert words in keeper.described()
+        with pytest.raises(Interrupted, match=str(tmp_path) if each else "the first process says"):
+            keeper.leave(3)
+
+
+def test_a_state_that_cannot_be_saved_is_not_tried_again_at_once(tmp_path):
+    keeper = Keeper(tmp_path, seconds=30)
+    keeper._saved_at -= 60
+    assert keeper.due()
+    keeper.save({"step": 1, "loss": float("nan")})
+    assert not keeper.due()
+
+
+def test_what_killed_processes_left_while_saving_goes_and_that_of_living_ones_stays(tmp_path):
+    old, young = tmp_path / f".{STATE}.1.partial", tmp_path / f".{STATE}.2.partial"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, time.time() - 3600))
+    Keeper(tmp_path).load()
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), torch.tensor([1.0, float("inf")]), [1.0, float("nan")]])

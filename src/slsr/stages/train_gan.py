@@ -95,7 +95,7 @@ def run(params: Params) -> None:
     device = prepare_device(settings.precision, settings.deterministic)
     images = load_clustered(settings.height, settings.width)
     scratch = scratch_folder("train_gan", [settings], [TRAIN_TABLE, ASSIGNMENTS])
-    with kept(scratch, **asdict(save_interval(os.environ))) as keeper:
+    with kept(scratch, **asdict(save_interval(os.environ)), each_process=True) as keeper:
         results = _train_all(images, settings, device, keeper)
         if is_first():
             _write(results, images, settings)
@@ -141,7 +141,7 @@ def _train_all(images: ClusteredImages, settings: Gan, device: torch.device, kee
 
     The first process trains the parent, or the conditional generator; clusters are spread over all.
     """
-    folder, channel = keeper.folder, Channel()
+    folder, channel = keeper.folder, Channel(lambda: keeper.stop_requested)
     rank, processes = rank_and_size()
     start: Networks | None = None
     if settings.kind == "conditional":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from slsr.training.processes import (
     share_network,
     share_of,
     synchronise_batch_norm,
+    wait_for_all,
 )
 from slsr.training.resume import Keeper, derived_generator, derived_seed
 from slsr.training.schedule import learning_rate_factor
@@ -144,6 +146,7 @@ def train_classifier(
                 if number == 0 and is_first():
                     _warn_without_progress(losses, recipe)
                 epochs.append(_finish(encoder, losses, optimizer, held_out, number + 1, image, recipe.precision))
+                _stop_unless_valid(epochs[-1], keeper)
                 log.info("%s", describe(epochs[-1], recipe.epochs))
                 on_epoch(epochs[-1])
                 losses = []
@@ -156,6 +159,7 @@ def train_classifier(
                     _stop_unless_finite(losses, 0, number + 1, keeper)
                     keeper.save(_state(encoder, optimizer, generated, step + 1, losses, epochs))
                 if stop:
+                    wait_for_all()  # the first may still be writing, and is killed where another's end ends all
                     keeper.leave(step + 1)
 
 
@@ -323,6 +327,16 @@ def _stop_unless_finite(losses: list[Tensor], first: int, epoch: int, keeper: Ke
         raise CheckFailed(
             f"the loss is {float(values[place])} in epoch {epoch}, step {first + place + 1}: training diverged; lower "
             f"optimizer.learning_rate, or use precision: fp32 ({state})"
+        )
+
+
+def _stop_unless_valid(epoch: Epoch, keeper: Keeper | None) -> None:
+    """Look at the loss of the held-out images."""
+    if epoch.validation_loss is not None and not math.isfinite(epoch.validation_loss):
+        state = keeper.described() if keeper is not None else "no state was kept"
+        raise CheckFailed(
+            f"the loss of the held-out images is {epoch.validation_loss} after epoch {epoch.number}: training "
+            f"diverged; lower optimizer.learning_rate, or use precision: fp32 ({state})"
         )
 
 

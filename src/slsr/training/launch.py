@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +26,9 @@ from slsr.training.processes import is_first, rank_and_size
 log = logging.getLogger(__name__)
 
 STATUS_FILE = "SLSR_STATUS_FILE"
+LAUNCHER = "SLSR_LAUNCHER"
+SECONDS_BETWEEN_LOOKS = 0.5
+TORCHRUN = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def processes_wanted(environment: Mapping[str, str]) -> int:
@@ -65,6 +71,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     os.environ.setdefault("LOGLEVEL", "CRITICAL")
     with tempfile.TemporaryDirectory() as folder:
         status = os.environ[STATUS_FILE] = str(Path(folder) / "status")
+        os.environ[LAUNCHER] = str(os.getpid())
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -93,6 +100,22 @@ def _explain(error: ChildFailedError) -> None:
     log.error("process %d %s%s", rank, how, remedy)
 
 
+def end_with_launcher(environment: Mapping[str, str]) -> None:
+    """End this process when the launcher of this machine that started it is killed, which cannot say so itself.
+
+    Otherwise it would go on beside those of the next start.
+    """
+    launcher = environment.get(LAUNCHER, "")
+    if launcher.isdecimal():
+        threading.Thread(target=_end_without, args=(int(launcher),), daemon=True).start()
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(128 + signal.SIGKILL)
+
+
 def write_status(code: int) -> None:
     """Tell the launcher how this process ends, unless another one already has."""
     if STATUS_FILE in os.environ:
@@ -113,8 +136,13 @@ def join_processes(environment: Mapping[str, str]) -> None:
     """
     if not launched(environment) or dist.is_initialized():
         return
+    end_with_launcher(environment)
     if "RANK" not in environment:
         _adopt_slurm(environment)
+    elif missing := [name for name in TORCHRUN if name not in environment]:
+        raise InputError(
+            f"RANK is set, and {' and '.join(missing)} not: half of what torchrun sets; set all of it, or unset RANK"
+        )
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         local = int(os.environ.get("LOCAL_RANK", "0"))

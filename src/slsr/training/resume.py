@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 STATE = "state.pt"
 SECONDS_BETWEEN_SAVES = 60.0
 STALE_AFTER_DAYS = 14.0
-SECONDS_TO_LEAVE = 15.0
+SECONDS_TO_LEAVE = 25.0  # torch's launcher kills after 30
+MINUTES_OF_A_LEFTOVER = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,15 @@ class Keeper:
     Attributes
     ----------
     stop_requested : whether a signal has asked the run to save and leave
+    each_process : whether every process keeps states of its own, and not only the first one
     """
 
-    def __init__(self, folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0) -> None:
+    def __init__(
+        self, folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0, each_process: bool = False
+    ) -> None:
         self.folder = folder
         self.stop_requested = False
+        self.each_process = each_process
         self._seconds, self._epochs = seconds, epochs
         self._saved_at = time.monotonic()
         self._step: int | None = None
@@ -79,6 +84,7 @@ class Keeper:
     def load(self) -> dict[str, Any] | None:
         """The state saved last, or None; one that does not read is passed over with a warning."""
         self._step = None
+        self._remove_leftovers()
         path = self.folder / STATE
         if not path.is_file():
             return None
@@ -93,7 +99,7 @@ class Keeper:
 
     def described(self) -> str:
         """Where the last good state is, in words."""
-        if not is_first():
+        if not self._keeps():
             return "the first process says where the last good state is"
         if self._step is None:
             return "no state had been saved before"
@@ -111,6 +117,7 @@ class Keeper:
         The one before stays until the new one is whole; when the disk is full it is kept, and the run goes on. So it
         does where a number in the new one is infinite or none.
         """
+        self._saved_at = time.monotonic()
         if not _finite(state):
             log.warning("%s: the state after step %d has numbers that are none; not saved", self.folder, state["step"])
             return
@@ -119,7 +126,6 @@ class Keeper:
             self._step = state["step"]
         except (OSError, RuntimeError) as error:  # torch's writer wraps what the file raises
             log.warning("%s: the state could not be saved (%s); %s", self.folder, error, self.described())
-        self._saved_at = time.monotonic()
 
     def leave(self, step: int) -> NoReturn:
         """End the run because a signal asked for it.
@@ -129,11 +135,22 @@ class Keeper:
         Interrupted
             Always.
         """
-        if not is_first():
+        if not self._keeps():
             raise Interrupted(f"interrupted after step {step}; the first process says how to go on")
         if self._step is None:
             raise Interrupted(f"interrupted after step {step}; nothing could be saved, the same command starts afresh")
-        raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}")
+        older = f", step {self._step}, since this one could not be saved" if self._step != step else ""
+        raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}{older}")
+
+    def _keeps(self) -> bool:
+        return self.each_process or is_first()
+
+    def _remove_leftovers(self) -> None:
+        """What processes that were killed while saving left behind; another that saves just now is not disturbed."""
+        for path in self.folder.glob(f".{STATE}.*.partial"):
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - 60 * MINUTES_OF_A_LEFTOVER:
+                    path.unlink()
 
     def _write(self, state: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -153,14 +170,16 @@ class Keeper:
 
 
 @contextmanager
-def kept(folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0) -> Iterator[Keeper]:
+def kept(
+    folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0, each_process: bool = False
+) -> Iterator[Keeper]:
     """A keeper for the time of a block: SIGTERM and Ctrl-C ask it to save; the state goes when the block ends well.
 
     It is due every so many seconds, or every so many epochs where that is not 0. States beside `folder` that nobody
     has touched for two weeks are removed.
     """
     _remove_stale(folder)
-    keeper = Keeper(folder, seconds, epochs)
+    keeper = Keeper(folder, seconds, epochs, each_process)
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         keeper.stop_requested = True
@@ -186,6 +205,8 @@ def _left_in_any_case() -> Iterator[None]:
     def watch() -> None:
         signalled = os.read(reader, 1)
         if signalled and not ended.wait(SECONDS_TO_LEAVE):
+            text = "slsr, process %d: asked to leave %.0f s ago, and still waiting for another process; left unsaved\n"
+            os.write(2, (text % (rank_and_size()[0], SECONDS_TO_LEAVE)).encode())
             os._exit(128 + signal.SIGTERM)
 
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

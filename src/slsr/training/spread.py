@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
+from slsr.errors import CheckFailed, Interrupted
 from slsr.training.processes import rank_and_size
 
 PATIENCE = timedelta(days=30)
@@ -30,10 +32,12 @@ class Channel:
     """Hands Python objects from one process to another, between their hosts' memories.
 
     A process may wait for another that trains for days, which the default group does not allow. Every process has to
-    open one at the same place.
+    open one at the same place. `stopping` says whether a signal has asked this process to leave: then another that has
+    left is no fault.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._stopping = stopping
         self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if rank_and_size()[1] > 1 else None
 
     def to_first(self, value: Any, owner: int) -> Any:
@@ -42,10 +46,11 @@ class Channel:
         if owner == 0 or rank not in (0, owner):
             return value
         box = [value]
-        if rank == owner:
-            dist.send_object_list(box, dst=0, group=self._group)
-        else:
-            dist.recv_object_list(box, src=owner, group=self._group)
+        with self._while_others_live():
+            if rank == owner:
+                dist.send_object_list(box, dst=0, group=self._group)
+            else:
+                dist.recv_object_list(box, src=owner, group=self._group)
         return box[0]
 
     def from_first(self, value: Any) -> Any:
@@ -53,5 +58,15 @@ class Channel:
         if self._group is None:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self._group)
+        with self._while_others_live():
+            dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
+
+    @contextmanager
+    def _while_others_live(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # what gloo raises where the other one has gone
+            if self._stopping():
+                raise Interrupted("interrupted while waiting for another process; the same command goes on") from error
+            raise CheckFailed("another process has gone, and says why; the same command goes on") from error

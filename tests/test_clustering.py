@@ -268,3 +268,8 @@ def test_what_clusters_are_made_of_is_counted(case):
     for cluster, counts in enumerate(found["cameras"]):
         seen = [camera for c, _, camera in rows if c == cluster]
         assert counts == {str(camera): seen.count(camera) for camera in sorted(set(seen))}
+
+
+def test_no_k_to_choose_says_what_to_try():
+    with pytest.raises(InputError, match=r"cluster.sweep \(40\) has a silhouette.*put a smaller one into"):
+        choose_k({40: None})

@@ -32,7 +32,7 @@ from slsr.quality import (
 )
 
 NAMES = ["kernel", "coverage", "recall", "precision", "density", "duplicates", "copies"]
-LIMITS = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5}
+LIMITS = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5, "recall": 0.1}
 
 
 def pedestrians(count: int, seed: int) -> np.ndarray:
@@ -105,6 +105,7 @@ def test_collapse_to_one_image_also_loses_coverage():
     assert {alarm.measure for alarm in find_alarms(measured(UNSEEN[:1].repeat(100, 0)), LIMITS)} == {
         "coverage",
         "duplicates",
+        "recall",
     }
 
 
@@ -309,6 +310,47 @@ def test_frechet_distance_is_for_two_thousand_images_and_more():
     found = assess(real, points(2100, 2, 0.5), ["frechet"], seed=1)["frechet"]
     assert found.floor < 0.01 < 0.05 < found.value
     assert assess(real[:3999], points(2100, 2), ["frechet"], seed=1)["frechet"].value is None, "half are the floor's"
+
+
+def frames_of_few_people(seed: int, people: int = 6, frames: int = 8) -> np.ndarray:
+    """An embedding of identities: each person's images close together, some of them nearly the same."""
+    stream = np.random.default_rng(seed)
+    spread = stream.uniform(0.02, 0.3, (people, 1, 1))
+    rows = stream.normal(size=(people, 1, 64)) + spread * stream.normal(size=(people, frames, 64))
+    return rows.reshape(-1, 64).astype(np.float32)
+
+
+def test_real_images_of_a_small_cluster_are_no_copies_of_each_other():
+    """Halves of real images against each other: with the limit alone many a small cluster would sound an alarm."""
+    sounding, by_the_limit_alone, tried = 0, 0, 60
+    for seed in range(tried):
+        real = frames_of_few_people(seed)
+        order = np.random.default_rng(seed).permutation(len(real))
+        found = assess(real[order[::2]], real[order[1::2]], ["copies", "duplicates"], seed=1)
+        sounding += bool(find_alarms(found, LIMITS))
+        by_the_limit_alone += (
+            found["copies"].value > LIMITS["copies"] or found["duplicates"].value > LIMITS["duplicates"]
+        )
+    assert by_the_limit_alone > 0.15 * tried
+    assert sounding < 0.1 * tried
+
+
+def test_copies_in_a_small_cluster_still_sound_the_alarm():
+    for seed in range(10):
+        real = frames_of_few_people(seed)
+        copied = real[:24] + np.random.default_rng(seed).normal(0, 1e-3, (24, 64)).astype(np.float32)
+        found = assess(real, copied, ["copies", "duplicates"], seed=1)
+        assert "memorisation" in alarms(found)
+
+
+def test_a_limit_gives_way_to_what_real_images_reach_themselves():
+    found = {name: Measured(0.4, None, 0.3, 0.1) for name in ("coverage", "copies")}
+    assert find_alarms(found, {"coverage": 0.5, "copies": 0.2}) == []
+    found["copies"] = Measured(0.6, None, 0.3, 0.1)
+    assert [(alarm.measure, alarm.limit) for alarm in find_alarms(found, {"copies": 0.2})] == [("copies", 0.5)]
+    found["coverage"] = Measured(0.05, None, 0.3, 0.1)
+    assert [(alarm.measure, alarm.limit) for alarm in find_alarms(found, {"coverage": 0.5})] == [("coverage", 0.1)]
+    assert [alarm.limit for alarm in find_alarms(found, {"coverage": 0.09})] == [0.09]
 
 
 def test_alarms_have_the_limits_that_are_given():

@@ -161,8 +161,20 @@ def project(features: Features) -> Features:
 
 
 def choose_k(silhouettes: dict[int, float | None]) -> int:
-    """The k >= 2 with the highest silhouette; the smaller one of equals."""
+    """The k >= 2 with the highest silhouette; the smaller one of equals.
+
+    Raises
+    ------
+    InputError
+        No k has one.
+    """
     candidates = {k: value for k, value in silhouettes.items() if value is not None}
+    if not candidates:
+        tried = ", ".join(map(str, silhouettes))
+        raise InputError(
+            f"cluster.k: auto: no k of cluster.sweep ({tried}) has a silhouette, which needs from 2 clusters to one "
+            "less than there are images; put a smaller one into cluster.sweep"
+        )
     return min(candidates, key=lambda k: (-candidates[k], k))
 
 

@@ -267,6 +267,7 @@ class Alarms(Block):
     duplicates: Share
     copies: Share
     precision: Share
+    recall: Share
 
 
 class Generate(Block):

@@ -443,7 +443,9 @@ ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "duplicates": ("collapse", 1),
     "copies": ("memorisation", 1),
     "precision": ("unlike", -1),
+    "recall": ("collapse", -1),
 }
+FLOOR_DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True)
@@ -459,9 +461,11 @@ class Alarm:
 def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> list[Alarm]:
     """What is wrong with a set of generated images.
 
-    Collapse below the limit of coverage or above that of duplicates, memorisation above that of copies, unlike the
-    real images below that of precision. What was not measured, or has no limit, sounds nothing. A set that is unlike
-    covers nothing, so that collapse sounds as well: unlike is then the cause.
+    Collapse below the limit of coverage or recall or above that of duplicates, memorisation above that of copies,
+    unlike the real images below that of precision. What was not measured, or has no limit, sounds nothing. Where real
+    images taken for generated ones come near a limit themselves, as copies and duplicates do where few images of few
+    people lie close together, the limit is their floor and two of its deviations. A set that is unlike covers nothing,
+    so that collapse sounds as well: unlike is then the cause.
 
     Parameters
     ----------
@@ -469,7 +473,16 @@ def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -
     """
     found: list[Alarm] = []
     for name, (kind, side) in ALARMS.items():
-        value = measured[name].value if name in measured else None
-        if value is not None and name in limits and (value - limits[name]) * side > 0:
-            found.append(Alarm(kind, name, value, limits[name]))
+        one = measured.get(name)
+        if one is not None and one.value is not None and name in limits:
+            limit = _beyond_floor(one, limits[name], side)
+            if (one.value - limit) * side > 0:
+                found.append(Alarm(kind, name, one.value, limit))
     return found
+
+
+def _beyond_floor(measured: Measured, limit: float, side: int) -> float:
+    if measured.floor is None:
+        return limit
+    farthest = measured.floor + side * FLOOR_DEVIATIONS * (measured.floor_deviation or 0.0)
+    return round(max(limit, farthest) if side > 0 else min(limit, farthest), 6)

@@ -54,7 +54,7 @@ def test_images_from_every_cluster_with_its_sparse_label(project):
     ]
     assert set(quality["overall"]["handcrafted"]) - set(quality["overall"]["encoder"]) == {"precision", "density"}
     assert "collapse" in {alarm["alarm"] for alarm in quality["alarms"]}
-    assert quality["limits"] == {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5}
+    assert quality["limits"] == {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5, "recall": 0.1}
 
 
 def test_outputs_of_training_and_the_same_bytes_again(project):

@@ -37,6 +37,7 @@ _ROWS: dict[tuple[str, str, str, str], tuple[float, float, str]] = {
     ("market1501", "densenet121", "none", "multi_query"): (92.90, 81.22, PAPER),
     ("market1501", "densenet121", "slsr", "multi_query"): (94.06, 85.20, PAPER),
     ("market1501", "resnet50", "lsro", "single_query"): (83.97, 66.07, QUOTED),
+    ("market1501", "resnet50", "lsro", "multi_query"): (88.42, 76.10, QUOTED),
     ("dukemtmc", "resnet50", "none", "single_query"): (76.66, 58.35, PAPER),
     ("dukemtmc", "resnet50", "slsr", "single_query"): (76.53, 60.79, PAPER),
     ("dukemtmc", "densenet121", "none", "single_query"): (79.67, 63.19, PAPER),

@@ -18,10 +18,10 @@ from tiny import encode, make_image, noise
 from trained import write_model
 
 import slsr
-from slsr import embedding
-from slsr.embedding import MAXIMUM_BYTES, TURNS, fingerprint, load_encoder, open_picture
+from slsr.embedding import MAXIMUM_BYTES, fingerprint, load_encoder, open_picture
 from slsr.errors import InputError
-from slsr.images.decoding import open_rgb
+from slsr.images import decoding
+from slsr.images.decoding import TURNS, open_image, to_rgb
 from slsr.models.checkpoint import save_checkpoint
 from slsr.training.features import extract_features
 
@@ -88,6 +88,16 @@ def test_pictures_are_turned_upright_in_every_form(encoder, tmp_path, orientatio
     assert features == features[:1] * 4
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_stages_turn_pictures_upright_as_the_commands_do(encoder, orientation):
+    """Or a model would be trained on sideways pictures, and asked with upright ones."""
+    content = turned(orientation, "PNG")
+    of_stage = extract_features(encoder.network, [content], encoder.image, torch.device("cpu"), flip=True)
+    np.testing.assert_allclose(
+        encoder.embed([PIXELS[3]]), of_stage / np.linalg.norm(of_stage, axis=1, keepdims=True), atol=1e-5
+    )
+
+
 def test_a_jpeg_of_a_phone_held_upright_is_nearly_the_upright_picture(encoder):
     upright, phone = encoder.embed([encode(PIXELS[3]), turned(6, "JPEG", quality=95, subsampling=0)])
     assert upright @ phone > 0.999
@@ -111,11 +121,11 @@ def test_damaged_metadata_turn_nothing():
     ("form", "dtype"), [("PNG", "uint16"), ("PNG", ">u2"), ("TIFF", "uint16"), ("TIFF", ">u2"), ("TIFF", "int32")]
 )
 def test_16_bit_grey_is_that_of_the_pipeline_tile_by_tile(monkeypatch, form, dtype):
-    monkeypatch.setattr(embedding, "TILE", 7)
+    monkeypatch.setattr(decoding, "TILE", 7)
     values = np.random.default_rng(1).integers(0, 65536, (33, 20)).astype(dtype)
     buffer = io.BytesIO()
     PillowImage.fromarray(values).save(buffer, form)
-    expected = open_rgb(buffer.getvalue(), "x")
+    expected = to_rgb(open_image(buffer.getvalue(), "x"), "x")
     assert np.array_equal(np.asarray(open_picture(buffer.getvalue(), "x")), np.asarray(expected))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from slsr.errors import InputError
-from slsr.files import read_json, read_npy, replaced_folder, write_bytes, write_json, write_npy
+from slsr.files import read_json, read_npy, replaced_file, replaced_folder, write_bytes, write_json, write_npy
 
 
 def names(folder):
@@ -219,6 +219,23 @@ def test_a_folder_that_another_process_writes_is_left_alone(tmp_path):
     with replaced_folder(tmp_path / "out"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_that_another_process_writes_is_left_alone(tmp_path):
+    path = tmp_path / "out"
+    with replaced_file(path) as partial:
+        partial.write_text("first")
+        with pytest.raises(InputError, match="out: another process is writing it"), replaced_file(path):
+            pass
+    assert path.read_text() == "first"
+    with pytest.raises(RuntimeError), replaced_file(path) as partial:
+        partial.write_text("second")
+        raise RuntimeError
+    assert (names(tmp_path), path.read_text()) == (["out"], "first")
+    (tmp_path / ".out.partial").write_text("left by a process that was killed, and longer than what follows")
+    with replaced_file(path) as partial:
+        partial.write_text("third")
+    assert (names(tmp_path), path.read_text()) == (["out"], "third")
 
 
 def test_what_a_killed_process_left_is_replaced(tmp_path):

@@ -18,28 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags
 from PIL import Image as PillowImage
 
 from slsr.errors import InputError
 from slsr.images.augmentation import to_device, to_input
-from slsr.images.decoding import FILTERS, MAXIMUM_PIXELS, Pixels, open_image, to_rgb
+from slsr.images.decoding import FILTERS, MAXIMUM_PIXELS, Pixels, open_image, upright_rgb
 from slsr.models.encoder import FEATURE_WIDTH, Encoder
 from slsr.models.encoder import load_encoder as load_network
 from slsr.params import Image
 
 MODEL_FILE = "model.safetensors"
 MAXIMUM_BYTES = 2**29  # of one image file: a video given by mistake is not read into memory
-TILE = 1024
-TURNS = {
-    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
-    3: PillowImage.Transpose.ROTATE_180,
-    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
-    5: PillowImage.Transpose.TRANSPOSE,
-    6: PillowImage.Transpose.ROTATE_270,
-    7: PillowImage.Transpose.TRANSVERSE,
-    8: PillowImage.Transpose.ROTATE_90,
-}
 
 ImageLike = str | Path | bytes | PillowImage.Image | NDArray[np.uint8]
 Unreadable = Callable[[InputError], None]
@@ -281,14 +270,14 @@ def resized(item: ImageLike, name: str, image: Image) -> Pixels:
 def open_picture(item: ImageLike, name: str) -> PillowImage.Image:
     """An image in any of the accepted forms as RGB, upright as its EXIF orientation says; errors as `resized`."""
     if isinstance(item, str | Path):
-        return _upright_rgb(open_image(_read(Path(item)), name), name)
+        return upright_rgb(open_image(_read(Path(item)), name), name)
     if isinstance(item, bytes):
-        return _upright_rgb(open_image(item, name), name)
+        return upright_rgb(open_image(item, name), name)
     if isinstance(item, PillowImage.Image):
         if not 0 < item.width * item.height <= MAXIMUM_PIXELS:
             raise InputError(f"{name}: {item.width}x{item.height} pixels; give 1 to {MAXIMUM_PIXELS:,} pixels")
         _load(item, name)
-        return _upright_rgb(item, name)
+        return upright_rgb(item, name)
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or item.size == 0:
             raise InputError(f"{name}: an array {item.dtype} {list(item.shape)}; give RGB pixels, uint8 [H, W, 3]")
@@ -304,38 +293,6 @@ def _load(picture: PillowImage.Image, name: str) -> None:
         raise
     except Exception as error:
         raise InputError(f"{name}: does not decode as an image ({error}); replace or remove it") from error
-
-
-def _upright_rgb(picture: PillowImage.Image, name: str) -> PillowImage.Image:
-    """A decoded picture in RGB and upright; one that was turned has no metadata left that would turn it again."""
-    turn = TURNS.get(_orientation(picture))
-    picture = _tiled_to_rgb(picture, name)
-    if turn is None:
-        return picture
-    turned = picture.transpose(turn)
-    turned.info.clear()
-    return turned
-
-
-def _orientation(picture: PillowImage.Image) -> int:
-    """As EXIF numbers it; 1, upright, where nothing is said or the metadata is damaged."""
-    try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except MemoryError:
-        raise
-    except Exception:  # damaged metadata raise errors of many kinds, and the pixels are good without them
-        return 1
-
-
-def _tiled_to_rgb(picture: PillowImage.Image, name: str) -> PillowImage.Image:
-    """`to_rgb`, which takes 24 bytes a pixel for 16-bit grey, a tile at a time for that."""
-    if picture.mode != "I" and not picture.mode.startswith("I;16"):
-        return to_rgb(picture, name)
-    whole = PillowImage.new("RGB", picture.size)
-    for top, left in itertools.product(range(0, picture.height, TILE), range(0, picture.width, TILE)):
-        box = (left, top, min(left + TILE, picture.width), min(top + TILE, picture.height))
-        whole.paste(to_rgb(picture.crop(box), name), box)
-    return whole
 
 
 def _read(path: Path) -> bytes:

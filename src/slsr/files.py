@@ -103,15 +103,36 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked(building: Path, folder: Path) -> int:
-    """The descriptor of a folder that is now this process's alone; the system frees it when the process ends."""
-    descriptor = os.open(building, os.O_RDONLY)
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which takes its place only when the block ends well.
+
+    Raises
+    ------
+    InputError
+        Another process is writing it.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    lock = _locked(partial, path, os.O_RDWR | os.O_CREAT)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _locked(building: Path, target: Path, flags: int = os.O_RDONLY) -> int:
+    """The descriptor of a file or folder that is now this process's alone; it is free when the process ends."""
+    descriptor = os.open(building, flags, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         remedy = "wait until it has ended, or end it, and run again"
-        raise InputError(f"{folder}: another process is writing it; {remedy}") from error
+        raise InputError(f"{target}: another process is writing it; {remedy}") from error
     except OSError:
         pass  # a file system without locks
     return descriptor

@@ -139,6 +139,37 @@ def test_a_bomb_is_refused_before_it_is_decoded(width, height):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(("width", "height"), [(100_000, 1), (1, 65_536)])
+def test_a_thin_image_is_refused_before_it_is_decoded(width, height):
+    """Resizing would take gigabytes for it."""
+    with pytest.raises(InputError, match=f"x.png: {width}x{height} pixels; crop it to the person, at most 65,535"):
+        open_image(enormous_png(width, height), "x.png")
+
+
+@pytest.mark.parametrize("content", [
+    b"P3\n7000 7000\n255\n" + b"#\n" * 2_000_000,
+    b"P6\n" + b"#\n" * 2_000_000 + b"2 2\n255\n" + bytes(12),
+    b"P6\n2 2\n" + b"#\n" * 2_000_000 + b"255\n" + bytes(12),
+    b"P2\n2 2\n255\n1 2 3 4\n",
+    b"P" * 2_000_000,
+], ids=["text", "comments before", "comments between", "small text", "letters"])  # fmt: skip
+def test_pnm_that_would_be_read_byte_by_byte_is_refused_unread(content, monkeypatch):
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(InputError, match=r"x\.ppm: not an image, or PNM as text or with long comments"):
+        open_image(content, "x.ppm")
+
+
+@pytest.mark.parametrize("comment", [b"", b"# made by hand\n", b"#\r"])
+def test_binary_pnm_is_read_with_a_comment_too(comment):
+    pixels = noise(1, 3, 5)[0]
+    content = b"P6\n" + comment + b"5 3 255\n" + pixels.tobytes()
+    np.testing.assert_array_equal(np.asarray(open_rgb(content, "x")), pixels)
+    grey = b"P5 " + comment + b"5 3\n" + comment + b"255\n" + pixels[..., 0].tobytes()
+    np.testing.assert_array_equal(np.asarray(open_image(grey, "x")), pixels[..., 0])
+    black = b"P4\n" + comment + b"8 1\n\xf0"
+    assert np.asarray(open_image(black, "x")).tolist() == [[False] * 4 + [True] * 4]
+
+
 def test_a_large_image_is_no_bomb():
     with pytest.raises(InputError, match="does not decode"):  # the file is cut off, the size is not what is wrong
         open_rgb(enormous_png(7000, 7000), "large.png")

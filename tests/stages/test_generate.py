@@ -7,24 +7,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from clustered_project import MEMBERS, make_params, write_identities
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.neighbors import NearestCentroid
 
 from slsr.errors import InputError
 from slsr.files import write_npy
+from slsr.images.decoding import encode_jpeg
 from slsr.labels import slsr
+from slsr.models.encoder import load_encoder
 from slsr.records import table_writer
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
+from slsr.stages.clustered import load_clustered
 from slsr.stages.generate import allocate
-from slsr.stages.paths import (
-    ASSIGNMENTS,
-    GAN,
-    GENERATED,
-    TRAIN_FEATURES,
-)
+from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES, TRAIN_TABLE
+from slsr.training.features import extract_features
 
 
 @cache
@@ -140,6 +141,61 @@ def test_tables_that_do_not_belong_together_are_refused(project):
             table.append(row)
     with pytest.raises(InputError, match=r"assignments\.parquet: its 41 images are not the 42 of .*dvc repro"):
         train_gan.run(make_params())
+
+
+def as_generated(monkeypatch, of_cluster) -> dict:
+    """quality.json where the generators draw what a function of the cluster's real images (and their number) gives."""
+    real = load_clustered(32, 32)
+    encoder = load_encoder(ENCODER_MODEL)
+    device = torch.device("cpu")
+    train = [row["image"] for row in pq.read_table(TRAIN_TABLE).to_pylist()]
+    write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, device))
+
+    def images_of(cluster, count, *rest):
+        return iter([encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), count)])
+
+    train_gan.run(make_params())
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "_images_of", images_of)
+        generate.run(make_params(generate={"images": 2 * 18}))
+    return json.loads((GENERATED / "quality.json").read_text())
+
+
+def sounding(quality) -> set[tuple[str, str]]:
+    return {(alarm["space"], alarm["alarm"]) for alarm in quality["alarms"] if alarm["cluster"] is None}
+
+
+def test_memorised_images_sound_the_alarm_in_both_spaces(project, monkeypatch):
+    quality = as_generated(monkeypatch, lambda real, count: real[:count])
+    assert {("handcrafted", "memorisation"), ("encoder", "memorisation")} <= sounding(quality)
+    assert quality["overall"]["encoder"]["copies"]["value"] > 0.9
+
+
+def test_one_image_again_and_again_sounds_collapse_in_both_spaces(project, monkeypatch):
+    quality = as_generated(monkeypatch, lambda real, count: real[:1].repeat(count, 0))
+    assert {("handcrafted", "collapse"), ("encoder", "collapse")} <= sounding(quality)
+
+
+def test_noise_sounds_unlike_where_it_can_be_seen(project, monkeypatch):
+    stream = np.random.default_rng(1)
+    quality = as_generated(monkeypatch, lambda real, count: stream.integers(0, 256, (count, 32, 32, 3), np.uint8))
+    assert ("handcrafted", "unlike") in sounding(quality)
+    assert ("encoder", "unlike") not in sounding(quality), "precision is not measured there"
+    assert not {what for what in sounding(quality) if what[1] == "memorisation"}
+
+
+def test_consistency_is_that_of_the_nearest_centroid(project, monkeypatch):
+    quality = as_generated(monkeypatch, lambda real, count: real[:count])
+    features, clusters = np.load(TRAIN_FEATURES), pq.read_table(ASSIGNMENTS)["cluster"].to_numpy()
+    expected = NearestCentroid().fit(features, clusters)
+    assert quality["cluster_consistency"]["floor"] == pytest.approx(expected.score(features, clusters), abs=1e-6)
+    encoder = load_encoder(ENCODER_MODEL)
+    rows = pq.read_table(GENERATED / "images.parquet").to_pylist()
+    images, own = [row["image"] for row in rows], np.array([row["cluster"] for row in rows])
+    drawn = extract_features(encoder, images, encoder.description.image, torch.device("cpu"))
+    assert quality["cluster_consistency"]["value"] == pytest.approx(expected.score(drawn, own), abs=1e-6)
+    by_cluster = [expected.score(drawn[own == cluster], own[own == cluster]) for cluster in (0, 1)]
+    assert quality["cluster_consistency"]["clusters"] == pytest.approx(by_cluster, abs=1e-6)
 
 
 def test_missing_inputs_name_the_file(project):

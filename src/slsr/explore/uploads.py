@@ -13,12 +13,10 @@ from threading import Lock
 from PIL import Image
 
 from slsr.embedding import open_picture
-from slsr.errors import InputError
 from slsr.explore.gallery import shrink
 from slsr.explore.rankings import Features
 
 MAXIMUM_BYTES = 20 * 2**20
-MAXIMUM_SIDE = 65_535  # JPEG has no more; resizing takes 32 bytes for every pixel of a side
 KEPT = 32
 KEPT_SIZE = (512, 512)
 NAME_LENGTH = 60
@@ -78,16 +76,9 @@ def read_upload(content: bytes, name: str) -> Image.Image:
     Raises
     ------
     InputError
-        The bytes are no image, are cut off, or decode to more pixels than `slsr.images.decoding` allows, or to more
-        than `MAXIMUM_SIDE` in a row or column.
+        The bytes are no image, are cut off, or decode to more pixels than `slsr.images.decoding` allows.
     """
-    image = open_picture(content, displayed_name(name))
-    if max(image.size) > MAXIMUM_SIDE:
-        raise InputError(
-            f"{displayed_name(name)}: {image.width}x{image.height} pixels; crop it to the person, at most "
-            f"{MAXIMUM_SIDE:,} pixels a side"
-        )
-    return image
+    return open_picture(content, displayed_name(name))
 
 
 def displayed_name(name: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from slsr.errors import InputError
@@ -18,7 +20,21 @@ Pixels = NDArray[np.uint8]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAXIMUM_PIXELS = 50_000_000
+MAXIMUM_SIDE = 65_535  # JPEG has no more; resizing takes 32 bytes for every pixel of a side
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+# Of PNM: binary, its header within so many bytes. Pillow reads text and comments byte by byte, for minutes.
+PNM_HEADER = re.compile(rb"(?:P4(?:GAP\d+){2}|P[56](?:GAP\d+){3})\s".replace(b"GAP", rb"(?:\s|#[^\r\n]*[\r\n])+"))
+PNM_HEADER_BYTES = 1024
+TILE = 1024
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(encoded: bytes, name: str) -> Image.Image:
@@ -27,21 +43,61 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
     Raises
     ------
     InputError
-        The bytes are no image, are cut off, or decode to more than `MAXIMUM_PIXELS` pixels; the message names `name`.
+        The bytes are no image, are cut off, or decode to more than `MAXIMUM_PIXELS` pixels or `MAXIMUM_SIDE` of them in
+        a row or column; the message names `name`.
     """
     if not encoded:
         raise InputError(f"{name}: an empty file (0 bytes); replace or remove it")
+    if encoded[:1] == b"P" and not PNM_HEADER.match(encoded[:PNM_HEADER_BYTES]):
+        raise InputError(f"{name}: not an image, or PNM as text or with long comments; replace it, or save it as PNG")
     with _decoding(name):
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if image.width * image.height > MAXIMUM_PIXELS:
             raise _too_large(name)
+        if max(image.size) > MAXIMUM_SIDE:
+            raise InputError(
+                f"{name}: {image.width}x{image.height} pixels; crop it to the person, at most {MAXIMUM_SIDE:,} pixels "
+                "a side"
+            )
         image.load()
     return image
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decode one image completely and convert it to RGB; errors as `open_image`."""
-    return to_rgb(open_image(encoded, name), name)
+    """Decode one image completely, upright as its EXIF orientation says, in RGB; errors as `open_image`."""
+    return upright_rgb(open_image(encoded, name), name)
+
+
+def upright_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """A decoded picture in RGB and upright; one that was turned has no metadata left that would turn it again."""
+    turn = TURNS.get(_orientation(picture))
+    picture = _tiled_to_rgb(picture, name)
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    turned.info.clear()
+    return turned
+
+
+def _orientation(picture: Image.Image) -> int:
+    """As EXIF numbers it; 1, upright, where nothing is said or the metadata is damaged."""
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # damaged metadata raise errors of many kinds, and the pixels are good without them
+        return 1
+
+
+def _tiled_to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """`to_rgb`, which takes 24 bytes a pixel for 16-bit grey, a tile at a time for that."""
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return to_rgb(picture, name)
+    whole = Image.new("RGB", picture.size)
+    for top, left in itertools.product(range(0, picture.height, TILE), range(0, picture.width, TILE)):
+        box = (left, top, min(left + TILE, picture.width), min(top + TILE, picture.height))
+        whole.paste(to_rgb(picture.crop(box), name), box)
+    return whole
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -88,7 +144,7 @@ def decode_resized(
     interpolation: str = "bicubic",
     names: Sequence[str] | None = None,
 ) -> Pixels:
-    """Decode and resize images, in order, on all cores.
+    """Decode, turn upright and resize images, in order, on all cores.
 
     Returns
     -------

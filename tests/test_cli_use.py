@@ -136,6 +136,35 @@ def test_search_takes_embedded_queries_without_a_model(index):
     refused(index("search", "index", "shots/01.jpg"), "index", "--model")
 
 
+@pytest.mark.parametrize(("spoil", "words"), [(np.nan, "length nan"), (5.0, "length 5")])
+def test_embedded_queries_that_are_no_features_are_refused(index, spoil, words):
+    with np.load("gallery.npz") as arrays:
+        values = dict(arrays)
+    values["gallery_features"] = values["gallery_features"].copy()
+    values["gallery_features"][3] *= spoil
+    np.savez("spoilt.npz", **values)
+    refused(index("search", "index", "spoilt.npz"), "spoilt.npz", "shots/03.jpg", words, "slsr embed")
+
+
+def test_fewer_images_than_asked_for_are_said(index, monkeypatch):
+    """An approximate index does not look everywhere."""
+    from slsr.search import store
+
+    original = store.Index.search
+
+    def near_only(self, queries, depth):
+        scores, rows = original(self, queries, depth)
+        rows[:, 4:] = -1
+        return scores, rows
+
+    assert index("search", "index", "shots/03.jpg", "-k", "100")[2] == "", "all there are"
+    monkeypatch.setattr(store.Index, "search", near_only)
+    code, out, err = index("search", "index", "shots/03.jpg", "-k", "10")
+    assert code == 0
+    assert len(out.splitlines()) == 2 + 4
+    assert err.startswith("warning: 4 of the 10 images asked for were found for some query")
+
+
 def test_another_model_is_refused_by_its_fingerprint(index):
     refused(
         index("search", "index", "shots", "--model", "other.safetensors"), "index", "other.safetensors", "one model"
@@ -213,7 +242,10 @@ def test_queries_that_cannot_be_read(index):
         (["export", "model", "-o", "x.onnx", "--format", "torchscript"], ["x.onnx", "torchscript"]),
         (["export", "model", "-o", "x.pt"], ["x.pt", "torchscript"]),
         (["export", "model", "-o", "x", "--format", "tensorrt"], ["tensorrt", "onnx"]),
-        (["export", "missing.safetensors", "-o", "x"], ["missing.safetensors"]),
+        (["export", "missing.safetensors", "-o", "x.onnx"], ["missing.safetensors"]),
+        (["export", "model", "-o", "model/model.safetensors", "--force"], ["model/model.safetensors", ".onnx"]),
+        (["search", "index", "shots/00.jpg", "--json", "shots/00.jpg"], ["shots/00.jpg", "no .json file"]),
+        (["transfer", "model", "shots", "--json", "shots/00.jpg"], ["shots/00.jpg", "no .json file"]),
         (["transfer", "model", "missing.zip"], ["missing.zip"]),
         (["transfer", "model", "shots"], ["shots", "data sets"]),
     ],

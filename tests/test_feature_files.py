@@ -72,6 +72,21 @@ def test_nothing_is_left_where_writing_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_that_write_one_file_do_not_mix(tmp_path):
+    """Or the file would have the features of one model under the fingerprint of another."""
+    path = tmp_path / "f.npz"
+
+    def blocks():
+        yield from in_blocks(FEATURES[:25])
+        with pytest.raises(InputError, match=r"f\.npz: another process is writing it"):
+            write_features(path, ORIGIN, {"gallery": in_blocks(-FEATURES)})
+        yield from in_blocks(FEATURES[25:])
+
+    write_features(path, ORIGIN, {"gallery": blocks()})
+    np.testing.assert_array_equal(read_features(path).features, FEATURES)
+    assert [one.name for one in tmp_path.iterdir()] == ["f.npz"]
+
+
 def test_a_failed_rewrite_keeps_the_old_file(tmp_path):
     path = tmp_path / "f.npz"
     write_features(path, ORIGIN, {"gallery": in_blocks(FEATURES)})

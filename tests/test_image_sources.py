@@ -1,5 +1,6 @@
 """Files, folders, patterns and tables as one stream of images."""
 
+import errno
 import os
 
 import numpy as np
@@ -39,6 +40,29 @@ def listed(*arguments):
 
 def test_a_folder_is_read_at_any_depth_by_name(folder):
     assert listed("shots") == ["shots/a.PNG", "shots/b.jpg", "shots/deeper/c.jpeg"]
+
+
+def test_hidden_files_and_folders_are_left_out(folder):
+    before = listed("shots")
+    (folder / ".trash" / "deeper").mkdir(parents=True)
+    for hidden in (folder / ".b.jpg", folder / ".trash" / "b.jpg", folder / ".trash" / "deeper" / "b.jpg"):
+        hidden.write_bytes((folder / "b.jpg").read_bytes())
+    assert listed("shots") == before
+    assert listed("shots/.trash") == ["shots/.trash/b.jpg", "shots/.trash/deeper/b.jpg"], "where it is named itself"
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(folder, monkeypatch):
+    """Its images would be missing, and nobody told."""
+    original = os.scandir
+
+    def scandir(place):
+        if str(place).endswith("deeper"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return original(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"shots/deeper: cannot be read \(Permission denied\)"):
+        find_images(["shots"])
 
 
 def test_a_pattern_and_an_image_named_twice(folder):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from PIL import ExifTags, Image
 from tiny import ROOT, encode, noise
 from trained import write_model
 
@@ -34,9 +35,15 @@ def test_the_library_snippet(tiny_backbone, folder, capsys):
     assert best in {"0", "1"}
 
 
-def test_the_ten_line_program_computes_what_embed_does(tiny_backbone, folder):
-    """In a process that cannot import slsr or torch."""
-    assert sum(bool(line) for line in PROGRAMS[1].splitlines()) == 10
+@pytest.mark.parametrize("test", ["whole", "centre-crop"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_the_ten_line_program_computes_what_embed_does(tiny_backbone, folder, test, interpolation):
+    """In a process that cannot import slsr or torch, for a picture of a phone held upright, too."""
+    assert sum(bool(line) for line in PROGRAMS[1].splitlines()) <= 11
+    write_model(folder / "artifacts/train/slsr/model.safetensors", test=test, interpolation=interpolation)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(noise(1, 40, 60)[0]).save("second.jpg", exif=exif)
     encoder = load_encoder("artifacts/train/slsr", "cpu")
     export(encoder, folder / "encoder.onnx", "onnx")
     alone = "import sys; sys.modules['slsr'] = sys.modules['torch'] = None\n" + PROGRAMS[1]

@@ -192,12 +192,19 @@ def search(
         given = {"--model": model, "--device": device, "--batch-size": batch_size, "--strict": strict or None}
         _refuse_idle(given, "an .npz query is embedded already")
     if json_path is not None:
-        _check_target(json_path, True)
+        _check_json(json_path)
     opened = open_index(folder)
     names, features = embedded_queries(
         folder, opened, query, model=model, device=device or "auto", batch_size=batch_size or 64, strict=strict
     )
     lists = ranked_lists(opened, features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
+    wanted, fewest = min(depth, len(opened)), min(map(len, lists))
+    if fewest < wanted:
+        typer.echo(
+            f"warning: {fewest} of the {wanted} images asked for were found for some query: an {opened.kind} index "
+            "looks near a query only, with the effort it was built for; build it anew with a higher --recall, or flat",
+            err=True,
+        )
     if json_path is not None:
         write_json(json_path, as_json(opened, names, lists))
     typer.echo(render(names, lists))
@@ -220,7 +227,9 @@ def export(
     chosen = next((one for one in FORMATS if one == form), None)
     if chosen is None:
         raise InputError(f"--format {form}: choose {' or '.join(FORMATS)}")
-    if (meant := FORMAT_SUFFIXES.get(out.suffix.lower(), form)) != form:
+    if out.suffix.lower() not in FORMAT_SUFFIXES:
+        raise InputError(f"{out}: named as neither format; name it .onnx, or .pt for TorchScript")
+    if (meant := FORMAT_SUFFIXES[out.suffix.lower()]) != form:
         raise InputError(f"{out}: named as a file of --format {meant}, but it is to be {form}; change one of the two")
     _check_target(out, force)
     parity = write(load_encoder(model, "cpu", flip=flip), out, chosen)
@@ -253,7 +262,7 @@ def transfer(
     from slsr.stages import transfer as stage
 
     if json_path is not None:
-        _check_target(json_path, True)
+        _check_json(json_path)
     settings = load_params(params).evaluate if params is not None else stage.PUBLISHED
     encoder = load_encoder(model, device, flip=settings.flip)
     test = stage.read_evaluation_set(data, protocol, boxes, split)
@@ -272,6 +281,13 @@ def _check_target(target: Path, force: bool, suffix: str | None = None) -> None:
     if target.exists() and not force:
         raise InputError(f"{target}: is there already; name another file, or say --force to replace it")
     _check_writable(target.parent)
+
+
+def _check_json(target: Path) -> None:
+    """Refuse to put JSON where something else is; JSON of an earlier run is replaced."""
+    _check_target(target, True)
+    if target.exists() and target.suffix.lower() != ".json":
+        raise InputError(f"{target}: is there already, and is no .json file; name another file")
 
 
 def _check_writable(folder: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from slsr.embedding import LoadedEncoder
 from slsr.errors import CheckFailed
+from slsr.files import replaced_file
 from slsr.images.augmentation import NORMALIZATION
 from slsr.images.decoding import Pixels
 
@@ -72,6 +73,7 @@ def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:
     return {
         "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, height, width], "channels": "RGB"},
         "output": {"name": OUTPUT, "type": "float32", "shape": ["N", encoder.dimension], "length": 1},
+        "upright": "turn the image as its EXIF orientation says, before resizing",
         "resize": {
             "height": image.resize_height,
             "width": image.resize_width,
@@ -103,13 +105,14 @@ def export(encoder: LoadedEncoder, path: Path, form: Format) -> Parity:
 
     Raises
     ------
+    InputError
+        Another process is writing this file.
     CheckFailed
         A cosine similarity between exported and own features is 0.9999 or less; nothing is written then.
     """
-    partial = path.with_name(f".{path.name}.partial")
     write, read = (_write_onnx, run_onnx) if form == "onnx" else (_write_torchscript, run_torchscript)
     metadata = preprocessing(encoder)
-    try:
+    with replaced_file(path) as partial:
         with _quiet(), torch.inference_mode(False), torch.no_grad():
             write(partial, Embedder(encoder).eval(), encoder.size, metadata)
         parity = compare(encoder, read(partial))
@@ -118,9 +121,6 @@ def export(encoder: LoadedEncoder, path: Path, form: Format) -> Parity:
                 f"{path}: not written, since its features are not those of the model: cosine similarity "
                 f"{parity.cosine:.6f} in the worst of {parity.images} images"
             )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return parity
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def embed_sources(
 
     def named() -> Iterator[tuple[str, ImageLike]]:
         for source in sources:
-            seen.append(source)
+            seen.append(replace(source, image=b""))  # what it holds may be large, and is not needed any more
             yield source.name, source.image
 
     done = 0

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
+from slsr.files import replaced_file
 from slsr.retrieval.scoring import read_arrays
 
 Side = Literal["gallery", "query"]
@@ -86,12 +87,11 @@ def write_features(path: Path, origin: Origin, sides: Mapping[Side, Iterable[Nam
     Raises
     ------
     InputError
-        A side has no images.
+        A side has no images, or another process is writing this file.
     """
-    partial = path.with_name(f".{path.name}.partial")
     written: dict[Side, _Side] = {}
     with ExitStack() as stack:
-        stack.callback(partial.unlink, missing_ok=True)
+        partial = stack.enter_context(replaced_file(path))
         for name, blocks in sides.items():
             raw_path = path.with_name(f".{path.name}.{name}.partial")
             stack.callback(raw_path.unlink, missing_ok=True)
@@ -102,7 +102,6 @@ def write_features(path: Path, origin: Origin, sides: Mapping[Side, Iterable[Nam
             if not side.names:
                 raise InputError(f"{path}: not written, since no {name} image could be read")
         _pack(partial, origin, written)
-        partial.replace(path)
     return {name: len(side.names) for name, side in written.items()}
 
 

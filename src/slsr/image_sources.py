@@ -61,14 +61,15 @@ def find_images(arguments: Sequence[str | Path]) -> ImageSources:
     Parameters
     ----------
     arguments
-        Image files; folders, whose images are taken at any depth, by name, hidden files left out; patterns such as
+        Image files; folders, whose images are taken at any depth, by name, hidden ones left out; patterns such as
         `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and `generate` write them). A file
         that is named twice, by whatever paths, is taken once, by the first; a symbolic link is a file of its own.
 
     Raises
     ------
     InputError
-        A path that is not there, a folder or pattern without images, a Parquet file that is no image table.
+        A path that is not there, a folder that cannot be read, a folder or pattern without images, a Parquet file that
+        is no image table.
     """
     parts = tuple(_once(part for argument in arguments for part in _expand(str(argument))))
     if not parts:
@@ -108,16 +109,24 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    images = sorted(path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES)
     if not images:
         tables = sorted(path.name for path in folder.glob(f"*{TABLE_SUFFIX}"))
         hint = f"; it holds tables, name those you mean: {', '.join(tables)}" if tables else ""
         raise InputError(f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){hint}")
     return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files at any depth; hidden ones, those of hidden folders, and what linked folders hold are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or name others")
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found = (Path(place) / name for name in names if not name.startswith("."))
+        yield from (path for path in found if path.is_file())
 
 
 def _check_table(path: Path) -> tuple[int, bool]:

@@ -372,6 +372,16 @@ def test_addresses_that_the_page_does_not_make(client, address, status):
     assert 'role="alert"' in answer.text
 
 
+def test_servers_beside_each_other_have_cookies_of_their_own(exhibit):
+    """A browser sends a cookie to every port of a host."""
+    names = []
+    for token in ("s3cret", "0ther", "s3cret"):
+        answer = create_app(exhibit, Doors(token=token)).test_client().get(f"/?token={token}")
+        names.append(answer.headers["Set-Cookie"].split("=")[0])
+    assert names[0] == names[2] != names[1]
+    assert "s3cret" not in names[0]
+
+
 def test_the_token_is_asked_for_once(exhibit):
     client = create_app(exhibit, Doors(token="s3cret")).test_client()
     assert client.get("/about").status_code == 403

@@ -78,6 +78,7 @@ def test_nothing_can_be_fetched_or_framed_by_other_pages(headers):
         ({}, False),
         ({"Origin": "null"}, False),
         ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "http://["}, False),
         ({"Origin": "http://localhost:8008"}, False),
         ({"Origin": f"http://{HERE}", "Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "none"}, False),

@@ -8,18 +8,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from clustered_project import MEMBERS, make_params, write_identities
+from clustered_project import LABELS, MEMBERS, make_params, write_identities
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.neighbors import NearestCentroid
+from tiny import encode
 
 from slsr.errors import InputError
 from slsr.files import write_npy
 from slsr.images.decoding import encode_jpeg
 from slsr.labels import slsr
 from slsr.models.encoder import load_encoder
-from slsr.records import table_writer
+from slsr.records import TRAINING, table_writer
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
 from slsr.stages.clustered import load_clustered
@@ -144,12 +145,19 @@ def test_tables_that_do_not_belong_together_are_refused(project):
 
 
 def as_generated(monkeypatch, of_cluster) -> dict:
-    """quality.json where the generators draw what a function of the cluster's real images (and their number) gives."""
+    """quality.json where the generators draw what a function of the cluster's real images (and their number) gives.
+
+    The real ones are coarse patterns, no two of them alike.
+    """
+    patterns = np.random.default_rng(1).integers(0, 256, (len(LABELS), 4, 4, 3), np.uint8)
+    rows = pq.read_table(TRAIN_TABLE).to_pylist()
+    with table_writer(TRAIN_TABLE, TRAINING) as table:
+        for row, pattern in zip(rows, patterns, strict=True):
+            table.append(row | {"image": encode(pattern.repeat(8, 0).repeat(8, 1))})
     real = load_clustered(32, 32)
     encoder = load_encoder(ENCODER_MODEL)
-    device = torch.device("cpu")
     train = [row["image"] for row in pq.read_table(TRAIN_TABLE).to_pylist()]
-    write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, device))
+    write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, torch.device("cpu")))
 
     def images_of(cluster, count, *rest):
         return iter([encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), count)])

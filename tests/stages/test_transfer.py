@@ -107,6 +107,7 @@ def test_what_is_no_data_set_is_refused(project, encoder):
         read_evaluation_set(write_folder(project / "other", {"a.txt": b"x"}))
     cross = {"protocol": "cross-camera"}
     for facts in (
+        {"dataset": "x", "evaluation": {"protocol": "nonsense", "multi_query": False}},
         {},
         {"evaluation": None},
         {"dataset": "x", "evaluation": cross},

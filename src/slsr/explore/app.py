@@ -23,7 +23,7 @@ from slsr.explore.uploads import MAXIMUM_BYTES
 
 MAP_SIZE = (192, 256)
 FOR_EVER = "private, max-age=31536000, immutable"
-COOKIE = "slsr-explore"
+COOKIE = "slsr-explore-"
 REMEDIES = {
     400: "The address or the form is not one that this page makes.",
     404: "There is no such page or image here.",
@@ -51,6 +51,11 @@ class ExploreApp(Flask):
     """Flask with uploads in memory."""
 
     request_class = InMemoryRequest
+
+
+def cookie_name(doors: Doors) -> str:
+    """Of this server alone: cookies go to every port of a host, and another server there has another token."""
+    return COOKIE + hashlib.sha256((doors.token or "").encode()).hexdigest()[:8]
 
 
 def create_app(exhibit: Exhibit, doors: Doors | None = None) -> Flask:
@@ -96,9 +101,9 @@ def _guard(app: Flask, doors: Doors) -> None:
         given = request.args.get("token")
         if doors.token is not None and given is not None and token_matches(given, doors):
             answer = redirect(url_for("start"))
-            answer.set_cookie(COOKIE, given, httponly=True, samesite="Strict")
+            answer.set_cookie(cookie_name(doors), given, httponly=True, samesite="Strict")
             return answer
-        if not token_matches(request.cookies.get(COOKIE), doors):
+        if not token_matches(request.cookies.get(cookie_name(doors)), doors):
             return Response(
                 "refused: open the address with the token that the terminal shows\n", 403, mimetype="text/plain"
             )

@@ -15,7 +15,7 @@ from slsr.errors import InputError
 from slsr.explore.uploads import MAXIMUM_BYTES
 
 THREADS = 6
-ROOM_FOR_FORMS = 2**16
+TOO_LARGE = 4  # times the limit: what is larger, the server cuts off in its own words
 
 
 def open_server(app: Flask, host: str, port: int) -> Any:
@@ -31,7 +31,7 @@ def open_server(app: Flask, host: str, port: int) -> Any:
         The port is taken, or the address is none of this machine's.
     """
     logging.getLogger("waitress").setLevel(logging.ERROR)
-    limit = MAXIMUM_BYTES + ROOM_FOR_FORMS
+    limit = TOO_LARGE * MAXIMUM_BYTES
     try:
         return create_server(
             app,

@@ -16,6 +16,8 @@ from slsr.search.store import Index, check_origin
 
 log = logging.getLogger(__name__)
 
+LENGTH_TOLERANCE = 1e-3
+
 
 def embedded_queries(
     folder: Path,
@@ -82,4 +84,11 @@ def are_embedded(queries: Sequence[str]) -> bool:
 def _from_file(folder: Path, index: Index, path: Path) -> tuple[list[str], Features]:
     check_origin(folder, index.origin, read_origin(path))
     found = read_features(path, "query" if "query_features" in array_names(path) else "gallery")
-    return found.names, np.ascontiguousarray(found.features)
+    features = np.ascontiguousarray(found.features)
+    lengths = np.linalg.norm(features, axis=1)
+    if (wrong := np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))).size:
+        raise InputError(
+            f"{path}: the feature of {found.names[wrong[0]]} has length {lengths[wrong[0]]:.4g}, not 1 "
+            f"({len(wrong):,} such); embed the queries anew with `slsr embed`"
+        )
+    return found.names, features

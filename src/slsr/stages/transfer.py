@@ -49,6 +49,9 @@ PUBLISHED = Evaluate(
 )
 
 
+PROTOCOLS = ("cross-camera", "single-gallery-shot")
+
+
 @dataclass(frozen=True)
 class EvaluationSet:
     """What a model is tested on: encoded images with labels, and how they are to be evaluated.
@@ -110,8 +113,8 @@ def _has_facts(facts: object) -> bool:
     if not isinstance(facts, dict) or not isinstance(facts.get("evaluation"), dict):
         return False
     evaluation = facts["evaluation"]
-    texts = (facts.get("dataset"), evaluation.get("protocol"))
-    return all(isinstance(text, str) for text in texts) and isinstance(evaluation.get("multi_query"), bool)
+    known = evaluation.get("protocol") in PROTOCOLS
+    return known and isinstance(facts.get("dataset"), str) and isinstance(evaluation.get("multi_query"), bool)
 
 
 def _from_archive(collection: Collection, choice: Choice) -> EvaluationSet:

@@ -157,6 +157,14 @@ def test_of_a_floor_on_both_sides_the_stricter_holds(better, sign):
     assert row.note.endswith(f"{4 * sign} (a.json:untrained of the base)")
 
 
+def test_the_floor_of_other_data_does_not_hold():
+    """Where a change of the protocol is accepted, the base's floor is of what is no longer measured."""
+    base, head = {"x": 0.8, "untrained": 0.3}, {"x": 0.2, "untrained": 0.1}
+    rules = rule(floor="a.json:untrained", tolerance={"absolute": 9})
+    verdicts = [judge(policy(rules), flat(a=base), flat(a=head), (), same).rows[0].verdict for same in (True, False)]
+    assert verdicts == ["fail", "worse"]
+
+
 def test_what_no_later_change_could_be_compared_with_is_a_defect():
     rules = policy(rule("a.json:x", tolerance={"deviations": 2}), rule("a.json:y", tolerance={"absolute": 1}))
     assert defects_as_base(rules, flat(a={"x": 1.0, "x_ci95": [0.9, 1.1], "y": 2.0})) == []

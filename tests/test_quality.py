@@ -351,6 +351,9 @@ def test_a_limit_gives_way_to_what_real_images_reach_themselves():
     found["coverage"] = Measured(0.05, None, 0.3, 0.1)
     assert [(alarm.measure, alarm.limit) for alarm in find_alarms(found, {"coverage": 0.5})] == [("coverage", 0.1)]
     assert [alarm.limit for alarm in find_alarms(found, {"coverage": 0.09})] == [0.09]
+    found = {"copies": Measured(1.0, None, 0.8, 0.4), "coverage": Measured(0.0, None, 0.2, 0.4)}
+    sounding = [(alarm.measure, alarm.limit) for alarm in find_alarms(found, LIMITS)]
+    assert sounding == [("coverage", 0.05), ("copies", 0.9)], "nothing silences an alarm altogether"
 
 
 def test_alarms_have_the_limits_that_are_given():

@@ -102,11 +102,11 @@ def a_project(tmp_path, *values):
     """Whose commits have these values of a metric, with our code, and what ci.yml finds on a runner."""
     project = GitProject.new(tmp_path / "project")
     shutil.copytree(ROOT / "src", project.folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    (project.folder / ".gitignore").write_text("/.venv\n")
+    (project.folder / "requirements.txt").write_text("")
     for value in values:
         project.commit(a={"x": value}, gate="rules: [{metric: 'a.json:x', better: higher}]")
-    (project.folder / ".venv" / "bin").mkdir(parents=True)
-    (project.folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
     return project
 
 
@@ -149,13 +149,16 @@ def test_the_step_of_the_gate_leaves_a_table_or_the_reason(tmp_path, against, co
 
 @pytest.mark.parametrize("against", ["HEAD^1", ""])
 def test_a_change_is_not_judged_by_its_own_copy_of_the_gate(tmp_path, against):
-    """Where there is no commit to compare with, its own is all there is."""
+    """Nor by modules that it puts beside. Where there is no commit to compare with, its own is all there is."""
     project = a_project(tmp_path, 2)
     judgement = project.folder / "src" / "slsr" / "judgement.py"
     text = judgement.read_text()
     lenient = text.replace("return len(self.defects) + sum(", "return 0 * sum(")
     assert lenient != text
     judgement.write_text(lenient)
+    (project.folder / "slsr").mkdir()
+    for name in ("slsr/__init__.py", "slsr/__main__.py", "typer.py", "yaml.py"):
+        (project.folder / name).write_text("raise SystemExit(0)\n")
     project.commit(a={"x": 1})
     assert run_steps(project, tmp_path, against, JUDGE, "slsr gate")[0] == (1 if against else 0)
 

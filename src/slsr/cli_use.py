@@ -286,8 +286,8 @@ def _check_target(target: Path, force: bool, suffix: str | None = None) -> None:
 def _check_json(target: Path) -> None:
     """Refuse to put JSON where something else is; JSON of an earlier run is replaced."""
     _check_target(target, True)
-    if target.exists() and target.suffix.lower() != ".json":
-        raise InputError(f"{target}: is there already, and is no .json file; name another file")
+    if target.suffix.lower() != ".json":
+        raise InputError(f"{target}: not named as JSON; name it .json")
 
 
 def _check_writable(folder: Path) -> None:

@@ -86,20 +86,21 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         Another process is writing it.
     """
     building, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    if building.is_dir():
-        os.close(_locked(building, folder))
-    for leftover in (building, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    building.mkdir(parents=True)
+    building.mkdir(parents=True, exist_ok=True)
     lock = _locked(building, folder)
     try:
+        for leftover in building.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+        shutil.rmtree(old, ignore_errors=True)
         yield building
         if folder.exists():
             folder.rename(old)
         building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    finally:
         os.close(lock)
 
 
@@ -135,4 +136,15 @@ def _locked(building: Path, target: Path, flags: int = os.O_RDONLY) -> int:
         raise InputError(f"{target}: another process is writing it; {remedy}") from error
     except OSError:
         pass  # a file system without locks
+    if not _is_still(descriptor, building):  # the other one has just published it
+        os.close(descriptor)
+        raise InputError(f"{target}: another process has just written it; run again")
     return descriptor
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether a path leads to what was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

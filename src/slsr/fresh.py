@@ -247,7 +247,7 @@ class _Check:
             yield f"{name}: missing; the run wrote it"
         elif out.changed_checksum():
             yield f"{name}: not what the run wrote (edited, or from another run){_line_endings(out)}"
-        elif name not in self.in_git:
+        elif not self._in_git(out):
             self.found.notices.append(f"{name} is not in git, so others do not have it; `git add` it")
 
     def _no_longer_named(self, stage: Stage) -> Iterator[str]:

@@ -89,8 +89,8 @@ def compare_revisions(
         raise InputError(f"{METRICS}/: no JSON file in {before.label} ({base.why}); name another commit with --against")
     policy, notices = _policy(before, now)
     fresh, spent = _acceptances(before, now)
-    _same_protocol(policy, before, now, [] if despite_protocol else fresh, despite_protocol, notices)
-    found = judge(policy, before.metrics, now.metrics, fresh)
+    same = _same_protocol(policy, before, now, [] if despite_protocol else fresh, despite_protocol, notices)
+    found = judge(policy, before.metrics, now.metrics, fresh, same)
     found.notices[:0] = notices
     found.notices += [f"accepted.yaml: the entry of {what} is spent: {before.label} has it already" for what in spent]
     found.defects += _defects_of_new_policy(before, now)
@@ -181,7 +181,8 @@ def _acceptances(before: Side, now: Side) -> tuple[list[Acceptance], list[str]]:
 
 def _same_protocol(
     policy: Policy, before: Side, now: Side, accepted: list[Acceptance], despite: bool, notices: list[str]
-) -> None:
+) -> bool:
+    """Whether both sides measure the same thing; raises InputError where they do not, and nobody says so."""
     differences = protocol_differences(policy.protocol, before.metrics, now.metrics, before.locked, now.locked)
     reasons = {entry.protocol: entry.reason for entry in accepted if entry.protocol is not None}
     unmet = []
@@ -202,3 +203,4 @@ def _same_protocol(
             + "\n".join(f"  {what}" for what in unmet)
             + f"\nsay so in {ACCEPTED} (protocol: ..., reason: ...), or compare with --despite-protocol"
         )
+    return not differences

@@ -144,11 +144,18 @@ def protocol_differences(
     return found
 
 
-def judge(policy: Policy, base: Metrics, head: Metrics, acceptances: Sequence[Acceptance] = ()) -> Judgement:
+def judge(
+    policy: Policy,
+    base: Metrics,
+    head: Metrics,
+    acceptances: Sequence[Acceptance] = (),
+    same_protocol: bool = True,
+) -> Judgement:
     """Judge every metric that a rule matches on either side.
 
     Of the rules of one level (fail, warn), the last that matches a metric judges it; where both levels judge, the row
-    is that of the worse verdict. A metric that is gone, not a number or not finite fails at either level.
+    is that of the worse verdict. A metric that is gone, not a number or not finite fails at either level. Where the
+    protocol is not the same (and that is accepted), named floors are the head's alone: the base's are of other data.
 
     Raises
     ------
@@ -163,7 +170,8 @@ def judge(policy: Policy, base: Metrics, head: Metrics, acceptances: Sequence[Ac
         rows = []
         for number, rule in _judges(policy, name):
             at_work.add(number)
-            row = _verdict(number, rule, name, base, head, wanted.get(shown(name)))
+            floors = (head, base) if same_protocol else (head,)
+            row = _verdict(number, rule, name, base, head, wanted.get(shown(name)), floors)
             if row.verdict in ("fail", "warn", "accepted"):
                 used.add(row.metric)
             rows.append(row)
@@ -213,7 +221,15 @@ def _idle(policy: Policy, at_work: set[int], names: set[Name]) -> list[str]:
     return defects
 
 
-def _verdict(number: int, rule: Rule, name: Name, base: Metrics, head: Metrics, entry: Acceptance | None) -> Row:
+def _verdict(
+    number: int,
+    rule: Rule,
+    name: Name,
+    base: Metrics,
+    head: Metrics,
+    entry: Acceptance | None,
+    floors: Sequence[Metrics],
+) -> Row:
     before, now = _number(base.get(name)), _number(head.get(name))
 
     def row(verdict: Verdict, note: str = "", allowed: float | None = None) -> Row:
@@ -225,7 +241,7 @@ def _verdict(number: int, rule: Rule, name: Name, base: Metrics, head: Metrics, 
         return row("fail", "vanished")
     if now is None:
         return row("fail", f"not a finite number: {_text(head[name])}")
-    below = _below_floor(rule, now, base, head)
+    below = _below_floor(rule, now, floors)
     if before is None:
         note = "new" if name not in base else f"new: it was {_text(base[name])}"
         return row(rule.level, below) if below else row("new", note)
@@ -263,20 +279,21 @@ def _no_worse(rule: Rule, value: float, limit: float) -> bool:
     return lacking <= ROUNDING * max(abs(limit), abs(value))
 
 
-def _below_floor(rule: Rule, value: float, base: Metrics, head: Metrics) -> str:
+def _below_floor(rule: Rule, value: float, sides: Sequence[Metrics]) -> str:
     """Why the value is worse than the rule's floor; empty where it is not.
 
-    A floor that is another metric is the stricter of its two values, so that a change cannot lower it for itself.
+    A floor that is another metric is the stricter of its values on the sides, of which the head is the first, so that a
+    change cannot lower it for itself.
     """
     if rule.floor is None:
         return ""
     if not isinstance(rule.floor, str):
         return "" if _no_worse(rule, value, rule.floor) else f"{_side_of(rule)} {rule.floor:.4g}"
-    now, before = (_number(side.get(parse_name(rule.floor))) for side in (head, base))
+    now, *before = (_number(side.get(parse_name(rule.floor))) for side in sides)
     if now is None:
         return f"its floor {rule.floor} is not a finite number"
     strictest = max if rule.better == "higher" else min
-    floor = now if before is None else strictest(before, now)
+    floor = strictest([now, *(one for one in before if one is not None)])
     if _no_worse(rule, value, floor):
         return ""
     return f"{_side_of(rule)} {floor:.4g} ({rule.floor}{'' if floor == now else ' of the base'})"

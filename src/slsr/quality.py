@@ -446,6 +446,7 @@ ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "recall": ("collapse", -1),
 }
 FLOOR_DEVIATIONS = 2.0
+LARGEST_LIMIT, SMALLEST_LIMIT = 0.9, 0.05  # what floors may make of a limit: beyond, every set is sound
 
 
 @dataclass(frozen=True)
@@ -485,4 +486,6 @@ def _beyond_floor(measured: Measured, limit: float, side: int) -> float:
     if measured.floor is None:
         return limit
     farthest = measured.floor + side * FLOOR_DEVIATIONS * (measured.floor_deviation or 0.0)
-    return round(max(limit, farthest) if side > 0 else min(limit, farthest), 6)
+    if side > 0:
+        return round(max(limit, min(farthest, LARGEST_LIMIT)), 6)
+    return round(min(limit, max(farthest, SMALLEST_LIMIT)), 6)

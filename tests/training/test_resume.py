@@ -192,6 +192,14 @@ def test_a_state_that_cannot_be_saved_is_not_tried_again_at_once(tmp_path):
     assert not keeper.due()
 
 
+def test_saving_that_takes_longer_than_its_interval_leaves_time_for_steps(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path, seconds=0.2)
+    original = keeper._write
+    monkeypatch.setattr(keeper, "_write", lambda state: (time.sleep(0.3), original(state)))
+    keeper.save({"step": 1})
+    assert not keeper.due()
+
+
 def test_what_killed_processes_left_while_saving_goes_and_that_of_living_ones_stays(tmp_path):
     old, young = tmp_path / f".{STATE}.1.partial", tmp_path / f".{STATE}.2.partial"
     for path in (old, young):

@@ -84,8 +84,8 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "slsr", *arguments)
         except ChildFailedError as error:
-            if not Path(status).is_file():
-                _explain(error)
+            if error.get_first_failure()[1].exitcode < 0 or not Path(status).is_file():
+                _explain(error)  # a process that was killed could not say so, and others say only that it is gone
             return read_status(Path(status))
         except SignalException:
             return read_status(Path(status))

@@ -117,15 +117,17 @@ class Keeper:
         The one before stays until the new one is whole; when the disk is full it is kept, and the run goes on. So it
         does where a number in the new one is infinite or none.
         """
-        self._saved_at = time.monotonic()
-        if not _finite(state):
-            log.warning("%s: the state after step %d has numbers that are none; not saved", self.folder, state["step"])
-            return
         try:
+            if not _finite(state):
+                text = "%s: the state after step %d has numbers that are none; not saved"
+                log.warning(text, self.folder, state["step"])
+                return
             self._write(state)
             self._step = state["step"]
         except (OSError, RuntimeError) as error:  # torch's writer wraps what the file raises
             log.warning("%s: the state could not be saved (%s); %s", self.folder, error, self.described())
+        finally:
+            self._saved_at = time.monotonic()
 
     def leave(self, step: int) -> NoReturn:
         """End the run because a signal asked for it.

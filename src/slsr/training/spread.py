@@ -69,4 +69,4 @@ class Channel:
         except RuntimeError as error:  # what gloo raises where the other one has gone
             if self._stopping():
                 raise Interrupted("interrupted while waiting for another process; the same command goes on") from error
-            raise CheckFailed("another process has gone, and says why; the same command goes on") from error
+            raise CheckFailed("another process of this run has gone; the same command goes on") from error

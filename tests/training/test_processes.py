@@ -99,7 +99,6 @@ def in_two_processes(folder: Path, task) -> list:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-@pytest.mark.slow
 def test_loss_curve_and_features_are_those_of_one_process(tmp_path):
     torch.set_num_threads(1)
     expected_losses, expected_features = train_and_extract(tmp_path / "alone")
@@ -133,7 +132,6 @@ def normalise_share(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return output.detach(), share.grad / 2, norm.running_var
 
 
-@pytest.mark.slow
 def test_global_batch_norm_is_batch_norm_over_everything(tmp_path):
     results = in_two_processes(tmp_path, normalise_share)
     torch.manual_seed(0)

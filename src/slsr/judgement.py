@@ -166,11 +166,11 @@ def judge(
     wanted = {entry.metric: entry for entry in acceptances if entry.metric is not None}
     used: set[str] = set()
     at_work: set[int] = set()
+    floors = (head, base) if same_protocol else (head,)
     for name in sorted({*base, *head}):
         rows = []
         for number, rule in _judges(policy, name):
             at_work.add(number)
-            floors = (head, base) if same_protocol else (head,)
             row = _verdict(number, rule, name, base, head, wanted.get(shown(name)), floors)
             if row.verdict in ("fail", "warn", "accepted"):
                 used.add(row.metric)

@@ -98,7 +98,7 @@ def test_collapse_to_twenty_images():
     found = measured(stored(few))
     assert found["duplicates"].value > 0.9
     assert found["recall"].value < found["recall"].floor - 0.1
-    assert alarms(found) == {"collapse"}
+    assert alarms(found) - {"narrow"} == {"collapse"}
 
 
 def test_collapse_to_one_image_also_loses_coverage():
@@ -146,8 +146,19 @@ def test_noise_blur_and_upside_down():
         assert found["precision"].value < found["precision"].floor - 0.2
         assert found["density"].value < found["density"].floor / 2
         assert found["copies"].value == 0
-        assert alarms(found) == {"unlike", "collapse"}
+        assert alarms(found) - {"narrow"} == {"unlike", "collapse"}
     assert kernels[0] == max(kernels)
+
+
+def test_images_that_keep_to_the_middle_are_narrow_and_nothing_else():
+    """Among many dimensions the middle is near everybody, so that coverage and precision praise it."""
+    real, fake = (np.random.default_rng(seed).normal(0, 1, (200, 50)) for seed in (1, 2))
+    columns = [np.pad(each, ((0, 0), (1, 0)), constant_values=20).astype(np.float32) for each in (real, 0.6 * fake)]
+    found = assess(*columns, NAMES, seed=1)
+    assert found["coverage"].value > 0.95
+    assert found["precision"].value > 0.95
+    assert alarms(found) == {"narrow"}
+    assert alarms(assess(columns[0], np.pad(fake, ((0, 0), (1, 0)), constant_values=20), NAMES, seed=1)) == set()
 
 
 def test_hog_is_that_of_a_loop():

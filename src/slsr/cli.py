@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -387,7 +387,11 @@ study_app = typer.Typer(
 )
 app.add_typer(study_app, name="study", rich_help_panel=TOOLS)
 
-SeedsOption = Annotated[str, typer.Option(help="seeds of the re-ID network's training, such as 1-5 or 1,3,7")]
+SeedsOption = Annotated[str, typer.Option(help="such as 1-5 or 1,3,7")]
+SeedsOfOption = Annotated[
+    Literal["training", "pipeline"],
+    typer.Option(help="what a seed moves: the re-ID network's training, or encoder, clusters and generators as well"),
+]
 RegularizersOption = Annotated[str, typer.Option(help="comma-separated, of those in dvc.yaml and studies/dvc.yaml")]
 ImagesOption = Annotated[
     str | None, typer.Option(help="N, comma-separated; none: multiples of generate.images in params.yaml")
@@ -411,6 +415,7 @@ def study_regularizers(
     seeds: SeedsOption = "1-5",
     backbones: Annotated[str | None, typer.Option(help="comma-separated; none: that of params.yaml")] = None,
     regularizers: RegularizersOption = "none,lsro,slsr",
+    seeds_of: SeedsOfOption = "training",
     dry_run: DryRunOption = False,
     queue: QueueOption = False,
 ) -> None:
@@ -419,7 +424,7 @@ def study_regularizers(
     from slsr.params import load_params
 
     chosen = names(backbones) if backbones else [load_params(PARAMS).train.backbone]
-    settings = regularizer_settings(numbers(seeds, "--seeds"), chosen, names(regularizers))
+    settings = regularizer_settings(numbers(seeds, "--seeds"), chosen, names(regularizers), seeds_of)
     _study("regularizers", settings, dry_run, queue)
 
 
@@ -429,6 +434,7 @@ def study_clusters(
     clusters: Annotated[str, typer.Option("--clusters", "-k", help="K, comma-separated")] = "2,3,4",
     images: ImagesOption = None,
     regularizers: RegularizersOption = "none,slsr",
+    seeds_of: SeedsOfOption = "training",
     dry_run: DryRunOption = False,
     queue: QueueOption = False,
 ) -> None:
@@ -439,7 +445,8 @@ def study_clusters(
     params = load_params(PARAMS)
     n = numbers(images, "--images") if images else [params.generate.images * times for times in (1, 2, 3)]
     ks, over = numbers(clusters, "--clusters"), numbers(seeds, "--seeds")
-    _study("clusters", cluster_settings(over, ks, n, names(regularizers), params.cluster.sweep), dry_run, queue)
+    settings = cluster_settings(over, ks, n, names(regularizers), params.cluster.sweep, seeds_of)
+    _study("clusters", settings, dry_run, queue)
 
 
 @study_app.command("generated")
@@ -447,6 +454,7 @@ def study_generated(
     seeds: SeedsOption = "1-3",
     images: ImagesOption = None,
     regularizers: RegularizersOption = "none,lsro,slsr",
+    seeds_of: SeedsOfOption = "training",
     dry_run: DryRunOption = False,
     queue: QueueOption = False,
 ) -> None:
@@ -456,7 +464,8 @@ def study_generated(
 
     whole = load_params(PARAMS).generate.images
     n = numbers(images, "--images") if images else [0, whole // 2, whole, 2 * whole, 3 * whole]
-    _study("generated", image_settings(numbers(seeds, "--seeds"), n, names(regularizers)), dry_run, queue)
+    settings = image_settings(numbers(seeds, "--seeds"), n, names(regularizers), seeds_of)
+    _study("generated", settings, dry_run, queue)
 
 
 @study_app.command("epochs")
@@ -464,13 +473,14 @@ def study_epochs(
     epochs: Annotated[str, typer.Option(help="numbers of epochs, comma-separated")],
     seeds: SeedsOption = "1-3",
     regularizers: RegularizersOption = "none,lsro,slsr",
+    seeds_of: SeedsOfOption = "training",
     dry_run: DryRunOption = False,
     queue: QueueOption = False,
 ) -> None:
     """Number of epochs, over seeds: is it the method, or the steps that generated images add to an epoch?"""
     from slsr.experiments.study import epoch_settings, names, numbers
 
-    settings = epoch_settings(numbers(seeds, "--seeds"), numbers(epochs, "--epochs"), names(regularizers))
+    settings = epoch_settings(numbers(seeds, "--seeds"), numbers(epochs, "--epochs"), names(regularizers), seeds_of)
     _study("epochs", settings, dry_run, queue)
 
 
@@ -492,6 +502,10 @@ def compare(
             help="take the baseline of these experiments for every row, though its settings differ; can be repeated",
         ),
     ] = None,
+    seeds_of: Annotated[
+        Literal["training", "pipeline"],
+        typer.Option(help="which seeds differ within a row: the training's, or each experiment's own of every stage"),
+    ] = "training",
     csv_path: Annotated[Path | None, typer.Option("--csv", metavar="OUT", help="write every measure here")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the table here")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw it here")] = None,
@@ -503,7 +517,7 @@ def compare(
     from slsr.files import write_bytes
 
     revisions = find_revisions(experiments or finished_of_last_study())
-    found = compare_experiments(revisions, ranking, baseline, find_revisions(against or []))
+    found = compare_experiments(revisions, ranking, baseline, find_revisions(against or []), seeds_of=seeds_of)
     text = render_markdown(found)
     if csv_path is not None:
         write_bytes(csv_path, render_csv(found).encode())

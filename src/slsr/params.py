@@ -26,6 +26,7 @@ Compile = Literal["auto", "never"]
 NO_WEIGHTS_FILE = ("imagenet", "none")
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
+Upsampling = Literal["transposed", "nearest"]
 GanLoss = Literal["cross-entropy", "hinge"]
 GanKind = Literal["per-cluster", "conditional"]
 OnCollapse = Literal["warn", "stop", "restart"]
@@ -221,6 +222,7 @@ class Gan(Block):
     width: Annotated[int, Field(ge=32)]
     latent: Count
     channels: Annotated[int, Field(ge=4)]
+    upsampling: Upsampling
     parent_epochs: Annotated[int, Field(ge=0)]
     epochs: Count
     minimum_steps: Annotated[int, Field(ge=0)]
@@ -261,7 +263,7 @@ class Gan(Block):
 
 
 class Alarms(Block):
-    """Limits beyond which generated images are called collapsed, memorised or unlike the real ones."""
+    """Limits beyond which generated images are called collapsed, memorised, unlike the real ones or narrow."""
 
     coverage: Share
     duplicates: Share

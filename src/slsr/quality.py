@@ -436,14 +436,14 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-AlarmName = Literal["collapse", "memorisation", "unlike"]
+AlarmName = Literal["collapse", "memorisation", "unlike", "narrow"]
 # Which alarm a measure sounds, and on which side of its limit: -1 below, 1 above.
 ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "coverage": ("collapse", -1),
     "duplicates": ("collapse", 1),
     "copies": ("memorisation", 1),
     "precision": ("unlike", -1),
-    "recall": ("collapse", -1),
+    "recall": ("narrow", -1),
 }
 FLOOR_DEVIATIONS = 2.0
 LARGEST_LIMIT, SMALLEST_LIMIT = 0.9, 0.05  # what floors may make of a limit: beyond, every set is sound
@@ -462,11 +462,11 @@ class Alarm:
 def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> list[Alarm]:
     """What is wrong with a set of generated images.
 
-    Collapse below the limit of coverage or recall or above that of duplicates, memorisation above that of copies,
-    unlike the real images below that of precision. What was not measured, or has no limit, sounds nothing. Where real
-    images taken for generated ones come near a limit themselves, as copies and duplicates do where few images of few
-    people lie close together, the limit is their floor and two of its deviations. A set that is unlike covers nothing,
-    so that collapse sounds as well: unlike is then the cause.
+    Collapse below the limit of coverage or above that of duplicates, memorisation above that of copies, unlike the
+    real images below that of precision, narrow below that of recall. What was not measured, or has no limit, sounds
+    nothing. Where real images taken for generated ones come near a limit themselves, as copies and duplicates do where
+    few images of few people lie close together, the limit is their floor and two of its deviations. A set that is
+    unlike covers nothing, so that collapse sounds as well: unlike is then the cause.
 
     Parameters
     ----------

@@ -75,11 +75,11 @@ def test_a_difference_pairs_the_seeds_that_both_have():
     assert found.queries.difference == pytest.approx(expected)
 
 
-def gathered(monkeypatch, legs_by_name, names, against=()):
+def gathered(monkeypatch, legs_by_name, names, against=(), seeds_of="training"):
     """`compare_experiments` over revisions that stand for legs made by hand."""
     monkeypatch.setattr("slsr.experiments.comparison.legs_of", lambda revision, ranking: legs_by_name[revision.name])
     revisions, others = ([Revision(name, name) for name in some] for some in (names, against))
-    return compare_experiments(revisions, "single_query", "none", others, resamples=500)
+    return compare_experiments(revisions, "single_query", "none", others, resamples=500, seeds_of=seeds_of)
 
 
 def test_a_stated_baseline_is_every_rows_whatever_its_settings(monkeypatch):
@@ -112,6 +112,31 @@ def test_the_table_says_that_a_baseline_was_stated(monkeypatch):
     assert "| rank-1 - baseline (none), epochs 18 |" in text
     assert "Differences are to longer, whatever else differs in the row." in text
     assert "Differences are to" not in render_markdown(gathered(monkeypatch, made, ["e", "longer"]))
+
+
+def of_the_whole_pipeline(generator_seeds):
+    return {
+        f"e{seed}": [leg("none", seed), leg("slsr", seed, {"gan.seed": other, "encoder.seed": other})]
+        for seed, other in generator_seeds.items()
+    }
+
+
+def test_legs_with_generators_of_their_own_are_one_row_where_that_is_asked_for(monkeypatch):
+    made = of_the_whole_pipeline({1: 1, 2: 2, 3: 3})
+    apart = gathered(monkeypatch, made, [*made])
+    assert [(row.regularizer, row.seeds) for row in apart.rows[1:]] == [("slsr", [seed]) for seed in (1, 2, 3)]
+    assert "encoder, clusters and generators stay the same" in render_markdown(apart)
+    together = gathered(monkeypatch, made, [*made], seeds_of="pipeline")
+    assert [(row.regularizer, row.seeds) for row in together.rows] == [("none", [1, 2, 3]), ("slsr", [1, 2, 3])]
+    gain = np.mean([made[name][1].values["rank1"] - made[name][0].values["rank1"] for name in made])
+    assert together.differences[1]["rank1"].both.mean == pytest.approx(gain)
+    assert "Each seed has its own encoder, clusters, generators" in render_markdown(together)
+
+
+def test_a_spread_that_leaves_generators_out_is_not_called_the_whole_pipelines(monkeypatch):
+    made = of_the_whole_pipeline({1: 1, 2: 1})
+    with pytest.raises(InputError, match=r"gan\.seed 1|encoder\.seed 1"):
+        gathered(monkeypatch, made, [*made], seeds_of="pipeline")
 
 
 def test_a_stated_baseline_is_one(monkeypatch):

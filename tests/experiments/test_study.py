@@ -83,6 +83,21 @@ def test_epochs_by_seeds():
     assert {setting.regularizers for setting in settings} == {("none",)}
 
 
+def test_a_seed_of_the_whole_pipeline_moves_every_stage_that_draws():
+    settings = [
+        *regularizer_settings([4], ["resnet18"], ALL, "pipeline"),
+        *cluster_settings([4], [2], [24], ALL, [2, 3], "pipeline"),
+        *image_settings([4], [24], ALL, "pipeline"),
+        *epoch_settings([4], [9], ALL, "pipeline"),
+    ]
+    for setting in settings:
+        seeds = {key: value for key, value in setting.overrides.items() if key.endswith(".seed")}
+        blocks = ("encoder", "cluster", "gan", "generate", "train")
+        assert seeds == {f"{block}.seed": 4 for block in blocks}
+        assert setting.label.endswith("-pipeline4")
+    assert image_settings([4], [0], ALL, "pipeline")[0].overrides == {"train.seed": 4}, "a baseline draws no more"
+
+
 def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(checkout):
     def name():
         return plan("s", regularizer_settings([1], ["resnet18"], ALL))[0].name

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import conv2d, interpolate
 
 from slsr.errors import InputError
 from slsr.models.checkpoint import save_checkpoint
@@ -11,6 +12,7 @@ from slsr.models.dcgan import (
     Discriminator,
     Generator,
     GeneratorDescription,
+    NearestConvolution,
     bound_layers,
     draw_images,
     draw_noise,
@@ -56,6 +58,41 @@ def test_generator_has_the_published_maps():
     assert kernels == {(5, 5)}
 
 
+def test_nearest_upsampling_has_the_same_maps():
+    generator = Generator(GeneratorDescription(128, 64, 100, 8, upsampling="nearest")).eval()
+    maps = output_shapes(generator, NearestConvolution, torch.zeros(1, 100))
+    assert maps == [(32, 16, 8), (16, 32, 16), (8, 64, 32), (3, 128, 64)]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_nearest_convolution_is_repeating_and_convolving(bias):
+    """Values and gradients against the two steps that it folds into one."""
+    torch.manual_seed(4)
+    layer = NearestConvolution(3, 5, bias).double()
+    maps = torch.randn(2, 3, 6, 4, dtype=torch.float64, requires_grad=True)
+    plain = conv2d(interpolate(maps, scale_factor=2, mode="nearest"), layer.weight, layer.bias, padding=1)
+    folded = layer(maps)
+    torch.testing.assert_close(folded, plain)
+    towards = torch.randn_like(plain)
+    wanted = [maps, *layer.parameters()]
+    for found, expected in zip(
+        torch.autograd.grad(folded, wanted, towards), torch.autograd.grad(plain, wanted, towards), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_nearest_upsampling_alone_keeps_even_maps_even():
+    """Where all positions hold the same, a checkerboard can only come from the layer."""
+    torch.manual_seed(2)
+    spreads = []
+    for upsampling in ("transposed", "nearest"):
+        generator = Generator(GeneratorDescription(64, 64, 5, 8, upsampling=upsampling))
+        doubled = generator.layers[1][2](torch.ones(1, 32, 8, 8))[..., 4:-4, 4:-4]
+        spreads.append((doubled.amax(dim=(2, 3)) - doubled.amin(dim=(2, 3))).max().item())
+    assert spreads[0] > 0.05
+    assert spreads[1] < 1e-5
+
+
 def test_discriminator_has_the_published_maps():
     discriminator = Discriminator(128, 128, 64).eval()
     maps = output_shapes(discriminator, nn.Conv2d, torch.zeros(1, 3, 128, 128))
@@ -79,11 +116,12 @@ def test_rectangular_images_within_the_range_of_tanh():
     assert images.abs().max() < 1
 
 
-def test_initial_weights_are_those_of_the_publication():
-    generator = Generator(GeneratorDescription(64, 64, 100, 16))
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
+def test_initial_weights_are_those_of_the_publication(upsampling):
+    generator = Generator(GeneratorDescription(64, 64, 100, 16, upsampling=upsampling))
     initialise(generator, torch.Generator().manual_seed(3))
     for module in generator.modules():
-        if isinstance(module, nn.ConvTranspose2d | nn.Linear):
+        if isinstance(module, nn.ConvTranspose2d | nn.Conv2d | nn.Linear):
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
         if isinstance(module, nn.BatchNorm2d):
             assert module.weight.mean().item() == pytest.approx(1, abs=0.02)
@@ -171,6 +209,16 @@ def test_a_stored_generator_draws_the_same_images(tmp_path):
     loaded = load_generator(tmp_path / "a.safetensors")
     assert loaded.description == TINY
     assert np.array_equal(draw_images(loaded, noise), draw_images(generator, noise))
+
+
+def test_a_stored_generator_keeps_its_upsampling_and_one_without_a_word_of_it_is_a_transposed_one(tmp_path):
+    nearest, noise = Generator(GeneratorDescription(32, 32, 5, 4, upsampling="nearest")).eval(), draw_noise((1,), 3, 5)
+    save_generator(tmp_path / "nearest.safetensors", nearest, {})
+    loaded = load_generator(tmp_path / "nearest.safetensors")
+    assert np.array_equal(draw_images(loaded, noise), draw_images(nearest, noise))
+    older = {"height": 32, "width": 48, "latent": 10, "channels": 4, "kind": "dcgan", "extra": {}}
+    save_checkpoint(tmp_path / "older.safetensors", tiny_generator().state_dict(), older)
+    assert load_generator(tmp_path / "older.safetensors").description == TINY
 
 
 def test_a_file_that_holds_no_generator_is_refused(tmp_path):

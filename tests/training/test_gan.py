@@ -155,6 +155,7 @@ def test_same_seed_same_generator_and_another_seed_another():
         {},
         {"loss": "hinge", "spectral_norm": True, "discriminator_batch_norm": "none"},
         {"r1": 0.1, "discriminator_batch_norm": "none", "discriminator_activation": "relu"},
+        {"upsampling": "nearest"},
         pytest.param({"ema": 0.9}, marks=pytest.mark.slow),
         pytest.param({"augmentation": ["translation", "cutout"]}, marks=pytest.mark.slow),
         pytest.param({"generator_steps": 3}, marks=pytest.mark.slow),
@@ -247,7 +248,7 @@ def test_a_diverged_training_leaves_no_state_to_go_on_from(monkeypatch, tmp_path
 
 INTERRUPTED = [
     {},
-    {"ema": 0.9, "generator_steps": 2, "augmentation": ["colour", "translation", "cutout"]},
+    {"ema": 0.9, "generator_steps": 2, "upsampling": "nearest", "augmentation": ["colour", "translation", "cutout"]},
     {"spectral_norm": True, "loss": "hinge", "r1": 0.5, "discriminator_batch_norm": "none"},
 ]
 

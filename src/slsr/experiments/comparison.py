@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,13 @@ from slsr.experiments.revisions import (
     parameters,
     stale_reason,
 )
-from slsr.experiments.study import LAST
+from slsr.experiments.study import EARLIER_SEEDS, LAST, SEED, SeedsOf
 from slsr.files import read_json
 from slsr.retrieval.bootstrap import PairedDifference, paired_differences
 from slsr.retrieval.per_query import read_queries
 
 log = logging.getLogger(__name__)
 
-SEED = "train.seed"
 DATA, CODE = "data:", "code:"
 # They move the intervals and the pictures of one run, not its measures.
 WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batch_size", "generate.alarms.")
@@ -100,6 +99,7 @@ class Comparison:
     """Rows in the order they are shown, with the differences of each to its baseline, by measure.
 
     `against` is the one row that all differences are taken to, where the user named one; its settings may be others.
+    `seeds_of` says what differs between the seeds of a row.
     """
 
     ranking: str
@@ -109,6 +109,7 @@ class Comparison:
     differences: Sequence[Mapping[str, Difference]]
     published: Sequence[Published | None]
     against: Row | None = None
+    seeds_of: SeedsOf = "training"
 
 
 def legs_of(revision: Revision, ranking: str) -> list[Leg]:
@@ -159,6 +160,32 @@ def _leg(revision: Revision, stages: Mapping[str, Mapping[str, Any]], name: str,
     )
 
 
+def without_earlier_seeds(legs: Iterable[Leg]) -> list[Leg]:
+    """Legs of which a seed stands for the whole pipeline: those of the stages before training are no settings.
+
+    Raises
+    ------
+    InputError
+        Two legs with other seeds of training share one of an earlier stage, so that their spread leaves that out.
+    """
+    found: list[Leg] = []
+    owners: dict[str, Leg] = {}
+    for leg in legs:
+        settings = {key: value for key, value in leg.settings.items() if key not in EARLIER_SEEDS}
+        for key in EARLIER_SEEDS:
+            if key in leg.settings:
+                place = json.dumps([leg.regularizer, sorted(settings.items()), key, leg.settings[key]])
+                other = owners.setdefault(place, leg)
+                if other.seed != leg.seed:
+                    raise InputError(
+                        f"{other.experiment} and {leg.experiment}: both with {key} {leg.settings[key]}, so that their "
+                        "spread is not the whole pipeline's; leave --seeds-of pipeline away, or name experiments of "
+                        "`slsr study ... --seeds-of pipeline` alone"
+                    )
+        found.append(replace(leg, settings=settings))
+    return found
+
+
 def rows_of(legs: Iterable[Leg]) -> list[Row]:
     """Legs of the same settings together, in order of appearance.
 
@@ -174,7 +201,8 @@ def rows_of(legs: Iterable[Leg]) -> list[Row]:
         if _values(other.metrics) != _values(leg.metrics):
             raise InputError(
                 f"{other.experiment} and {leg.experiment}: {leg.regularizer} with seed {leg.seed}, of the same code, "
-                "data and parameters, has two results (another machine?); name only one of them"
+                "data and parameters, has two results (another machine, or seeds of earlier stages that --seeds-of "
+                "pipeline leaves out?); name only one of them"
             )
     of_rows = [[found[seed] for seed in sorted(found)] for found in gathered.values()]
     return [Row(together[0].regularizer, together[0].settings, together) for together in of_rows]
@@ -231,8 +259,9 @@ def compare_experiments(
     against: Sequence[Revision] = (),
     resamples: int = 10_000,
     seed: int = 1,
+    seeds_of: SeedsOf = "training",
 ) -> Comparison:
-    """Gather revisions into one comparison; `resamples` and `seed` as in `difference`.
+    """Gather revisions into one comparison; `resamples` and `seed` as in `difference`, `seeds_of` as in `with_seeds`.
 
     Without `against` the baseline of a row is as in `baseline_of`. With it, it is the one row that those revisions have
     of the regulariser `baseline`, whatever its settings: the way to a control that is to differ, such as a baseline
@@ -242,9 +271,12 @@ def compare_experiments(
     ------
     InputError
         No revision has a result of its own, `against` has no or several rows of the baseline, or as `legs_of`,
-        `rows_of` and `difference`.
+        `without_earlier_seeds`, `rows_of` and `difference`.
     """
     legs = {revision: legs_of(revision, ranking) for revision in dict.fromkeys([*revisions, *against])}
+    if seeds_of == "pipeline":
+        pooled = iter(without_earlier_seeds(leg for found in legs.values() for leg in found))
+        legs = {revision: [next(pooled) for _ in found] for revision, found in legs.items()}
     every = [leg for found in legs.values() for leg in found]
     if not every:
         raise InputError(f"{', '.join(revision.name for revision in legs)}: no evaluated network to compare")
@@ -261,7 +293,7 @@ def compare_experiments(
         )
         differences.append({measure: one for measure, one in found.items() if one is not None})
     stand_beside = [published(row.regularizer, ranking, row.settings, row.legs[0].metrics) for row in rows]
-    return Comparison(ranking, baseline, measures, rows, differences, stand_beside, stated)
+    return Comparison(ranking, baseline, measures, rows, differences, stand_beside, stated, seeds_of)
 
 
 def _stated(rows: Sequence[Row], against: Sequence[Row], baseline: str) -> Row:

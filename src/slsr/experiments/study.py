@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ruamel.yaml import YAML
 
@@ -24,6 +24,9 @@ from slsr.files import write_json
 from slsr.params import StudiedRegularizer
 
 PIPELINE, STUDIED = Path("dvc.yaml"), Path("studies/dvc.yaml")
+SeedsOf = Literal["training", "pipeline"]
+SEED = "train.seed"
+EARLIER_SEEDS = ("encoder.seed", "cluster.seed", "gan.seed", "generate.seed")
 LAST = Path(".scratch/studies/last.json")
 MOST_QUEUED = 20  # longer queues of DVC misbehave
 CODE = re.compile(r"^\s*- (?:\.\./\.\./)?(src/\S+\.py)$", re.MULTILINE)
@@ -144,25 +147,42 @@ def _weights() -> list[Path]:
     return sorted({Path("weights") / values[f"{block}.weights"] for block in ("encoder", "train")})
 
 
-def with_seeds(setting: Setting, seeds: Sequence[int]) -> list[Setting]:
-    """A setting once for each seed of the training of the re-ID network."""
+def with_seeds(setting: Setting, seeds: Sequence[int], seeds_of: SeedsOf = "training") -> list[Setting]:
+    """A setting once for each seed.
+
+    `training`: a seed moves the training of the re-ID network. `pipeline`: it moves the encoder, the clustering, the
+    generators and the images drawn from them as well, so that nothing is shared between seeds but the data.
+    """
+    moved = [SEED] if seeds_of == "training" else [*EARLIER_SEEDS, SEED]
+    title = "seed" if seeds_of == "training" else "pipeline"
     return [
-        Setting(f"{setting.label}-seed{seed}", {**setting.overrides, "train.seed": seed}, setting.regularizers)
+        Setting(
+            f"{setting.label}-{title}{seed}",
+            {**setting.overrides, **dict.fromkeys(moved, seed)},
+            setting.regularizers,
+        )
         for seed in seeds
     ]
 
 
-def regularizer_settings(seeds: Sequence[int], backbones: Sequence[str], regularizers: Sequence[str]) -> list[Setting]:
+def regularizer_settings(
+    seeds: Sequence[int], backbones: Sequence[str], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
+) -> list[Setting]:
     """Table 4 of the paper: regulariser x backbone, over seeds; one experiment trains every regulariser of a seed."""
     return [
         setting
         for backbone in backbones
-        for setting in with_seeds(Setting(backbone, {"train.backbone": backbone}, tuple(regularizers)), seeds)
+        for setting in with_seeds(Setting(backbone, {"train.backbone": backbone}, tuple(regularizers)), seeds, seeds_of)
     ]
 
 
 def cluster_settings(
-    seeds: Sequence[int], clusters: Sequence[int], images: Sequence[int], regularizers: Sequence[str], sweep: list[int]
+    seeds: Sequence[int],
+    clusters: Sequence[int],
+    images: Sequence[int],
+    regularizers: Sequence[str],
+    sweep: list[int],
+    seeds_of: SeedsOf = "training",
 ) -> list[Setting]:
     """Table 2 of the paper: K x N, over seeds; a K that the sweep of params.yaml lacks is added to it."""
     settings = []
@@ -170,22 +190,26 @@ def cluster_settings(
         swept = {} if k in sweep else {"cluster.sweep": sorted([*sweep, k])}
         for n in images:
             overrides = {"cluster.k": k, **swept, "generate.images": n}
-            settings += with_seeds(Setting(f"k{k}-n{n}", overrides, tuple(regularizers)), seeds)
+            settings += with_seeds(Setting(f"k{k}-n{n}", overrides, tuple(regularizers)), seeds, seeds_of)
     return settings
 
 
-def image_settings(seeds: Sequence[int], images: Sequence[int], regularizers: Sequence[str]) -> list[Setting]:
+def image_settings(
+    seeds: Sequence[int], images: Sequence[int], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
+) -> list[Setting]:
     """Numbers of generated images, over seeds; 0 is the baseline, which sees none."""
     settings = []
     for n in images:
         if n == 0:
             settings += with_seeds(Setting("n0", {}, ("none",)), seeds)
         else:
-            settings += with_seeds(Setting(f"n{n}", {"generate.images": n}, tuple(regularizers)), seeds)
+            settings += with_seeds(Setting(f"n{n}", {"generate.images": n}, tuple(regularizers)), seeds, seeds_of)
     return settings
 
 
-def epoch_settings(seeds: Sequence[int], epochs: Sequence[int], regularizers: Sequence[str]) -> list[Setting]:
+def epoch_settings(
+    seeds: Sequence[int], epochs: Sequence[int], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
+) -> list[Setting]:
     """Numbers of epochs, over seeds.
 
     An epoch is one pass over real and generated images, so that the baseline takes fewer steps in it: a baseline with
@@ -194,7 +218,7 @@ def epoch_settings(seeds: Sequence[int], epochs: Sequence[int], regularizers: Se
     return [
         setting
         for number in epochs
-        for setting in with_seeds(Setting(f"e{number}", {"train.epochs": number}, tuple(regularizers)), seeds)
+        for setting in with_seeds(Setting(f"e{number}", {"train.epochs": number}, tuple(regularizers)), seeds, seeds_of)
     ]
 
 
@@ -226,12 +250,13 @@ def run_study(
                 f"{one.name} failed (its output is above); finished experiments are kept: mend the cause and give the "
                 "same command again"
             )
-    say(_next_step(queue, len(left) - len(chosen)))
+    say(_next_step(queue, len(left) - len(chosen), planned))
 
 
-def _next_step(queue: bool, rest: int) -> str:
+def _next_step(queue: bool, rest: int, planned: Sequence[Experiment]) -> str:
     if not queue:
-        return "compare them with `slsr compare`"
+        everything = any(EARLIER_SEEDS[0] in one.overrides for one in planned)
+        return f"compare them with `slsr compare{' --seeds-of pipeline' if everything else ''}`"
     more = (
         f"; {rest} more would make DVC's queue too long: give the same command again when these have run"
         if rest

@@ -13,6 +13,10 @@ from slsr.figures import Estimate, draw_estimates
 
 NAMES = {"none": "baseline (none)", "lsr": "LSR", "lsro": "LSRO", "slsr": "SLSR", "mprl": "MPRL"}
 TITLES = {"rank1": "rank-1", "map_trapezoid": "mAP"}
+SEEDS = {
+    "training": "Seeds move the training of the re-ID network; encoder, clusters and generators stay the same.",
+    "pipeline": "Each seed has its own encoder, clusters, generators, generated images and training.",
+}
 SHORT = {
     "train.backbone": "backbone",
     "train.epochs": "epochs",
@@ -69,8 +73,9 @@ def _setting(comparison: Comparison) -> str:
     return (
         f"{comparison.ranking.replace('_', ' ')}: {metrics['queries']:,} queries, {metrics['gallery']:,} gallery "
         "images. Mean over seeds ± standard deviation (n - 1) between seeds. Differences in points, paired by seed and "
-        "query, with the 95 % interval that holds for other seeds and other queries alike, and two-sided p. Seeds move "
-        "the training of the re-ID network; encoder, clusters and generators stay the same." + stated
+        "query, with the 95 % interval that holds for other seeds and other queries alike, and two-sided p. "
+        + SEEDS[comparison.seeds_of]
+        + stated
     )
 
 

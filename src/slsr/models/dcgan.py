@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d, pad
 
 from slsr.errors import InputError
 from slsr.images.decoding import Pixels
 from slsr.models.checkpoint import load_checkpoint, save_checkpoint
-from slsr.params import DiscriminatorActivation, DiscriminatorBatchNorm
+from slsr.params import DiscriminatorActivation, DiscriminatorBatchNorm, Upsampling
 
 # Images go through a generator so many at a time, always: the last bits of a convolution depend on its batch size.
 SAMPLING_BATCH = 64
@@ -24,7 +25,7 @@ SAMPLING_BATCH = 64
 
 @dataclass(frozen=True)
 class GeneratorDescription:
-    """What is needed to rebuild a generator: the size of its images, of its noise, its width, and its clusters.
+    """What is needed to rebuild a generator: the size of its images, of its noise, its width, clusters and upsampling.
 
     `clusters` is 0 where the generator knows of none.
     """
@@ -34,6 +35,26 @@ class GeneratorDescription:
     latent: int
     channels: int
     clusters: int = 0
+    upsampling: Upsampling = "transposed"
+
+
+class NearestConvolution(nn.Conv2d):
+    """A 3x3 convolution of maps doubled by repeating each value (Odena, Dumoulin and Olah, Distill 2016).
+
+    A transposed convolution with stride 2 and an odd kernel writes to neighbouring pixels unequally often, which shows
+    as a checkerboard; here all are written to alike. The repeated maps are never made: repeating and convolving is one
+    transposed convolution with a 4x4 kernel, the sum of the 3x3 one at its four places, at 4/9 of the products.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', 2 H, 2 W]."""
+        kernel = self.weight.transpose(0, 1).flip(2, 3)
+        places = [pad(kernel, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
+        doubled: Tensor = conv_transpose2d(maps, torch.stack(places).sum(dim=0), self.bias, stride=2, padding=1)
+        return doubled
 
 
 class ConditionalBatchNorm(nn.BatchNorm2d):
@@ -64,11 +85,12 @@ class ConditionalBatchNorm(nn.BatchNorm2d):
 
 
 class Generator(nn.Module):
-    """Noise to images: a linear layer to height/16 x width/16, then four 5x5 stride-2 transposed convolutions.
+    """Noise to images: a linear layer to height/16 x width/16, then four layers that double height and width.
 
-    With 64 channels and 128x128 images the maps are 8x8x512, 16x16x256, 32x32x128, 64x64x64 and 128x128x3. Batch norm
-    and ReLU follow each layer but the last, which has tanh. With `clusters` in the description every batch norm is a
-    conditional one: four vectors of scales and four of shifts are all that a cluster has for itself.
+    They are 5x5 stride-2 transposed convolutions, or `NearestConvolution` where `upsampling` is `nearest`. With 64
+    channels and 128x128 images the maps are 8x8x512, 16x16x256, 32x32x128, 64x64x64 and 128x128x3. Batch norm and ReLU
+    follow each layer but the last, which has tanh. With `clusters` in the description every batch norm is a conditional
+    one: four vectors of scales and four of shifts are all that a cluster has for itself.
     """
 
     def __init__(self, description: GeneratorDescription) -> None:
@@ -85,7 +107,7 @@ class Generator(nn.Module):
                 nn.Sequential(
                     _batch_norm(width, description.clusters),
                     nn.ReLU(inplace=True),
-                    _double(width, after, bias=after == 3),
+                    _double(width, after, after == 3, description.upsampling),
                 )
                 for width, after in zip(widths, [*widths[1:], 3], strict=True)
             ],
@@ -107,8 +129,10 @@ def _batch_norm(channels: int, clusters: int) -> nn.Module:
     return ConditionalBatchNorm(channels, clusters) if clusters else nn.BatchNorm2d(channels)
 
 
-def _double(inputs: int, outputs: int, bias: bool) -> nn.ConvTranspose2d:
+def _double(inputs: int, outputs: int, bias: bool, upsampling: Upsampling) -> nn.Module:
     """Twice the height and width; a bias before batch norm would do nothing."""
+    if upsampling == "nearest":
+        return NearestConvolution(inputs, outputs, bias)
     return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)
 
 

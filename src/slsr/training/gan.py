@@ -358,7 +358,9 @@ def prepare_adversaries(
 def build_networks(settings: Gan, seed: tuple[int, ...], clusters: int = 0) -> Networks:
     """New networks, with weights drawn from the seed; conditional ones for `clusters` above 0."""
     size = (settings.height, settings.width)
-    generator = Generator(GeneratorDescription(*size, settings.latent, settings.channels, clusters))
+    generator = Generator(
+        GeneratorDescription(*size, settings.latent, settings.channels, clusters, settings.upsampling)
+    )
     discriminator = Discriminator(
         *size, settings.channels, settings.discriminator_activation, settings.discriminator_batch_norm, clusters
     )

@@ -229,6 +229,18 @@ def test_clusters_and_silhouettes_are_percentages(values):
     assert "Silhouettes are of 1,000 images drawn at random." in sampled
 
 
+def test_table_1_of_the_paper_stands_beside_silhouettes_of_the_same_features_alone(values):
+    make_up = CLUSTERS_VALUE["make_up"] | {"training_identities": 751}
+    market = {"clusters": CLUSTERS_VALUE | {"make_up": make_up}}
+    values["encoder"] |= {"backbone": "resnet50", "weights": "imagenet"}
+    (header, *rows) = dict(tables_of(built(values, **market)))["Clusters"]
+    assert header[3] == "published, two principal components (Table 1)"
+    assert [row[3] for row in rows] == ["-", "51.75 %", "70.03 %"]
+    assert len(dict(tables_of(built(values)))["Clusters"][0]) == 3, "13 identities"
+    values["encoder"]["weights"] = "none"
+    assert len(dict(tables_of(built(values, **market)))["Clusters"][0]) == 3
+
+
 def test_measures_of_generated_images_stand_beside_their_floors(values):
     text = built(values)
     rows = {row[0]: row[1:] for row in dict(tables_of(text))["Generated images"]}

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tiny import ROOT
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import write_json
+from slsr.models.checkpoint import load_checkpoint
 from slsr.models.dcgan import draw_images, draw_noise, load_generator
 from slsr.records import table_writer
 from slsr.stages import generate, train_gan
@@ -148,6 +150,26 @@ def test_collapse_restarts_from_other_seeds_a_few_times_and_the_same_bytes_again
     train_gan.run(make_params(gan={"on_collapse": "restart"} | {"collapse": {**IMPOSSIBLE, "coverage": 0.0,
                               "duplicates": 1.0}}))  # fmt: skip
     assert [line["attempt"] for line in lines("checks.jsonl")] == [0, 0]
+
+
+def test_a_second_attempt_that_is_sound_is_the_generator_that_stays(project, monkeypatch):
+    real_check = train_gan._check
+
+    def first_of_cluster_1_collapses(cluster, attempt, *arguments):
+        found = real_check(cluster, attempt, *arguments)
+        return replace(found, collapsed=(cluster, attempt) == (1, 0), coverage=0.1)
+
+    choice = {"on_collapse": "restart", "collapse": IMPOSSIBLE | {"coverage": 0.5, "duplicates": 1.0}}
+    train_gan.run(make_params())
+    without = outputs()
+    monkeypatch.setattr(train_gan, "_check", first_of_cluster_1_collapses)
+    train_gan.run(make_params(gan=choice))
+    assert [(line["cluster"], line["attempt"]) for line in lines("checks.jsonl")] == [(0, 0), (1, 0), (1, 1)]
+    assert [load_checkpoint(GAN / f"cluster_{one}.safetensors")[1]["extra"]["attempt"] for one in (0, 1)] == [0, 1]
+    kept = outputs()
+    assert kept["cluster_0.safetensors"] == without["cluster_0.safetensors"]
+    assert kept["cluster_1.safetensors"] != without["cluster_1.safetensors"]
+    assert kept["preview_1.png"] != without["preview_1.png"], "the pictures are those of the attempt that stays"
 
 
 def test_the_first_sound_attempt_is_chosen_else_the_one_that_covers_most():

@@ -17,6 +17,8 @@ NAMES = {
     "slsr": "SLSR",
 }
 ARTIFACTS = "../artifacts"
+# Table 1 of Ainam et al.: mean silhouette by k, in percent, of two principal components, Market-1501's 751 identities.
+PUBLISHED_SILHOUETTES = {2: 51.75, 3: 70.03, 4: 68.49, 5: 61.76}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def render(report: Report) -> str:
         "## Training",
         "![Training loss and validation accuracy](curves.png)",
         "## Clusters",
-        _clusters(report.clusters),
+        _clusters(report.clusters, _stands_beside_table_1(report)),
         "![Mean silhouette for each k, Table 1 of the paper](silhouettes.png)",
         "## Generated images",
         _generated(report.generated),
@@ -126,15 +128,28 @@ def _difference(found: Mapping[str, Any]) -> str:
     return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], {chance}"
 
 
-def _clusters(clusters: Mapping[str, Any]) -> str:
+def _stands_beside_table_1(report: Report) -> bool:
+    """Whether the features are those of the paper's Table 1: the same data, network and initial weights."""
+    params = report.params
+    return (params.dataset.name, params.encoder.backbone, params.encoder.weights) == (
+        "market1501",
+        "resnet50",
+        "imagenet",
+    ) and report.clusters["make_up"]["training_identities"] == 751
+
+
+def _clusters(clusters: Mapping[str, Any], with_published: bool) -> str:
     rows = [
         [
             f"{row['k']}{' (used)' if row['k'] == clusters['chosen_k'] else ''}",
             _silhouette(row["silhouette_full_dimension"]),
             _silhouette(row["silhouette_two_components"]),
+            *([_published_silhouette(row["k"])] if with_published else []),
         ]
         for row in clusters["sweep"]
     ]
+    header = ["k", "silhouette, full dimension", "silhouette, two principal components"]
+    header += ["published, two principal components (Table 1)"] if with_published else []
     make_up = clusters["make_up"]
     sizes = ", ".join(
         f"{images:,} images of {identities} identities"
@@ -144,7 +159,7 @@ def _clusters(clusters: Mapping[str, Any]) -> str:
     sampled = clusters["silhouette_images"]
     note = f"\n\nSilhouettes are of {sampled:,} images drawn at random." if sampled < sum(make_up["images"]) else ""
     return (
-        table(["k", "silhouette, full dimension", "silhouette, two principal components"], rows)
+        table(header, rows)
         + f"{note}\n\nClusters: {sizes}{more}. {make_up['straddling_identities']} of {make_up['training_identities']} "
         f"identities have images in several; purity {make_up['purity']:.3f}."
     )
@@ -152,6 +167,10 @@ def _clusters(clusters: Mapping[str, Any]) -> str:
 
 def _silhouette(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _published_silhouette(k: int) -> str:
+    return f"{PUBLISHED_SILHOUETTES[k]:.2f} %" if k in PUBLISHED_SILHOUETTES else "-"
 
 
 def _pictures(runs: Sequence[str]) -> str:

@@ -46,8 +46,8 @@ NORM_BATCHES = 32
 ADAM_BETA2 = 0.999
 R1_EVERY = 16
 STEPS_BETWEEN_CHECKS = 25
-# What is kept of the pictures of a training: frames spread over its epochs, of the first clusters.
-FRAMES, IMAGES_IN_FRAME, CLUSTERS_IN_FRAME = 24, 8, 8
+# Pictures kept of a training: frames spread over its epochs (each of the published 30 has one), of the first clusters.
+FRAMES, IMAGES_IN_FRAME, CLUSTERS_IN_FRAME = 32, 8, 8
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Rows, baselines, differences and tables, from legs made by hand."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,28 @@ def test_a_stated_baseline_is_one(monkeypatch):
         gathered(monkeypatch, made, ["c"], ["a", "b"])
     with pytest.raises(InputError, match="0 rows of 'none'"):
         gathered(monkeypatch, made, ["a"], ["c"])
+
+
+def quality(kernel, alarms=0):
+    measured = {"kernel": {"value": kernel, "floor": 0.0}, "coverage": {"value": None, "floor": None}}
+    return {"overall": {"handcrafted": measured, "encoder": measured}, "alarms": [{}] * alarms}
+
+
+def test_the_quality_of_generated_images_stands_once_for_the_rows_that_share_them():
+    legs = [replace(leg(name, seed), quality=quality(0.1 * seed, 2)) for name in ("lsro", "slsr") for seed in (1, 2)]
+    legs += [replace(leg("mprl", 1), quality=quality(0.5)), leg("none", 1), leg("one-hot", 1)]
+    comparison = compared(rows_of(legs))
+    text = render_markdown(comparison)
+    tail = text[text.index("The quality of all generated images") :].splitlines()
+    names, kernels = zip(*[[cell.strip() for cell in line.split("|")[1:3]] for line in tail[4:]], strict=True)
+    assert names == ("LSRO, SLSR", "MPRL")
+    assert kernels == ("0.15 ± 0.07 [0.00]", "0.50 [0.00]")
+    assert [line.rstrip("| ").split("| ")[-1] for line in tail[4:]] == ["4", "0"]
+    assert tail[4].split("|")[3].strip() == "-", "a measure that a space does not have"
+    written = {row["regularizer"]: row for row in csv.DictReader(render_csv(comparison).splitlines())}
+    assert float(written["slsr"]["generated_handcrafted_kernel"]) == pytest.approx(0.15)
+    assert written["none"]["generated_handcrafted_kernel"] == ""
+    assert "The quality of all generated images" not in render_markdown(compared(rows_of([leg("none", 1)])))
 
 
 def test_other_queries_are_no_pair():

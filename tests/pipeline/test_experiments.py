@@ -109,6 +109,11 @@ def test_the_table_says_what_the_experiments_measured(study, project):
             assert float(row["rank1_difference"]) == pytest.approx(expected)
             assert float(row["rank1_difference_low"]) <= expected <= float(row["rank1_difference_high"])
         assert "published_rank1" not in row, "the sample has no published row"
+    recorded = [
+        json.loads(show(project, name, "metrics/generated.json"))["overall"]["handcrafted"]["density"]["value"]
+        for name in names_of(project, "regularizers-")
+    ]
+    assert float(rows["slsr"]["generated_handcrafted_density"]) == pytest.approx(np.mean(recorded))
     assert (project.folder / "t.md").read_text() == done.stdout
     assert (project.folder / "t.png").read_bytes().startswith(b"\x89PNG")
     for name in ("t.csv", "t.md", "t.png"):
@@ -256,3 +261,43 @@ def test_an_experiment_runs_the_code_of_its_own_checkout(study, project):
     assert marker.endswith("src/slsr/stages/report.py")
     assert str(project.folder / "src") not in marker, "the code of the main checkout ran"
     assert "marker" not in json.loads((project.folder / "metrics" / "dataset.json").read_text())
+
+
+def table_of_last_study(project, *options: str) -> list[dict[str, str]]:
+    done = project.slsr("compare", *options, "--csv", "t.csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((project.folder / "t.csv").read_text().splitlines()))
+    (project.folder / "t.csv").unlink()
+    return rows
+
+
+def test_a_study_of_clusters_shares_what_a_number_of_clusters_does_not_change(study, project):
+    """Table 2: K x N. Four clusters are not in the sweep of params.yaml, and are added for their experiments."""
+    done = project.slsr("study", "clusters", "-k", "2,4", "--images", "24,36", "--seeds", "1", "--regularizers", "slsr")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = re.split(r"^\[\d/4\] ", done.stdout, flags=re.MULTILINE)[1:]
+    legs = {"train@slsr", "evaluate@slsr"}
+    assert [stages_run(one) for one in runs[1:]] == [
+        {"generate"} | legs,
+        {"cluster", "train_gan", "generate"} | legs,
+        {"generate"} | legs,
+    ]
+    rows = table_of_last_study(project)
+    assert [(row["cluster.k"], row["generate.images"]) for row in rows] == [
+        (k, n) for k in ("2", "4") for n in ("24", "36")
+    ]
+    assert {row["cluster.sweep"] for row in rows} == {"[2, 3]", "[2, 3, 4]"}
+
+
+def test_a_study_over_seeds_of_the_pipeline_moves_every_stage(study, project):
+    arguments = ["--seeds", "1-2", "--seeds-of", "pipeline", "--regularizers", "none,slsr"]
+    done = project.slsr("study", "regularizers", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"train_encoder", "cluster", "train_gan", "generate", "train@slsr"} <= stages_run(done.stdout)
+    assert "slsr compare --seeds-of pipeline" in done.stdout
+    rows = table_of_last_study(project, "--seeds-of", "pipeline")
+    assert [(row["regularizer"], row["seeds"]) for row in rows] == [("none", "1 2"), ("slsr", "1 2")]
+    assert [row["seeds"] for row in table_of_last_study(project) if row["regularizer"] == "slsr"] == ["1", "2"]
+    mixed = project.slsr("compare", *names_of(project, "regularizers-resnet18-seed"), "--seeds-of", "pipeline")
+    assert mixed.returncode == 2
+    assert "both with" in mixed.stderr

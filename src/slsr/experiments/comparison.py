@@ -45,7 +45,8 @@ class Leg:
 
     `settings` holds everything that it rests on but its seed: parameters (`block.key`), data (`data:path` -> MD5) and
     code (`code:path` -> MD5). `values` holds, under each measure, one value a query with a right match; it is empty
-    for a protocol without paired queries.
+    for a protocol without paired queries. `quality` is the quality.json of the generated images it was trained on; None
+    without any, or where the cache lacks it.
     """
 
     experiment: str
@@ -55,6 +56,7 @@ class Leg:
     metrics: Mapping[str, Any]
     queries: tuple[str, ...]
     values: Mapping[str, NDArray[np.float64]]
+    quality: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def legs_of(revision: Revision, ranking: str) -> list[Leg]:
 
 def _leg(revision: Revision, stages: Mapping[str, Mapping[str, Any]], name: str, regularizer: str, ranking: str) -> Leg:
     settings: dict[str, Any] = {}
-    for one in chain(stages, name):
+    rests_on = list(chain(stages, name))
+    for one in rests_on:
         settings |= locked_parameters(stages[one])
         for dep in stages[one]["deps"]:
             if dep["path"].startswith(("data/", "weights/")):
@@ -157,7 +160,18 @@ def _leg(revision: Revision, stages: Mapping[str, Mapping[str, Any]], name: str,
         metrics[ranking],
         tuple(one for one, valid in zip(names, evaluation.valid, strict=True) if valid) if evaluation else (),
         evaluation.headline_values() if evaluation else {},
+        _quality(revision, stages["generate"]) if "generate" in rests_on else None,
     )
+
+
+def _quality(revision: Revision, stage: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How good the generated images were measured to be; it may have stayed where they were made."""
+    try:
+        found: Mapping[str, Any] = read_json(cached_file(revision, stage, "artifacts/generated/quality.json"))
+    except InputError as error:
+        log.info("%s: without the quality of its generated images: %s", revision.name, error)
+        return None
+    return found
 
 
 def without_earlier_seeds(legs: Iterable[Leg]) -> list[Leg]:

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from slsr.experiments.comparison import Comparison, Difference, Row, varying_settings
 from slsr.experiments.published import NOTE, Published
 from slsr.figures import Estimate, draw_estimates
+from slsr.titles import QUALITY_MEASURES
 
 NAMES = {"none": "baseline (none)", "lsr": "LSR", "lsro": "LSRO", "slsr": "SLSR", "mprl": "MPRL"}
 TITLES = {"rank1": "rank-1", "map_trapezoid": "mAP"}
 SEEDS = {
     "training": "Seeds move the training of the re-ID network; encoder, clusters and generators stay the same.",
     "pipeline": "Each seed has its own encoder, clusters, generators, generated images and training.",
+}
+SPACES = ("handcrafted", "encoder")
+QUALITY_SHOWN = {
+    "handcrafted": {
+        "kernel": "KID",
+        "coverage": "coverage",
+        "recall": "recall",
+        "density": "density",
+        "duplicates": "duplicates",
+        "copies": "copies",
+    },
+    "encoder": {"kernel": "KID", "coverage": "coverage"},
 }
 SHORT = {
     "train.backbone": "backbone",
@@ -57,9 +74,50 @@ def render_markdown(comparison: Comparison) -> str:
             "The same differences by a paired bootstrap over queries, for these very seeds (another seed may differ):",
             _table(["", *(SHORT.get(key, key) for key in settings), *(TITLES[key] for key in measures)], alone),
         ]
+    parts += _generated(comparison)
     if with_published:
         parts.append(NOTE)
     return "\n\n".join(parts) + "\n"
+
+
+def _generated(comparison: Comparison) -> list[str]:
+    """The quality of the generated images, once for all rows that share them."""
+    settings = varying_settings(comparison.rows)
+    rows_of: dict[str, list[str]] = {}
+    measured: dict[str, Row] = {}
+    for number, row in enumerate(comparison.rows):
+        if all(leg.quality for leg in row.legs):
+            key = json.dumps([leg.quality for leg in row.legs])
+            rows_of.setdefault(key, []).append(_label(row, settings, number))
+            measured[key] = row
+    if not measured:
+        return []
+    spaces = [(space, name) for space in SPACES for name in QUALITY_MEASURES if name in QUALITY_SHOWN[space]]
+    header = ["generated images of", *(f"{QUALITY_SHOWN[space][name]}, {space}" for space, name in spaces), "alarms"]
+    lines = []
+    for key, row in measured.items():
+        cells = [_mean_with_floor(*_of_quality(row, space, name)) for space, name in spaces]
+        alarms = sum(len(leg.quality["alarms"]) for leg in row.legs if leg.quality)
+        lines.append([", ".join(rows_of[key]), *cells, f"{alarms}"])
+    return [
+        "The quality of all generated images together (docs/generators.md), mean over seeds ± deviation, in brackets "
+        "the floor, what unseen real images reach; and how many alarms sounded in all seeds and clusters:",
+        _table(header, lines),
+    ]
+
+
+def _of_quality(row: Row, space: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A measure of each seed's generated images, and its floor; none of those that were not measured."""
+    found = [leg.quality["overall"][space].get(name) for leg in row.legs if leg.quality]
+    known = [one for one in found if one is not None and one["value"] is not None and one["floor"] is not None]
+    return np.array([one["value"] for one in known]), np.array([one["floor"] for one in known])
+
+
+def _mean_with_floor(values: NDArray[np.float64], floors: NDArray[np.float64]) -> str:
+    if not len(values):
+        return "-"
+    deviation = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{deviation} [{floors.mean():.2f}]"
 
 
 def _setting(comparison: Comparison) -> str:
@@ -140,6 +198,13 @@ def render_csv(comparison: Comparison) -> str:
         }
         for measure in comparison.measures:
             line |= _csv_measure(row, measure, comparison.differences[number].get(measure))
+        line |= {
+            f"generated_{space}_{name}": float(values.mean())
+            for space in SPACES
+            for name in QUALITY_MEASURES
+            for values in [_of_quality(row, space, name)[0]]
+            if len(values)
+        }
         if beside := comparison.published[number]:
             line |= {f"published_{key}": getattr(beside, key) for key in ("rank1", "map_trapezoid", "source")}
         lines.append(line)

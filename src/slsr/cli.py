@@ -388,8 +388,9 @@ study_app = typer.Typer(
 app.add_typer(study_app, name="study", rich_help_panel=TOOLS)
 
 SeedsOption = Annotated[str, typer.Option(help="such as 1-5 or 1,3,7")]
+SeedsOf = Literal["training", "pipeline"]  # that of study.py, which is imported only when it is needed
 SeedsOfOption = Annotated[
-    Literal["training", "pipeline"],
+    SeedsOf,
     typer.Option(help="what a seed moves: the re-ID network's training, or encoder, clusters and generators as well"),
 ]
 RegularizersOption = Annotated[str, typer.Option(help="comma-separated, of those in dvc.yaml and studies/dvc.yaml")]
@@ -503,7 +504,7 @@ def compare(
         ),
     ] = None,
     seeds_of: Annotated[
-        Literal["training", "pipeline"],
+        SeedsOf,
         typer.Option(help="which seeds differ within a row: the training's, or each experiment's own of every stage"),
     ] = "training",
     csv_path: Annotated[Path | None, typer.Option("--csv", metavar="OUT", help="write every measure here")] = None,

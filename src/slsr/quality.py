@@ -466,7 +466,7 @@ def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -
     real images below that of precision, narrow below that of recall. What was not measured, or has no limit, sounds
     nothing. Where real images taken for generated ones come near a limit themselves, as copies and duplicates do where
     few images of few people lie close together, the limit is their floor and two of its deviations. A set that is
-    unlike covers nothing, so that collapse sounds as well: unlike is then the cause.
+    unlike covers nothing and is reached by nothing, so that collapse and narrow sound as well: unlike is the cause.
 
     Parameters
     ----------

@@ -134,6 +134,23 @@ def test_legs_with_generators_of_their_own_are_one_row_where_that_is_asked_for(m
     assert "Each seed has its own encoder, clusters, generators" in render_markdown(together)
 
 
+def test_a_stated_baseline_of_the_whole_pipeline_and_an_experiment_under_two_names(monkeypatch):
+    made = of_the_whole_pipeline({1: 1, 2: 2, 3: 3})
+    made |= {f"longer{seed}": [leg("none", seed, {"train.epochs": 18})] for seed in (1, 2)}
+    made = {name: [replace(one, settings={"train.epochs": 12} | dict(one.settings)) for one in legs]
+            for name, legs in made.items()}  # fmt: skip
+    made["again"] = made["e2"]
+    found = gathered(monkeypatch, made, ["e1", "e2", "e3", "again"], ["longer1", "longer2"], "pipeline")
+    assert [(row.regularizer, row.settings["train.epochs"], row.seeds) for row in found.rows] == [
+        ("none", 12, [1, 2, 3]),
+        ("none", 18, [1, 2]),
+        ("slsr", 12, [1, 2, 3]),
+    ]
+    assert found.against is found.rows[1]
+    gain = np.mean([made[f"e{s}"][1].values["rank1"] - made[f"longer{s}"][0].values["rank1"] for s in (1, 2)])
+    assert found.differences[2]["rank1"].both.mean == pytest.approx(gain)
+
+
 def test_a_spread_that_leaves_generators_out_is_not_called_the_whole_pipelines(monkeypatch):
     made = of_the_whole_pipeline({1: 1, 2: 1})
     with pytest.raises(InputError, match=r"gan\.seed 1|encoder\.seed 1"):
@@ -154,21 +171,48 @@ def quality(kernel, alarms=0):
     return {"overall": {"handcrafted": measured, "encoder": measured}, "alarms": [{}] * alarms}
 
 
+def quality_table(text):
+    """The words above it, and its rows of cells."""
+    tail = text[text.index("The quality of all generated images") :].splitlines()
+    return tail[0], [[cell.strip() for cell in line.strip("| ").split("|")] for line in tail[4:]]
+
+
 def test_the_quality_of_generated_images_stands_once_for_the_rows_that_share_them():
     legs = [replace(leg(name, seed), quality=quality(0.1 * seed, 2)) for name in ("lsro", "slsr") for seed in (1, 2)]
     legs += [replace(leg("mprl", 1), quality=quality(0.5)), leg("none", 1), leg("one-hot", 1)]
     comparison = compared(rows_of(legs))
-    text = render_markdown(comparison)
-    tail = text[text.index("The quality of all generated images") :].splitlines()
-    names, kernels = zip(*[[cell.strip() for cell in line.split("|")[1:3]] for line in tail[4:]], strict=True)
-    assert names == ("LSRO, SLSR", "MPRL")
-    assert kernels == ("0.15 ± 0.07 [0.00]", "0.50 [0.00]")
-    assert [line.rstrip("| ").split("| ")[-1] for line in tail[4:]] == ["4", "0"]
-    assert tail[4].split("|")[3].strip() == "-", "a measure that a space does not have"
+    said, rows = quality_table(render_markdown(comparison))
+    assert [row[:3] for row in rows] == [["LSRO; SLSR", "2", "0.15 ± 0.07 [0.00]"], ["MPRL", "1", "0.50 [0.00]"]]
+    assert [row[-1] for row in rows] == ["4", "0"]
+    assert rows[0][3] == "-", "a measure that a space does not have"
+    assert said.endswith("The cache lacks it for one-hot.")
     written = {row["regularizer"]: row for row in csv.DictReader(render_csv(comparison).splitlines())}
     assert float(written["slsr"]["generated_handcrafted_kernel"]) == pytest.approx(0.15)
     assert written["none"]["generated_handcrafted_kernel"] == ""
     assert "The quality of all generated images" not in render_markdown(compared(rows_of([leg("none", 1)])))
+
+
+def test_seeds_that_share_one_set_of_images_are_no_repeats_of_it():
+    """Rows of other numbers of seeds still share it; a set that is measured once has no deviation."""
+    one = quality(0.48, 4)
+    legs = [replace(leg("lsro", seed), quality=one) for seed in (1, 2, 3)]
+    legs += [replace(leg("slsr", seed), quality=one) for seed in (1, 2)]
+    _, rows = quality_table(render_markdown(compared(rows_of([leg("none", 1), *legs]))))
+    assert [(row[0], row[1], row[2], row[-1]) for row in rows] == [("LSRO; SLSR", "1", "0.48 [0.00]", "4")]
+
+
+def test_quality_that_the_cache_has_in_part_is_left_out_everywhere():
+    legs = [
+        replace(leg("slsr", 1), quality=quality(0.1)),
+        leg("slsr", 2),
+        replace(leg("lsro", 1), quality=quality(0.2)),
+    ]
+    comparison = compared(rows_of([leg("none", 1), *legs]))
+    said, rows = quality_table(render_markdown(comparison))
+    assert [row[0] for row in rows] == ["LSRO"]
+    assert said.endswith("The cache lacks it for SLSR.")
+    written = {row["regularizer"]: row for row in csv.DictReader(render_csv(comparison).splitlines())}
+    assert written["slsr"]["generated_handcrafted_kernel"] == ""
 
 
 def test_other_queries_are_no_pair():

@@ -271,6 +271,23 @@ def table_of_last_study(project, *options: str) -> list[dict[str, str]]:
     return rows
 
 
+def test_without_the_quality_of_its_images_a_study_is_compared_all_the_same(study, project):
+    names = names_of(project, "regularizers-resnet18-seed")
+    recorded = yaml.safe_load(show(project, names[0], "dvc.lock"))["stages"]["generate"]["outs"]
+    digest = next(out["md5"] for out in recorded if out["path"].endswith("quality.json"))
+    cached = project.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    aside = cached.rename(project.folder / "aside")
+    try:
+        done = project.slsr("compare", *names)
+    finally:
+        aside.rename(cached)
+    assert done.returncode == 0, done.stderr
+    assert "| SLSR |" in done.stdout
+    assert "quality of all generated images" not in done.stdout
+    assert "without the quality of its generated images" in done.stderr
+    assert "quality of all generated images" in project.slsr("compare", *names).stdout
+
+
 def test_a_study_of_clusters_shares_what_a_number_of_clusters_does_not_change(study, project):
     """Table 2: K x N. Four clusters are not in the sweep of params.yaml, and are added for their experiments."""
     done = project.slsr("study", "clusters", "-k", "2,4", "--images", "24,36", "--seeds", "1", "--regularizers", "slsr")

@@ -100,6 +100,7 @@ def test_small_sets_get_more_epochs_to_reach_the_minimum_of_steps():
 def test_frames_are_few_and_include_the_last_epoch():
     assert frame_epochs(1) == [1]
     assert frame_epochs(5) == [1, 2, 3, 4, 5]
+    assert frame_epochs(30) == list(range(1, 31)), "the published number of epochs"
     many = frame_epochs(1000)
     assert (many[0], many[-1], len(many)) == (1, 1000, FRAMES)
 

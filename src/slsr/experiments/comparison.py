@@ -43,7 +43,7 @@ Settings = Mapping[str, Any]
 class Leg:
     """One trained and evaluated network of one revision.
 
-    `settings` holds everything that it rests on but its seed: parameters (`block.key`), data (`data:path` -> MD5) and
+    `settings` holds everything that it rests on but its seeds: parameters (`block.key`), data (`data:path` -> MD5) and
     code (`code:path` -> MD5). `values` holds, under each measure, one value a query with a right match; it is empty
     for a protocol without paired queries. `quality` is the quality.json of the generated images it was trained on; None
     without any, or where the cache lacks it.
@@ -61,7 +61,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Row:
-    """The legs that differ in their seed alone, ascending by seed."""
+    """The legs that differ in their seeds alone, ascending by that of the training."""
 
     regularizer: str
     settings: Settings

@@ -254,15 +254,18 @@ def run_study(
 
 
 def _next_step(queue: bool, rest: int, planned: Sequence[Experiment]) -> str:
+    everything = any(EARLIER_SEEDS[0] in one.overrides for one in planned)
+    compare = f"`slsr compare{' --seeds-of pipeline' if everything else ''}`"
     if not queue:
-        everything = any(EARLIER_SEEDS[0] in one.overrides for one in planned)
-        return f"compare them with `slsr compare{' --seeds-of pipeline' if everything else ''}`"
+        return f"compare them with {compare}"
     more = (
         f"; {rest} more would make DVC's queue too long: give the same command again when these have run"
         if rest
         else ""
     )
-    return f"start a worker with `dvc queue start`, one a GPU: docs/experiments.md{more}"
+    return (
+        f"start a worker with `dvc queue start`, one a GPU: docs/experiments.md{more}; then compare them with {compare}"
+    )
 
 
 def _queued() -> set[str]:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from slsr.titles import QUALITY_MEASURES
 NAMES = {"none": "baseline (none)", "lsr": "LSR", "lsro": "LSRO", "slsr": "SLSR", "mprl": "MPRL"}
 TITLES = {"rank1": "rank-1", "map_trapezoid": "mAP"}
 SEEDS = {
-    "training": "Seeds move the training of the re-ID network; encoder, clusters and generators stay the same.",
+    "training": "Within a row, seeds move the training of the re-ID network alone: encoder, clusters and generators "
+    "stay the same.",
     "pipeline": "Each seed has its own encoder, clusters, generators, generated images and training.",
 }
+Quality = Mapping[str, Any]
 SPACES = ("handcrafted", "encoder")
 QUALITY_SHOWN = {
     "handcrafted": {
@@ -83,32 +86,50 @@ def render_markdown(comparison: Comparison) -> str:
 def _generated(comparison: Comparison) -> list[str]:
     """The quality of the generated images, once for all rows that share them."""
     settings = varying_settings(comparison.rows)
-    rows_of: dict[str, list[str]] = {}
-    measured: dict[str, Row] = {}
+    names: dict[str, list[str]] = {}
+    measured: dict[str, Sequence[Quality]] = {}
+    unknown = []
     for number, row in enumerate(comparison.rows):
-        if all(leg.quality for leg in row.legs):
-            key = json.dumps([leg.quality for leg in row.legs])
-            rows_of.setdefault(key, []).append(_label(row, settings, number))
-            measured[key] = row
+        label = _label(row, settings, number)
+        if found := _qualities(row):
+            key = json.dumps(found)
+            names.setdefault(key, []).append(label)
+            measured[key] = found
+        elif "generate.images" in row.settings:
+            unknown.append(label)
     if not measured:
         return []
-    spaces = [(space, name) for space in SPACES for name in QUALITY_MEASURES if name in QUALITY_SHOWN[space]]
-    header = ["generated images of", *(f"{QUALITY_SHOWN[space][name]}, {space}" for space, name in spaces), "alarms"]
-    lines = []
-    for key, row in measured.items():
-        cells = [_mean_with_floor(*_of_quality(row, space, name)) for space, name in spaces]
-        alarms = sum(len(leg.quality["alarms"]) for leg in row.legs if leg.quality)
-        lines.append([", ".join(rows_of[key]), *cells, f"{alarms}"])
-    return [
-        "The quality of all generated images together (docs/generators.md), mean over seeds ± deviation, in brackets "
-        "the floor, what unseen real images reach; and how many alarms sounded in all seeds and clusters:",
-        _table(header, lines),
+    spaces = [(space, name) for space in SPACES for name in QUALITY_SHOWN[space]]
+    header = ["generated images of", "sets", *(f"{QUALITY_SHOWN[space][name]}, {space}" for space, name in spaces)]
+    lines = [
+        [
+            "; ".join(names[key]),
+            str(len(found)),
+            *(_mean_with_floor(*_of_quality(found, space, name)) for space, name in spaces),
+            str(sum(len(quality["alarms"]) for quality in found)),
+        ]
+        for key, found in measured.items()
     ]
+    said = (
+        "The quality of all generated images together (docs/generators.md): mean over the sets of images that a row's "
+        "seeds were trained on, ± deviation between sets, in brackets the floor, what unseen real images reach; and "
+        "how many alarms sounded, each cluster's too."
+    )
+    if unknown:
+        said += f" The cache lacks it for {'; '.join(unknown)}."
+    return [said, _table([*header, "alarms"], lines)]
 
 
-def _of_quality(row: Row, space: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A measure of each seed's generated images, and its floor; none of those that were not measured."""
-    found = [leg.quality["overall"][space].get(name) for leg in row.legs if leg.quality]
+def _qualities(row: Row) -> list[Quality]:
+    """Of each set of generated images that a row was trained on, once; none where one of them is not known."""
+    if not all(leg.quality for leg in row.legs):
+        return []
+    return list({json.dumps(leg.quality): leg.quality for leg in row.legs if leg.quality}.values())
+
+
+def _of_quality(qualities: Sequence[Quality], space: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A measure of each set, and its floor; none of those that were not measured."""
+    found = [quality["overall"][space].get(name) for quality in qualities]
     known = [one for one in found if one is not None and one["value"] is not None and one["floor"] is not None]
     return np.array([one["value"] for one in known]), np.array([one["floor"] for one in known])
 
@@ -202,7 +223,7 @@ def render_csv(comparison: Comparison) -> str:
             f"generated_{space}_{name}": float(values.mean())
             for space in SPACES
             for name in QUALITY_MEASURES
-            for values in [_of_quality(row, space, name)[0]]
+            for values in [_of_quality(_qualities(row), space, name)[0]]
             if len(values)
         }
         if beside := comparison.published[number]:

@@ -18,7 +18,7 @@ NAMES = {
 }
 ARTIFACTS = "../artifacts"
 # Table 1 of Ainam et al.: mean silhouette by k, in percent, of two principal components, Market-1501's 751 identities.
-PUBLISHED_HEIGHT = 224
+PUBLISHED_FEATURES, PUBLISHED_HEIGHT = ("market1501", "resnet50", "imagenet"), 224
 PUBLISHED_SILHOUETTES = {2: 51.75, 3: 70.03, 4: 68.49, 5: 61.76}
 
 
@@ -132,12 +132,9 @@ def _difference(found: Mapping[str, Any]) -> str:
 def _stands_beside_table_1(report: Report) -> bool:
     """Whether the features come near those of the paper's Table 1: its data, network, weights and input size."""
     params = report.params
-    return (
-        params.dataset.name == "market1501"
-        and report.clusters["make_up"]["training_identities"] == 751
-        and (params.encoder.backbone, params.encoder.weights) == ("resnet50", "imagenet")
-        and params.image.height >= PUBLISHED_HEIGHT
-    )
+    features = (params.dataset.name, params.encoder.backbone, params.encoder.weights)
+    identities = report.clusters["make_up"]["training_identities"]
+    return (*features, identities) == (*PUBLISHED_FEATURES, 751) and params.image.height >= PUBLISHED_HEIGHT
 
 
 def _clusters(clusters: Mapping[str, Any], with_published: bool) -> str:

@@ -223,6 +223,13 @@ def test_other_queries_are_no_pair():
         difference(rows[1], rows[0], "rank1", 500, 1)
 
 
+def test_numbers_of_the_csv_are_plain_and_lists_stay_lists():
+    rows = rows_of([leg("slsr", 1, {"generate.images": n, "cluster.sweep": [2, n]}) for n in (1200, 24)])
+    written = list(csv.DictReader(render_csv(compared([*rows, *rows_of([leg("none", 1)])])).splitlines()))
+    assert [row["generate.images"] for row in written[:2]] == ["1200", "24"]
+    assert [row["cluster.sweep"] for row in written[:2]] == ["[2, 1200]", "[2, 24]"]
+
+
 def test_varying_settings_name_what_differs():
     legs = [leg("none", 1), leg("slsr", 1), leg("slsr", 1, {"generate.images": 1200, "code:src/slsr/labels.py": "2"})]
     columns = varying_settings(rows_of(legs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from slsr.experiments.published import NOTE, Published
 from slsr.figures import Estimate, draw_estimates
 from slsr.titles import QUALITY_MEASURES
 
+THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
 NAMES = {"none": "baseline (none)", "lsr": "LSR", "lsro": "LSRO", "slsr": "SLSR", "mprl": "MPRL"}
 TITLES = {"rank1": "rank-1", "map_trapezoid": "mAP"}
 SEEDS = {
@@ -212,7 +214,7 @@ def render_csv(comparison: Comparison) -> str:
     lines = []
     for number, row in enumerate(comparison.rows):
         line: dict[str, object] = {"regularizer": row.regularizer, "ranking": comparison.ranking}
-        line |= {key: column[number].replace(",", "") for key, column in settings.items()}
+        line |= {key: THOUSANDS.sub("", column[number]) for key, column in settings.items()}
         line |= {
             "seeds": " ".join(map(str, row.seeds)),
             "experiments": " ".join(leg.experiment for leg in row.legs),

@@ -8,7 +8,6 @@ they are measured against, in the handcrafted space. It says how to read a value
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from slsr.images.decoding import Pixels
+from slsr.images.decoding import Pixels, decode_resized, encode_jpeg
 from slsr.params import load_params
 from slsr.quality import assess, find_alarms, handcrafted
 from slsr.stages.clustered import load_clustered
@@ -43,12 +42,7 @@ def checkerboard(pixels: Pixels, levels: float) -> Pixels:
 
 def jpeg(pixels: Pixels, quality: int) -> Pixels:
     """Through JPEG of this quality."""
-    found = []
-    for image in pixels:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "jpeg", quality=quality)
-        found.append(np.asarray(Image.open(file)))
-    return np.stack(found)
+    return decode_resized([encode_jpeg(image, quality) for image in pixels], *pixels.shape[1:3])
 
 
 DEGRADATIONS: dict[str, Callable[[Pixels], Pixels]] = {

@@ -221,13 +221,7 @@ def render_csv(comparison: Comparison) -> str:
         }
         for measure in comparison.measures:
             line |= _csv_measure(row, measure, comparison.differences[number].get(measure))
-        line |= {
-            f"generated_{space}_{name}": float(values.mean())
-            for space in SPACES
-            for name in QUALITY_MEASURES
-            for values in [_of_quality(_qualities(row), space, name)[0]]
-            if len(values)
-        }
+        line |= _csv_quality(_qualities(row))
         if beside := comparison.published[number]:
             line |= {f"published_{key}": getattr(beside, key) for key in ("rank1", "map_trapezoid", "source")}
         lines.append(line)
@@ -255,6 +249,11 @@ def _csv_measure(row: Row, measure: str, found: Difference | None) -> dict[str, 
         line |= {f"{measure}_{name}": mean, f"{measure}_{name}_low": ci95[0], f"{measure}_{name}_high": ci95[1]}
         line[f"{measure}_{name}_p"] = p
     return line
+
+
+def _csv_quality(qualities: Sequence[Quality]) -> dict[str, object]:
+    found = {(space, name): _of_quality(qualities, space, name)[0] for space in SPACES for name in QUALITY_MEASURES}
+    return {f"generated_{space}_{name}": float(values.mean()) for (space, name), values in found.items() if len(values)}
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> None:

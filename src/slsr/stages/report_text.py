@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slsr.experiments.published import published_silhouettes
 from slsr.params import Params
 from slsr.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
 
@@ -17,9 +18,6 @@ NAMES = {
     "slsr": "SLSR",
 }
 ARTIFACTS = "../artifacts"
-# Table 1 of Ainam et al.: mean silhouette by k, in percent, of two principal components, Market-1501's 751 identities.
-PUBLISHED_FEATURES, PUBLISHED_HEIGHT = ("market1501", "resnet50", "imagenet"), 224
-PUBLISHED_SILHOUETTES = {2: 51.75, 3: 70.03, 4: 68.49, 5: 61.76}
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def render(report: Report) -> str:
         "## Training",
         "![Training loss and validation accuracy](curves.png)",
         "## Clusters",
-        _clusters(report.clusters, _stands_beside_table_1(report)),
+        _clusters(report.clusters, _published_silhouettes(report)),
         "![Mean silhouette for each k, Table 1 of the paper](silhouettes.png)",
         "## Generated images",
         _generated(report.generated),
@@ -129,26 +127,29 @@ def _difference(found: Mapping[str, Any]) -> str:
     return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], {chance}"
 
 
-def _stands_beside_table_1(report: Report) -> bool:
-    """Whether the features come near those of the paper's Table 1: its data, network, weights and input size."""
+def _published_silhouettes(report: Report) -> Mapping[int, float]:
     params = report.params
-    features = (params.dataset.name, params.encoder.backbone, params.encoder.weights)
-    identities = report.clusters["make_up"]["training_identities"]
-    return (*features, identities) == (*PUBLISHED_FEATURES, 751) and params.image.height >= PUBLISHED_HEIGHT
+    return published_silhouettes(
+        params.dataset.name,
+        params.encoder.backbone,
+        params.encoder.weights,
+        params.image.height,
+        report.clusters["make_up"]["training_identities"],
+    )
 
 
-def _clusters(clusters: Mapping[str, Any], with_published: bool) -> str:
+def _clusters(clusters: Mapping[str, Any], published: Mapping[int, float]) -> str:
     rows = [
         [
             f"{row['k']}{' (used)' if row['k'] == clusters['chosen_k'] else ''}",
             _silhouette(row["silhouette_full_dimension"]),
             _silhouette(row["silhouette_two_components"]),
-            *([_published_silhouette(row["k"])] if with_published else []),
+            *([f"{published[row['k']]:.2f} %" if row["k"] in published else "-"] if published else []),
         ]
         for row in clusters["sweep"]
     ]
     header = ["k", "silhouette, full dimension", "silhouette, two principal components"]
-    header += ["published, two principal components (Table 1)"] if with_published else []
+    header += ["published, two principal components (Table 1)"] if published else []
     make_up = clusters["make_up"]
     sizes = ", ".join(
         f"{images:,} images of {identities} identities"
@@ -157,7 +158,7 @@ def _clusters(clusters: Mapping[str, Any], with_published: bool) -> str:
     more = ", ..." if len(make_up["images"]) > 10 else ""
     sampled = clusters["silhouette_images"]
     note = f"\n\nSilhouettes are of {sampled:,} images drawn at random." if sampled < sum(make_up["images"]) else ""
-    if with_published:
+    if published:
         note += (
             "\n\nThe published column is one run of the paper's own training, on the validation images too: it stands "
             "beside these values, and is no target for them."
@@ -171,10 +172,6 @@ def _clusters(clusters: Mapping[str, Any], with_published: bool) -> str:
 
 def _silhouette(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
-
-
-def _published_silhouette(k: int) -> str:
-    return f"{PUBLISHED_SILHOUETTES[k]:.2f} %" if k in PUBLISHED_SILHOUETTES else "-"
 
 
 def _pictures(runs: Sequence[str]) -> str:

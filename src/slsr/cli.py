@@ -237,6 +237,26 @@ def fresh(
 
 
 @app.command(rich_help_panel=TOOLS)
+def remote(
+    name: Annotated[str | None, typer.Argument(help="a DVC remote; by default the one that each out goes to")] = None,
+    rev: Annotated[
+        str | None, typer.Option(help="a commit, branch, tag or experiment; by default the working tree")
+    ] = None,
+    send: Annotated[
+        bool, typer.Option("--send", help="send what is missing, and let DVC forget what it noted")
+    ] = False,
+) -> None:
+    """Check that every object of the pipeline's outs lies in the remote: DVC itself takes a folder's files on trust."""
+    from slsr.remote_objects import describe, holdings, send_lacking
+
+    found = (send_lacking if send else holdings)(Path(), name, rev)
+    typer.echo(describe(found))
+    if found.lacking:
+        remedy = "from a clone that has them" if send else "`slsr remote --send`"
+        raise CheckFailed(f"{len(found.lacking)} objects are not in the remote; {remedy}")
+
+
+@app.command(rich_help_panel=TOOLS)
 def gate(
     against: Annotated[
         str | None, typer.Option(metavar="REV", help="commit to compare with; by default where HEAD leaves main")

@@ -455,6 +455,13 @@ with Repo() as repo:
     print(json.dumps({"exists": exists}))
 """
 
+HOLDINGS_PROBE = """
+import json, sys
+from pathlib import Path
+from slsr.remote_objects import holdings
+print(json.dumps({"taken_for_sent": [one.path for one in holdings(Path(), sys.argv[1]).lacking if one.taken_for_sent]}))
+"""
+
 
 def _remotes(root: Path, config: Mapping[str, Any], seconds: float) -> Iterator[Finding]:
     """Whether the remotes answer, with the credentials at hand."""
@@ -480,9 +487,20 @@ def _remotes(root: Path, config: Mapping[str, Any], seconds: float) -> Iterator[
             yield Finding(title, "note", text, remedy)
         else:
             yield Finding(title, "ok", f"{url} answers")
+            yield from _holdings(root, name, title, seconds)
         if not settings.get("verify"):
             text = "verify is off: damaged objects would be taken for good ones"
             yield Finding(title, "note", text, f"dvc remote modify {name} verify true")
+
+
+def _holdings(root: Path, name: str, title: str, seconds: float) -> Iterator[Finding]:
+    """Whether DVC takes for sent what the remote lacks; what was never pushed is nobody's fault."""
+    answer = _ask(HOLDINGS_PROBE, [name], root, os.environ, seconds)
+    if isinstance(answer, str):
+        yield Finding(title, "note", f"what it holds was not looked at: {answer}", f"slsr remote {name}")
+    elif lacking := answer["taken_for_sent"]:
+        text = f"{_some(lacking)} never arrived, after a push that was killed, and DVC takes them for sent"
+        yield Finding(title, "problem", text, f"slsr remote {name} --send")
 
 
 def _is_own_cache(root: Path, name: str, settings: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 from pipeline.conftest import Project
 from projects import colleague, commit, contents, files_below, forget, leftovers, outs_of
 from test_faults import MODEL, whole
@@ -68,35 +66,23 @@ def killed_while_writing(project: Project, *command: str) -> bool:
 
 
 def again(project: Project, *command: str) -> None:
-    """The same command after a kill, and what docs/sharing.md says to do where that is not enough.
+    """The same command after a kill, once what docs/sharing.md says to do before it is done.
 
     The files that DVC was writing into the workspace are removed, a lock that was being written at the moment of the
-    kill as well; so is the list of what a killed push or pull had found, which DVC may take for a list of all: `dvc
-    status --cloud` tells.
+    kill as well; DVC forgets what a killed push or pull had noted, which it may take for a list of all there is.
     """
     for path in leftovers(project):
         path.unlink()
+    if command[1] in ("push", "pull"):
+        sent = project.slsr("remote", "--send")
+        assert sent.returncode == 0, sent.stderr
     done = project.run(*command, check=False)
     if done.returncode and "rwlock" in done.stderr.lower():
         (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
         done = project.run(*command, check=False)
     if "without confirmation" in done.stderr:
         done = project.run(*command, "--force", check=False)
-    if command[1] in ("push", "pull") and not (done.returncode == 0 and in_sync(project)):
-        assert "Traceback" not in done.stderr
-        forget_lists(project)
-        done = project.run(*command, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def in_sync(project: Project) -> bool:
-    return "in sync" in project.run("dvc", "status", "--cloud").stdout
-
-
-def forget_lists(project: Project) -> None:
-    with Repo(str(project.folder)) as repo:
-        index = Path(repo.site_cache_dir) / "index"
-    shutil.rmtree(index, ignore_errors=True)
 
 
 def cached(project: Project) -> None:

@@ -365,3 +365,16 @@ def test_the_command_asks_torch_itself_and_ends_with_the_worst(clone):
     assert done.returncode == 1
     assert "SLSR_PROCESSES" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_dvc_lock_that_a_kill_cut_short(clone, no_torch):
+    lock, whole = clone / "dvc.lock", (ROOT / "dvc.lock").read_text()
+    lock.write_text(whole)
+    assert "lock file" not in {finding.topic for finding in examine(clone)}
+    for cut in ("  - path", "    md5: 0123\n    si"):
+        lock.write_text(whole[: len(whole) // 2].rsplit("\n  - path", 1)[0] + "\n" + cut)
+        finding = only(examine(clone), "lock file")
+        assert finding.level == "problem"
+        assert "git checkout dvc.lock" in finding.remedy
+    lock.unlink()
+    assert "lock file" not in {finding.topic for finding in examine(clone)}

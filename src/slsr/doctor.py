@@ -99,11 +99,18 @@ def examine(root: Path, environment: Mapping[str, str], seconds: float) -> list[
         return findings
     config, broken = _dvc_config(root)
     if broken is not None:
-        return [*findings, broken, *_disk(root, _cache_folder(root, {})), *_locks(root), *_unfinished(root)]
+        return [
+            *findings,
+            broken,
+            *_disk(root, _cache_folder(root, {})),
+            *_locks(root),
+            *_lock_file(root),
+            *_unfinished(root),
+        ]
     cache = _cache_folder(root, config)
     findings += [*_disk(root, cache), *_cache(root, cache, config)]
     findings += [*_remotes(root, config, seconds), *_secrets(root)]
-    return [*findings, *_locks(root), *_unfinished(root)]
+    return [*findings, *_locks(root), *_lock_file(root), *_unfinished(root)]
 
 
 def render(findings: Sequence[Finding]) -> str:
@@ -558,6 +565,22 @@ def _locks(root: Path) -> Iterator[Finding]:
         yield Finding("lock", "note", "a DVC command was killed; the next one clears its lock")
     else:
         yield Finding("lock", "ok", "no DVC command is at work, none left anything behind")
+
+
+def _lock_file(root: Path) -> Iterator[Finding]:
+    """Whether DVC can read dvc.lock, which it writes where it lies, after every stage."""
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+    from dvc.utils import strictyaml
+
+    try:
+        strictyaml.load(str(root / "dvc.lock"), Lockfile.SCHEMA)
+    except FileNotFoundError:
+        pass
+    except DvcException as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        remedy = "git checkout dvc.lock, then dvc repro: what has run since comes from the cache"
+        yield Finding("lock file", "problem", f"dvc.lock was cut short, by a kill or a full disk: {reason}", remedy)
 
 
 def _listed(infos: Any) -> list[Any]:

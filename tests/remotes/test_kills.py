@@ -69,7 +69,8 @@ def again(project: Project, *command: str) -> None:
     """The same command after a kill, once what docs/sharing.md says to do before it is done.
 
     The files that DVC was writing into the workspace are removed, a lock that was being written at the moment of the
-    kill as well; DVC forgets what a killed push or pull had noted, which it may take for a list of all there is.
+    kill as well; a dvc.lock that was is taken from git; DVC forgets what a killed push or pull had noted, which it may
+    take for a list of all there is.
     """
     for path in leftovers(project):
         path.unlink()
@@ -79,6 +80,10 @@ def again(project: Project, *command: str) -> None:
     done = project.run(*command, check=False)
     if done.returncode and "rwlock" in done.stderr.lower():
         (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
+        done = project.run(*command, check=False)
+    if done.returncode and "dvc.lock" in done.stderr:
+        assert "git checkout dvc.lock" in project.slsr("doctor").stdout
+        project.run("git", "checkout", "dvc.lock")
         done = project.run(*command, check=False)
     if "without confirmation" in done.stderr:
         done = project.run(*command, "--force", check=False)
@@ -170,6 +175,18 @@ def test_a_pull_is_killed_while_it_writes_into_the_workspace(stand_in, remotes, 
     assert empty.name in done.stderr
     again(other, "dvc", "pull")
     assert contents(other) == original
+
+
+def test_a_dvc_lock_that_was_being_written(tiny_run):
+    """DVC writes it where it lies: wherever it ends, what had run comes back without running."""
+    before, path = contents(tiny_run), tiny_run.folder / "dvc.lock"
+    lock = path.read_text()
+    middle = lock.index("  - path:", len(lock) // 2) + len("  - path:")
+    for end in (0, middle, lock.index("    hash: md5", middle), lock.index(": md5", middle) + 4):
+        path.write_text(lock[:end])
+        again(tiny_run, "dvc", "repro")
+        assert (contents(tiny_run), path.read_text()) == (before, lock)
+        assert tiny_run.stages_run() == []
 
 
 def test_repro_is_killed_and_ends_with_the_same_outs(tiny_run):

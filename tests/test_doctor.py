@@ -371,10 +371,12 @@ def test_a_dvc_lock_that_a_kill_cut_short(clone, no_torch):
     lock, whole = clone / "dvc.lock", (ROOT / "dvc.lock").read_text()
     lock.write_text(whole)
     assert "lock file" not in {finding.topic for finding in examine(clone)}
-    for cut in ("  - path", "    md5: 0123\n    si"):
+    for cut in ("  - path", "    md5: 0123\n    si", "    hash: md"):
         lock.write_text(whole[: len(whole) // 2].rsplit("\n  - path", 1)[0] + "\n" + cut)
         finding = only(examine(clone), "lock file")
         assert finding.level == "problem"
         assert "git checkout dvc.lock" in finding.remedy
+    lock.write_text("<<<<<<< HEAD\n" + whole)
+    assert "both sides of a merge" in only(examine(clone), "lock file").text
     lock.unlink()
     assert "lock file" not in {finding.topic for finding in examine(clone)}

@@ -242,13 +242,12 @@ def remote(
     rev: Annotated[
         str | None, typer.Option(help="a commit, branch, tag or experiment; by default the working tree")
     ] = None,
-    send: Annotated[
-        bool, typer.Option("--send", help="send what is missing, and let DVC forget what it noted")
-    ] = False,
+    send: Annotated[bool, typer.Option("--send", help="send what is missing and lies in this clone's cache")] = False,
 ) -> None:
-    """Check that every object of the pipeline's outs lies in the remote: DVC itself takes a folder's files on trust."""
-    from slsr.remote_objects import describe, holdings, send_lacking
+    """Check that every object of the outs lies in the remote, and have DVC forget what a killed command noted."""
+    from slsr.remote_objects import describe, forget_notes, holdings, send_lacking
 
+    forget_notes(Path())
     found = (send_lacking if send else holdings)(Path(), name, rev)
     typer.echo(describe(found))
     if found.lacking:

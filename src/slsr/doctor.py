@@ -463,10 +463,10 @@ with Repo() as repo:
 """
 
 HOLDINGS_PROBE = """
-import json, sys
+import json
 from pathlib import Path
 from slsr.remote_objects import holdings
-print(json.dumps({"taken_for_sent": [one.path for one in holdings(Path(), sys.argv[1]).lacking if one.taken_for_sent]}))
+print(json.dumps({"taken_for_sent": [one.path for one in holdings(Path()).lacking if one.taken_for_sent]}))
 """
 
 
@@ -494,20 +494,20 @@ def _remotes(root: Path, config: Mapping[str, Any], seconds: float) -> Iterator[
             yield Finding(title, "note", text, remedy)
         else:
             yield Finding(title, "ok", f"{url} answers")
-            yield from _holdings(root, name, title, seconds)
+            yield from _holdings(root, title, seconds) if name == default else ()
         if not settings.get("verify"):
             text = "verify is off: damaged objects would be taken for good ones"
             yield Finding(title, "note", text, f"dvc remote modify {name} verify true")
 
 
-def _holdings(root: Path, name: str, title: str, seconds: float) -> Iterator[Finding]:
-    """Whether DVC takes for sent what the remote lacks; what was never pushed is nobody's fault."""
-    answer = _ask(HOLDINGS_PROBE, [name], root, os.environ, seconds)
+def _holdings(root: Path, title: str, seconds: float) -> Iterator[Finding]:
+    """Whether DVC takes for sent what the remotes lack; what was never pushed is nobody's fault."""
+    answer = _ask(HOLDINGS_PROBE, [], root, os.environ, seconds)
     if isinstance(answer, str):
-        yield Finding(title, "note", f"what it holds was not looked at: {answer}", f"slsr remote {name}")
+        yield Finding(title, "note", f"what it holds was not looked at: {answer}", "slsr remote")
     elif lacking := answer["taken_for_sent"]:
         text = f"{_some(lacking)} never arrived, after a push that was killed, and DVC takes them for sent"
-        yield Finding(title, "problem", text, f"slsr remote {name} --send")
+        yield Finding(title, "problem", text, "slsr remote --send")
 
 
 def _is_own_cache(root: Path, name: str, settings: Mapping[str, Any]) -> bool:
@@ -568,17 +568,24 @@ def _locks(root: Path) -> Iterator[Finding]:
 
 
 def _lock_file(root: Path) -> Iterator[Finding]:
-    """Whether DVC can read dvc.lock, which it writes where it lies, after every stage."""
+    """Whether dvc.lock is whole: DVC writes it where it lies, after every stage, and ends it with a line break."""
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
     from dvc.utils import strictyaml
 
+    path = root / "dvc.lock"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if re.search(r"^<{7} ", text, re.MULTILINE):
+        remedy = "git checkout --ours dvc.lock, or --theirs, then dvc repro"
+        yield Finding("lock file", "problem", "dvc.lock holds both sides of a merge", remedy)
+        return
+    reason = "its last line does not end" if text and not text.endswith("\n") else ""
     try:
-        strictyaml.load(str(root / "dvc.lock"), Lockfile.SCHEMA)
-    except FileNotFoundError:
-        pass
+        if text:
+            strictyaml.load(str(path), Lockfile.SCHEMA)
     except DvcException as error:
         reason = " ".join(str(error.__cause__ or error).split())
+    if reason:
         remedy = "git checkout dvc.lock, then dvc repro: what has run since comes from the cache"
         yield Finding("lock file", "problem", f"dvc.lock was cut short, by a kill or a full disk: {reason}", remedy)
 

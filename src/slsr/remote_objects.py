@@ -1,27 +1,33 @@
 """Whether a remote holds every object that the outs of a commit consist of, asked of the remote itself.
 
 DVC 3.67 asks less. A push and `dvc status --cloud` take a folder's files for sent as soon as the list of them, the
-`.dir` object, lies in the remote; and a push takes the objects that an earlier one wrote down for all there are. One
-that is killed while it writes leaves a list that may end after a `.dir` and before the files of that folder: the next
-push sends the `.dir` without them, and from then on every command takes them for sent.
+`.dir` object, lies in the remote; and a push takes the objects that an earlier one noted for all there are. One that is
+killed while it notes them leaves notes that may end after a `.dir` and before the files of that folder: the next push
+sends the `.dir` without them, and from then on every command takes them for sent.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import shutil
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from slsr.errors import InputError
 
 if TYPE_CHECKING:
-    from dvc.output import Output
     from dvc.repo import Repo
     from dvc_data.hashfile.db import HashFileDB
     from dvc_data.hashfile.hash_info import HashInfo
+
+LEGACY_HASH = "md5-dos2unix"
+SECONDS_FOR_HTTP = 10
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Lacking:
     remote
         Its name.
     path
-        Of the file, from the root of the project; of the folder where its list of files is nowhere to be had.
+        Of the file, from the root of the project; of the folder, for the list of its files.
     oid
         The name of the object: the md5 of its content.
     taken_for_sent
@@ -58,6 +64,15 @@ class Holdings:
     lacking: list[Lacking]
 
 
+class _Out(NamedTuple):
+    """What an out of a commit consists of, and the remote that it names for itself."""
+
+    path: str
+    info: HashInfo
+    hash_name: str
+    remote: str | None
+
+
 @dataclass
 class _Store:
     """A remote, this clone's cache, and what should be in both.
@@ -75,7 +90,8 @@ class _Store:
 def holdings(root: Path, remote: str | None = None, rev: str | None = None) -> Holdings:
     """Compare the outs that dvc.lock and the .dvc files name with what lies in the remotes that they go to.
 
-    Outs with `push: false` go nowhere and are not asked for, nor are those whose remote is this clone's own cache.
+    Which remotes there are, and where, is what the working tree says, whatever the commit. What `dvc push` would not
+    send is not asked for: outs with `push: false`, imports, and outs whose remote is this clone's own cache.
 
     Parameters
     ----------
@@ -95,26 +111,43 @@ def holdings(root: Path, remote: str | None = None, rev: str | None = None) -> H
 
 
 def send_lacking(root: Path, remote: str | None = None, rev: str | None = None) -> Holdings:
-    """Send the objects that the remotes lack and this clone's cache has, and let DVC forget what it noted about them.
+    """Send the objects that the remotes lack and this clone's cache has; return what they lack then.
 
-    Returns what they lack then. A `.dir` object goes after the files of its folder, and not without them.
+    The `.dir` object of a folder goes last, and not without its files.
 
     Raises
     ------
     InputError
-        As `holdings`; or another DVC command is at work in this clone.
+        As `holdings`; an object could not be sent; or another DVC command is at work in this clone.
     """
     with _opened(root) as repo, repo.lock:
         stores = _stores(repo, remote, rev)
         for store in stores:
-            _send(store, {one.oid for one in _lacking(store)})
-        _forget(repo, stores)
+            _send(store, {one.oid for one in _lacking(store) if not one.oid.endswith(".dir")})
+            lacking = _lacking(store)
+            _send(store, {one.oid for one in lacking} - _folders_of(store, lacking))
         return _compare(stores)
+
+
+def forget_notes(root: Path) -> None:
+    """Have DVC forget what it noted about remotes: what a push or pull is about, and which folders are there.
+
+    It finds them anew. The notes of a push or pull that was killed may be taken for complete.
+
+    Raises
+    ------
+    InputError
+        No DVC repository, or another DVC command is at work in this clone.
+    """
+    with _opened(root) as repo, repo.lock:
+        shutil.rmtree(Path(repo.site_cache_dir) / "index", ignore_errors=True)
 
 
 def describe(found: Holdings) -> str:
     """The result as lines of text, a line an object that is lacking."""
-    names = ", ".join(found.remotes) or "no remote"
+    if not found.asked:
+        return "nothing to ask for: no out goes to a remote other than this clone's cache"
+    names = ", ".join(found.remotes)
     if not found.lacking:
         return f"{names}: all {found.asked} objects are there"
     lines = [f"{names}: {len(found.lacking)} of {found.asked} objects are not there"]
@@ -128,7 +161,7 @@ def describe(found: Holdings) -> str:
 
 @contextmanager
 def _opened(root: Path) -> Iterator[Repo]:
-    """The repository; what goes wrong with it, or with a server, becomes one sentence."""
+    """The repository; what goes wrong with it becomes one sentence."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -137,42 +170,61 @@ def _opened(root: Path) -> Iterator[Repo]:
     try:
         with Repo(str(root)) as repo:
             yield repo
-    except InputError:
-        raise
     except DvcException as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
         raise InputError(f"{' '.join(str(error).split())}{cause}; `slsr doctor` says more") from error
+    except sqlite3.Error as error:
+        raise InputError(f"what DVC noted in its site cache is damaged ({error}); `slsr remote` removes it") from error
+
+
+def _outs(repo: Repo, rev: str | None) -> list[_Out]:
+    """The outs that a push would send, of a commit or the working tree."""
+    if rev in ("", "workspace"):
+        raise InputError(f"--rev {rev!r}: no commit; name one, or leave --rev away for the working tree")
+    found: list[_Out] | None = None
+    for _ in repo.brancher(revs=None if rev is None else [rev], workspace=rev is None):
+        found = [
+            _Out(Path(out.fs_path).relative_to(repo.root_dir).as_posix(), out.hash_info, out.hash_name, out.remote)
+            for out in repo.index.outs
+            if out.use_cache and out.can_push and out.hash_info and not out.stage.is_repo_import
+        ]
+    if found is None:
+        raise InputError(f"--rev {rev}: that commit holds no DVC repository")
+    return found
 
 
 def _stores(repo: Repo, remote: str | None, rev: str | None) -> list[_Store]:
     """The remotes that the outs go to, each with what should be there."""
+    repo.cloud.get_remote(remote, "push")  # there is such a one
     found: dict[tuple[str, str], _Store] = {}
-    for _ in repo.brancher(revs=[rev] if rev else None, workspace=rev is None):
-        for out in repo.index.outs:
-            if not (out.use_cache and out.can_push and out.hash_info):
-                continue
-            if remote and out.remote and out.remote != remote:
-                continue
-            name = out.remote or remote or repo.config["core"].get("remote") or ""
-            odb = repo.cloud.get_remote_odb(name or None, "push", hash_name=out.hash_name)
-            if odb.path == out.cache.path:
-                continue
-            _add(found.setdefault((name, out.hash_name), _Store(name, odb, out.cache)), out)
-    return list(found.values())
+    for out in _outs(repo, rev):
+        if remote and out.remote and out.remote != remote:
+            continue
+        name = str(out.remote or remote or repo.config["core"]["remote"])
+        key = (name, out.hash_name)
+        if key not in found:
+            cache = repo.cache.legacy if out.hash_name == LEGACY_HASH else repo.cache.local
+            found[key] = _Store(name, repo.cloud.get_remote_odb(name, "push", hash_name=out.hash_name), cache)
+        _add(found[key], out)
+    return [store for store in found.values() if not _is_cache(store)]
 
 
-def _add(store: _Store, out: Output) -> None:
+def _is_cache(store: _Store) -> bool:
+    one, other = store.remote, store.cache
+    return one.fs.protocol == other.fs.protocol and Path(one.path).resolve() == Path(other.path).resolve()
+
+
+def _add(store: _Store, out: _Out) -> None:
     """An out's objects: its file; or the list of its files and these, as far as the list is to be had."""
     from dvc_data.hashfile.transfer import find_tree_by_obj_id
 
-    path = Path(out.fs_path).relative_to(out.repo.root_dir).as_posix()
-    store.paths[out.hash_info] = path
-    if out.hash_info.isdir:
+    store.paths[out.info] = out.path
+    if out.info.isdir:
         with _asking(store):
-            tree = find_tree_by_obj_id([store.cache, store.remote], out.hash_info)
+            tree = find_tree_by_obj_id([store.cache, store.remote], out.info)
         for key, _, info in tree or ():
-            store.paths[info] = "/".join([path, *key])
-            store.folders.setdefault(info, set()).add(str(out.hash_info.value))
+            store.paths[info] = "/".join([out.path, *key])
+            store.folders.setdefault(info, set()).add(str(out.info.value))
 
 
 def _compare(stores: Sequence[_Store]) -> Holdings:
@@ -182,9 +234,11 @@ def _compare(stores: Sequence[_Store]) -> Holdings:
 
 def _lacking(store: _Store) -> list[Lacking]:
     with _asking(store):
-        there = set(store.remote.list_oids_exists([str(info.value) for info in store.paths]))
+        there = set(store.remote.oids_exist([str(info.value) for info in store.paths]))
+        if not there:
+            _answers(store)
     absent = {info: path for info, path in store.paths.items() if info.value not in there}
-    cached = set(store.cache.list_oids_exists([str(info.value) for info in absent]))
+    cached = set(store.cache.oids_exist([str(info.value) for info in absent]))
     return [
         Lacking(
             remote=store.name,
@@ -197,6 +251,20 @@ def _lacking(store: _Store) -> list[Lacking]:
     ]
 
 
+def _answers(store: _Store) -> None:
+    """Raise where a web server is down: fsspec takes that for a server that has nothing."""
+    if store.remote.fs.protocol in ("http", "https"):
+        request = urllib.request.Request(store.remote.fs.unstrip_protocol(store.remote.path), method="HEAD")
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=SECONDS_FOR_HTTP):
+            pass
+
+
+def _folders_of(store: _Store, lacking: Iterable[Lacking]) -> set[str]:
+    """The `.dir` objects of folders that files are missing of."""
+    oids = {one.oid for one in lacking}
+    return {folder for info, folders in store.folders.items() if info.value in oids for folder in folders}
+
+
 def _send(store: _Store, oids: set[str]) -> None:
     """Have DVC copy objects from the cache, whatever it noted about the remote."""
     from dvc_data.hashfile import transfer
@@ -207,10 +275,10 @@ def _send(store: _Store, oids: set[str]) -> None:
         reasons.append(str(record.exc_info[1] if record.exc_info else record.getMessage()))
         return False
 
+    ids = [info for info in store.paths if info.value in oids]
     transfer.logger.addFilter(keep_reason)
     try:
         with _asking(store):
-            ids = [info for info in store.paths if info.value in oids]
             failed = transfer.transfer(store.cache, store.remote, ids, cache_odb=store.cache).failed
             store.remote.fs.fs.invalidate_cache()
     finally:
@@ -235,13 +303,3 @@ def _asking(store: _Store) -> Iterator[None]:
 
 def _title(store: _Store) -> str:
     return f"remote {store.name}, {store.remote.fs.unstrip_protocol(store.remote.path)}"
-
-
-def _forget(repo: Repo, stores: Sequence[_Store]) -> None:
-    """Drop DVC's lists of what a push or pull is about, and of the folders that it takes for sent."""
-    from dvc_data.hashfile.db import get_index
-
-    repo.drop_data_index()
-    for store in stores:
-        with closing(get_index(store.remote)) as index:
-            index.clear()

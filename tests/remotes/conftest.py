@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
-from pipeline.conftest import Project, clone, tiny_run  # noqa: F401
+from pipeline.conftest import Project, clone, copied_run, tiny_run  # noqa: F401
 from projects import commit
 from servers import Remote, clean_environment, s3_server, ssh_server
 

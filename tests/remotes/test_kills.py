@@ -75,14 +75,12 @@ def again(project: Project, *command: str) -> None:
     for path in leftovers(project):
         path.unlink()
     if command[1] in ("push", "pull"):
-        sent = project.slsr("remote", "--send")
-        assert sent.returncode == 0, sent.stderr
+        assert "Traceback" not in project.slsr("remote").stderr
     done = project.run(*command, check=False)
     if done.returncode and "rwlock" in done.stderr.lower():
         (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
         done = project.run(*command, check=False)
-    if done.returncode and "dvc.lock" in done.stderr:
-        assert "git checkout dvc.lock" in project.slsr("doctor").stdout
+    if done.returncode and "git checkout dvc.lock" in project.slsr("doctor").stdout:
         project.run("git", "checkout", "dvc.lock")
         done = project.run(*command, check=False)
     if "without confirmation" in done.stderr:
@@ -177,16 +175,18 @@ def test_a_pull_is_killed_while_it_writes_into_the_workspace(stand_in, remotes, 
     assert contents(other) == original
 
 
-def test_a_dvc_lock_that_was_being_written(tiny_run):
+def test_a_dvc_lock_that_was_being_written(copied_run):
     """DVC writes it where it lies: wherever it ends, what had run comes back without running."""
-    before, path = contents(tiny_run), tiny_run.folder / "dvc.lock"
+    before, path = contents(copied_run), copied_run.folder / "dvc.lock"
     lock = path.read_text()
-    middle = lock.index("  - path:", len(lock) // 2) + len("  - path:")
-    for end in (0, middle, lock.index("    hash: md5", middle), lock.index(": md5", middle) + 4):
+    middle = lock.index("  - path: artifacts", len(lock) // 2)
+    ends = [middle + len("  - path:"), lock.index("\n", middle) + 1]
+    ends += [lock.index(key, middle) + len(key) + 1 for key in ("    md5: ", "    hash: ", "    size: ")]
+    for end in (0, *ends):
         path.write_text(lock[:end])
-        again(tiny_run, "dvc", "repro")
-        assert (contents(tiny_run), path.read_text()) == (before, lock)
-        assert tiny_run.stages_run() == []
+        again(copied_run, "dvc", "repro")
+        assert (contents(copied_run), path.read_text()) == (before, lock), lock[max(0, end - 80) : end]
+        assert copied_run.stages_run() == []
 
 
 def test_repro_is_killed_and_ends_with_the_same_outs(tiny_run):

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import colleague, commit, contents, forget, outs_of, set_share
+from pipeline.conftest import Project
+from projects import colleague, commit, contents, md5, outs_of, set_share
+from servers import HOST, clean_environment, free_port, running
 from test_faults import whole
 
 pytestmark = pytest.mark.remotes
 
-# `dvc push`, killed by itself at the worst moment: a folder's list of files is noted as what to push, the first of its
-# files is not. What was noted until then is on the disk: SQLite's script that looks up a key ends the transaction.
-PUSH_THAT_DIES = """
+# A push or fetch that kills itself at the worst moment: a folder's list of files is noted as what it is about, and the
+# first of its files is not. All notes until then are on the disk: looking up a key ends SQLite's transaction.
+ONE_THAT_DIES = """
 import os, signal, sys
 from sqltrie import SQLiteTrie
 
@@ -22,7 +24,7 @@ write = SQLiteTrie.__setitem__
 
 
 def write_or_die(trie, key, value):
-    if key[0] == "push" and "".join(key[-2:]) in sys.argv[1:]:
+    if key[0] == sys.argv[1] and "".join(key[-2:]) in sys.argv[2:]:
         trie._traverse(key)
         os.kill(os.getpid(), signal.SIGKILL)
     write(trie, key, value)
@@ -31,17 +33,26 @@ def write_or_die(trie, key, value):
 SQLiteTrie.__setitem__ = write_or_die
 from dvc.cli import main
 
-main(["push"])
+main([sys.argv[1]])
 """
 GENERATORS = ("artifacts/gan/cluster_0.safetensors", "artifacts/gan/preview_0.png")
 
 
-def push_that_dies(project) -> None:
-    oids = [outs_of(project)[path] for path in GENERATORS]
+def dies_while_it_notes(project, command: str, oids: list[str]) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-c", PUSH_THAT_DIES, *oids]
-    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True)
+    line = [sys.executable, "-c", ONE_THAT_DIES, command, *oids]
+    done = subprocess.run(line, cwd=project.folder, env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL
+
+
+def push_that_dies(project) -> None:
+    dies_while_it_notes(project, "push", [outs_of(project)[path] for path in GENERATORS])
+
+
+def named(done: subprocess.CompletedProcess) -> list[str]:
+    """The paths of what is not there."""
+    assert done.returncode == 1, done.stderr
+    return [line.split()[0] for line in done.stdout.splitlines()[1:]]
 
 
 def pushed_without_generators(project) -> None:
@@ -60,14 +71,12 @@ def test_files_that_dvc_takes_for_sent_are_named_and_sent(stand_in, store, tmp_p
     assert set(wanted.values()) - whole(store) == {wanted[path] for path in GENERATORS}
 
     done = stand_in.slsr("remote")
-    assert done.returncode == 1
-    named = [line.split()[0] for line in done.stdout.splitlines()[1:]]
-    assert named == sorted(GENERATORS)
+    assert named(done) == sorted(GENERATORS)
     assert done.stdout.count("DVC takes it for sent") == 2
     assert "Traceback" not in done.stderr
     examined = stand_in.slsr("doctor").stdout
     assert "never arrived" in examined
-    assert "-> slsr remote store --send" in examined
+    assert "-> slsr remote --send" in examined
 
     done = stand_in.slsr("remote", "--send")
     assert done.returncode == 0, done.stderr
@@ -81,15 +90,28 @@ def test_files_that_dvc_takes_for_sent_are_named_and_sent(stand_in, store, tmp_p
     assert f"all {len(store.objects())} objects are there" in done.stdout
 
 
-def test_sent_at_once_after_the_kill_nothing_is_taken_for_sent(stand_in, remotes):
-    """As docs/sharing.md says: before the next push, which then knows of everything."""
-    store = remotes("folder")
+def test_a_push_after_a_kill_and_the_check_sends_everything(stand_in, store):
+    """As docs/sharing.md says: the check has DVC forget what it had noted."""
     store.configure(stand_in)
     commit(stand_in)
     push_that_dies(stand_in)
-    assert stand_in.slsr("remote", "--send").returncode == 0
+    assert set(GENERATORS) < set(named(stand_in.slsr("remote")))
+    stand_in.run("dvc", "push")
     assert set(outs_of(stand_in).values()) <= whole(store)
-    assert "Everything is up to date" in stand_in.run("dvc", "push").stdout
+    assert stand_in.slsr("remote").returncode == 0
+
+
+def test_a_pull_after_a_kill_and_the_check_brings_everything(stand_in, remotes, tmp_path):
+    store = remotes("folder")
+    store.configure(stand_in)
+    commit(stand_in)
+    stand_in.run("dvc", "push")
+    other = colleague(stand_in, tmp_path / "other", store)
+    dies_while_it_notes(other, "fetch", [outs_of(stand_in)[path] for path in GENERATORS])
+    assert other.run("dvc", "pull", check=False).returncode != 0, "DVC manages alone: docs/sharing.md need not say so"
+    assert other.slsr("remote").returncode == 0
+    other.run("dvc", "pull")
+    assert contents(other) == contents(stand_in)
 
 
 def test_what_was_never_pushed_is_lacking_but_not_taken_for_sent(stand_in, remotes):
@@ -98,16 +120,17 @@ def test_what_was_never_pushed_is_lacking_but_not_taken_for_sent(stand_in, remot
     commit(stand_in)
     stand_in.run("dvc", "push", "train@none")
     done = stand_in.slsr("remote")
-    assert done.returncode == 1
-    assert "taken" not in done.stdout
-    named = {line.split()[0] for line in done.stdout.splitlines()[1:]}
+    assert "for sent" not in done.stdout
     folders = {
         "artifacts/gan",
         "artifacts/encoder/curves",
         "artifacts/train/lsro/curves",
         "artifacts/train/slsr/curves",
     }
-    assert named == {path for path in outs_of(stand_in) if not path.startswith("artifacts/train/none/")} | folders
+    assert (
+        set(named(done))
+        == {path for path in outs_of(stand_in) if not path.startswith("artifacts/train/none/")} | folders
+    )
     assert "never arrived" not in stand_in.slsr("doctor").stdout
 
 
@@ -134,13 +157,12 @@ def test_another_commit_is_asked_for_by_its_name(stand_in, remotes):
     model.write_bytes(b"a better model")
     stand_in.run("dvc", "commit", "--force", "--quiet")
     assert stand_in.slsr("remote", "--rev", "before").returncode == 0
-    done = stand_in.slsr("remote")
-    assert done.returncode == 1
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["artifacts/train/slsr/model.safetensors"]
-    done = stand_in.slsr("remote", "--rev", "no-such-commit")
-    assert done.returncode == 2
-    assert "no-such-commit" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert named(stand_in.slsr("remote")) == ["artifacts/train/slsr/model.safetensors"]
+    for rev in ("no-such-commit", "workspace", ""):
+        done = stand_in.slsr("remote", "--rev", rev)
+        assert done.returncode == 2
+        assert rev in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_private_images_are_neither_asked_for_nor_sent(stand_in, remotes):
@@ -148,16 +170,68 @@ def test_private_images_are_neither_asked_for_nor_sent(stand_in, remotes):
     store.configure(stand_in)
     set_share(stand_in, "private", "private", "private")
     commit(stand_in)
-    done = stand_in.slsr("remote", "--send")
-    assert done.returncode == 0, done.stderr
-    sent = {path for path, oid in outs_of(stand_in).items() if oid in store.objects()}
-    assert "artifacts/train/slsr/model.safetensors" in sent
-    assert not [
-        path for path in sent if any(part in path for part in ("prepared/train", "/gan/", "sheet", "generated/images"))
-    ]
+    for rev in ([], ["--rev", "HEAD"]):
+        done = stand_in.slsr("remote", "--send", *rev)
+        assert done.returncode == 0, done.stdout
+        sent = {path for path, oid in outs_of(stand_in).items() if oid in store.objects()}
+        assert "artifacts/train/slsr/model.safetensors" in sent
+        assert not [
+            one for one in sent for part in ("prepared/train", "/gan/", "sheet", "generated/images") if part in one
+        ]
+    done = stand_in.slsr("remote", "private")
+    assert done.returncode == 0
+    assert "nothing to ask for" in done.stdout
 
 
-def test_a_remote_that_does_not_answer_or_does_not_exist(stand_in, remotes, tmp_path):
+def test_what_was_imported_is_not_handed_on(stand_in, remotes, tmp_path):
+    """As `dvc push` does: it comes from where it was imported."""
+    source = Project(tmp_path / "source")
+    source.folder.mkdir()
+    source.run("git", "init", "--quiet")
+    source.run("dvc", "init", "--quiet")
+    (source.folder / "licensed.bin").write_bytes(b"licensed")
+    source.run("dvc", "add", "--quiet", "licensed.bin")
+    commit(source)
+    store = remotes("folder")
+    store.configure(stand_in)
+    stand_in.run("dvc", "import", "--quiet", str(source.folder), "licensed.bin")
+    commit(stand_in)
+    assert stand_in.slsr("remote", "--send").returncode == 0
+    assert md5(stand_in.folder / "licensed.bin") not in store.objects()
+
+
+def test_a_folder_goes_last_and_not_without_its_files(stand_in, remotes):
+    store = remotes("folder")
+    store.configure(stand_in)
+    commit(stand_in)
+    lost = outs_of(stand_in)[GENERATORS[1]]
+    (stand_in.folder / ".dvc" / "cache" / "files" / "md5" / lost[:2] / lost[2:]).unlink()
+    assert set(named(stand_in.slsr("remote", "--send"))) == {"artifacts/gan", GENERATORS[1]}
+    assert set(outs_of(stand_in).values()) - store.objects() == {lost}
+
+
+def test_a_web_server_that_is_down_is_not_one_that_has_nothing(stand_in, remotes, tmp_path):
+    store = remotes("folder")
+    store.configure(stand_in)
+    stand_in.run("dvc", "push")
+    port = free_port()
+    stand_in.run("dvc", "remote", "add", "web", f"http://{HOST}:{port}")
+    command = [sys.executable, "-m", "http.server", "--bind", HOST, "--directory", str(store.folder), str(port)]
+    with running(command, port, tmp_path / "log", clean_environment()):
+        done = stand_in.slsr("remote", "web")
+        assert done.returncode == 0, done.stdout + done.stderr
+        store.delete(outs_of(stand_in)[GENERATORS[0]])
+        done = stand_in.slsr("remote", "web", "--send")
+        assert done.returncode == 2
+        assert "1 of 1 objects could not be sent" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = stand_in.slsr("remote", "web")
+    assert done.returncode == 2, done.stdout
+    assert f"remote web, http://{HOST}:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_remote_that_does_not_answer_or_does_not_exist(stand_in):
     commit(stand_in)
     done = stand_in.slsr("remote")
     assert done.returncode == 2
@@ -171,12 +245,3 @@ def test_a_remote_that_does_not_answer_or_does_not_exist(stand_in, remotes, tmp_
     assert done.returncode == 2
     assert "store, ssh://" in done.stderr
     assert "Traceback" not in done.stderr
-    store = remotes("folder", "read-only")
-    store.configure(stand_in)
-    store.folder.parent.mkdir(parents=True)
-    store.folder.write_text("a file where the folder should be")
-    done = stand_in.slsr("remote", "--send")
-    assert done.returncode == 2, done.stdout
-    assert "Traceback" not in done.stderr
-    forget(stand_in)
-    assert not (tmp_path / "x").exists()

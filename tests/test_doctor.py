@@ -376,6 +376,8 @@ def test_a_dvc_lock_that_a_kill_cut_short(clone, no_torch):
         finding = only(examine(clone), "lock file")
         assert finding.level == "problem"
         assert "git checkout dvc.lock" in finding.remedy
+    lock.write_text("")
+    assert only(examine(clone), "lock file").level == "problem"
     lock.write_text("<<<<<<< HEAD\n" + whole)
     assert "both sides of a merge" in only(examine(clone), "lock file").text
     lock.unlink()

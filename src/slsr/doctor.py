@@ -574,15 +574,16 @@ def _lock_file(root: Path) -> Iterator[Finding]:
     from dvc.utils import strictyaml
 
     path = root / "dvc.lock"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
     if re.search(r"^<{7} ", text, re.MULTILINE):
         remedy = "git checkout --ours dvc.lock, or --theirs, then dvc repro"
         yield Finding("lock file", "problem", "dvc.lock holds both sides of a merge", remedy)
         return
-    reason = "its last line does not end" if text and not text.endswith("\n") else ""
+    reason = "" if text.endswith("\n") else "its last line does not end"
     try:
-        if text:
-            strictyaml.load(str(path), Lockfile.SCHEMA)
+        strictyaml.load(str(path), Lockfile.SCHEMA)
     except DvcException as error:
         reason = " ".join(str(error.__cause__ or error).split())
     if reason:

@@ -98,19 +98,12 @@ def examine(root: Path, environment: Mapping[str, str], seconds: float) -> list[
         findings.append(Finding("dvc", "problem", f"{root.resolve()} has no .dvc", "run this in the root of a clone"))
         return findings
     config, broken = _dvc_config(root)
+    left_behind = [*_locks(root), *_lock_file(root), *_unfinished(root)]
     if broken is not None:
-        return [
-            *findings,
-            broken,
-            *_disk(root, _cache_folder(root, {})),
-            *_locks(root),
-            *_lock_file(root),
-            *_unfinished(root),
-        ]
+        return [*findings, broken, *_disk(root, _cache_folder(root, {})), *left_behind]
     cache = _cache_folder(root, config)
     findings += [*_disk(root, cache), *_cache(root, cache, config)]
-    findings += [*_remotes(root, config, seconds), *_secrets(root)]
-    return [*findings, *_locks(root), *_lock_file(root), *_unfinished(root)]
+    return [*findings, *_remotes(root, config, seconds), *_secrets(root), *left_behind]
 
 
 def render(findings: Sequence[Finding]) -> str:
@@ -487,14 +480,17 @@ def _remotes(root: Path, config: Mapping[str, Any], seconds: float) -> Iterator[
         answer = _ask(REMOTE_PROBE, [name], root, os.environ, seconds)
         if isinstance(answer, str):
             level: Level = "problem" if name == default else "note"
-            yield Finding(title, level, f"{url}: {answer}", "docs/sharing.md: address, key, credentials")
+            damaged = answer.startswith("sqlite3.")
+            remedy = "slsr remote: DVC's notes are damaged" if damaged else "docs/sharing.md: address, key, credentials"
+            yield Finding(title, level, f"{url}: {answer}", remedy)
         elif not answer["exists"]:
             text = f"{url} answers, and holds nothing yet"
             remedy = "is its disk mounted? `dvc push` makes the folder" if "://" not in url else ""
             yield Finding(title, "note", text, remedy)
         else:
             yield Finding(title, "ok", f"{url} answers")
-            yield from _holdings(root, title, seconds) if name == default else ()
+            if name == default:
+                yield from _holdings(root, title, seconds)
         if not settings.get("verify"):
             text = "verify is off: damaged objects would be taken for good ones"
             yield Finding(title, "note", text, f"dvc remote modify {name} verify true")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
@@ -123,9 +122,10 @@ def send_lacking(root: Path, remote: str | None = None, rev: str | None = None) 
     with _opened(root) as repo, repo.lock:
         stores = _stores(repo, remote, rev)
         for store in stores:
-            _send(store, {one.oid for one in _lacking(store) if not one.oid.endswith(".dir")})
-            lacking = _lacking(store)
-            _send(store, {one.oid for one in lacking} - _folders_of(store, lacking))
+            if lacking := _lacking(store):
+                _send(store, {one.oid for one in lacking if not one.oid.endswith(".dir")})
+                lacking = _lacking(store)
+                _send(store, {one.oid for one in lacking} - _folders_of(store, lacking))
         return _compare(stores)
 
 
@@ -139,8 +139,8 @@ def forget_notes(root: Path) -> None:
     InputError
         No DVC repository, or another DVC command is at work in this clone.
     """
-    with _opened(root) as repo, repo.lock:
-        shutil.rmtree(Path(repo.site_cache_dir) / "index", ignore_errors=True)
+    with _opened(root) as repo, repo.lock, suppress(FileNotFoundError):
+        shutil.rmtree(Path(repo.site_cache_dir) / "index")
 
 
 def describe(found: Holdings) -> str:
@@ -172,9 +172,7 @@ def _opened(root: Path) -> Iterator[Repo]:
             yield repo
     except DvcException as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise InputError(f"{' '.join(str(error).split())}{cause}; `slsr doctor` says more") from error
-    except sqlite3.Error as error:
-        raise InputError(f"what DVC noted in its site cache is damaged ({error}); `slsr remote` removes it") from error
+        raise InputError(f"{' '.join(str(error).split())}{cause}") from error
 
 
 def _outs(repo: Repo, rev: str | None) -> list[_Out]:

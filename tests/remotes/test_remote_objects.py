@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from pipeline.conftest import Project
 from projects import colleague, commit, contents, md5, outs_of, set_share
 from servers import HOST, clean_environment, free_port, running
@@ -112,6 +113,20 @@ def test_a_pull_after_a_kill_and_the_check_brings_everything(stand_in, remotes, 
     assert other.slsr("remote").returncode == 0
     other.run("dvc", "pull")
     assert contents(other) == contents(stand_in)
+
+
+def test_notes_that_are_damaged_are_named_and_removed(stand_in, remotes):
+    store = remotes("folder")
+    store.configure(stand_in)
+    commit(stand_in)
+    stand_in.run("dvc", "push")
+    with Repo(str(stand_in.folder)) as repo:
+        notes = Path(repo.site_cache_dir) / "index" / "data" / "db.db"
+    assert notes.is_file()
+    notes.write_bytes(b"no database, " * 1000)
+    assert "-> slsr remote: DVC's notes are damaged" in stand_in.slsr("doctor").stdout
+    assert stand_in.slsr("remote").returncode == 0
+    assert "DVC's notes" not in stand_in.slsr("doctor").stdout
 
 
 def test_what_was_never_pushed_is_lacking_but_not_taken_for_sent(stand_in, remotes):

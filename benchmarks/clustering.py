@@ -6,7 +6,7 @@ Drawn features of Market-1501's training set at ResNet-50's width: non-negative,
 finds k-means with all restarts for every k, in the full dimension and on the first two principal components, with
 silhouettes. The two take turns; ratios are medians over the turns, so that other users of the machine matter little.
 
-ours           slsr.clustering: sweep_clusters, project
+ours           slsr.clustering.sweep: sweep_clusters, project
 scikit-learn   KMeans(k, n_init=restarts), silhouette_score and PCA(2), as a notebook would call them
 """
 
@@ -25,7 +25,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from slsr.clustering import project, sweep_clusters
+from slsr.clustering.sweep import project, sweep_clusters
 
 PEOPLE, GROUPS = 751, 4
 Found = dict[int, tuple[NDArray[np.int32], float, float]]

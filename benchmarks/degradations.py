@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from slsr.gan.images import load_clustered
 from slsr.images.decoding import Pixels, decode_resized, encode_jpeg
-from slsr.params import load_params
-from slsr.quality import assess, find_alarms, handcrafted
-from slsr.stages.clustered import load_clustered
+from slsr.params.file import load_params
+from slsr.quality.assessment import assess, find_alarms
+from slsr.quality.features import handcrafted
+from slsr.stages.paths import ASSIGNMENTS, TRAIN_TABLE
 
 NAMES = ["kernel", "coverage", "recall", "precision", "density", "duplicates", "copies"]
 
@@ -60,7 +62,7 @@ DEGRADATIONS: dict[str, Callable[[Pixels], Pixels]] = {
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    real = load_clustered(params.gan.height, params.gan.width).pixels
+    real = load_clustered(TRAIN_TABLE, ASSIGNMENTS, params.gan.height, params.gan.width).pixels
     order = np.random.default_rng(1).permutation(len(real))
     reference, taken = (real[part] for part in np.array_split(order, 2))
     known, limits = handcrafted(reference), params.generate.alarms.model_dump()

@@ -29,9 +29,9 @@ import torch
 import yaml
 from PIL import Image as PillowImage
 
+from slsr.images.tables import LABELED, table_writer
 from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
-from slsr.params import Image
-from slsr.records import LABELLED, table_writer
+from slsr.params.recipe import Image
 
 ROOT = Path(__file__).parents[1]
 QUERIES, IDENTITIES, CAMERAS, ASKED = 3368, 750, 6, 15
@@ -46,7 +46,7 @@ def picture(generator: np.random.Generator) -> bytes:
 
 def write_table(path: Path, count: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    with table_writer(path, LABELLED) as table:
+    with table_writer(path, LABELED) as table:
         for row in range(count):
             identity, camera = int(generator.integers(1, IDENTITIES + 1)), int(generator.integers(1, CAMERAS + 1))
             name = f"{identity:04d}_c{camera}_{row:06d}.jpg"
@@ -55,7 +55,7 @@ def write_table(path: Path, count: int, seed: int) -> None:
 
 def write_model(path: Path, backbone: str) -> None:
     values = yaml.safe_load((ROOT / "presets/defaults.yaml").read_text())["image"]
-    values |= {"height": 64, "width": 32, "resize_height": 72, "resize_width": 36, "test": "centre-crop"}
+    values |= {"height": 64, "width": 32, "resize_height": 72, "resize_width": 36, "test": "center-crop"}
     torch.manual_seed(1)
     save_encoder(path, Encoder(EncoderDescription(backbone, "plain", IDENTITIES, Image(**values))))
 

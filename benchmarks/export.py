@@ -2,7 +2,7 @@
 
     python benchmarks/export.py [MODEL] [--threads 2] [--batch 64] [--repeats 5]
 
-MODEL is by default artifacts/train/slsr. Each program gets the same normalised images and gives features with those of
+MODEL is by default artifacts/train/slsr. Each program gets the same normalized images and gives features with those of
 the mirrored images added; decoding and resizing are not in it. Latency is the median over 20 calls of one image, images
 per second that of `repeats` calls of one batch; the programs take turns, so that what else runs on the machine disturbs
 them alike. Parity is the lowest cosine similarity to the eager features over 64 images, size that of the file.
@@ -39,8 +39,17 @@ def main() -> None:
 
     import torch
 
-    from slsr.embedding import load_encoder
-    from slsr.export import Embedder, Images, compare, drawn_pixels, export, network_input, run_onnx, run_torchscript
+    from slsr.embedding.encoder import load_encoder
+    from slsr.embedding.export import (
+        Embedder,
+        Images,
+        compare,
+        drawn_pixels,
+        export,
+        network_input,
+        run_onnx,
+        run_torchscript,
+    )
 
     torch.set_num_threads(options.threads)
     encoder = load_encoder(options.model, "cpu")

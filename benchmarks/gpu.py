@@ -41,7 +41,7 @@ TINY = [
     "dataset.identities=8",
     *(f"image.{name}={size}" for name, size in (("height", 32), ("width", 32))),
     *(f"image.{name}=36" for name in ("resize_height", "resize_width")),
-    *("image.test=centre-crop", "encoder.backbone=resnet18", "encoder.epochs=2", "cluster.k=2", "cluster.sweep=[2,3]"),
+    *("image.test=center-crop", "encoder.backbone=resnet18", "encoder.epochs=2", "cluster.k=2", "cluster.sweep=[2,3]"),
     "cluster.minimum_images=6",
     *("gan.height=32", "gan.width=32", "gan.channels=4", "gan.epochs=1", "gan.batch_size=16", "generate.images=24"),
     *("train.backbone=resnet18", "train.epochs=2", "train.batch_size=32", "evaluate.bootstrap.resamples=200"),
@@ -191,8 +191,8 @@ def archive_name(options: argparse.Namespace) -> str:
 def write_params(options: argparse.Namespace, folder: Path, changes: Sequence[str]) -> None:
     from ruamel.yaml import YAML
 
-    from slsr.params import validate_params
-    from slsr.presets import render_preset
+    from slsr.params.file import validate_params
+    from slsr.params.presets import render_preset
 
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load(render_preset(ROOT / "presets", "market1501-scratch"))

@@ -3,7 +3,7 @@
     python benchmarks/input.py [--seconds 5] [--repeats 5] [--images 4096]
 
 The images are drawn JPEGs of Market-1501's size (128x64), resized to 288x144, cropped to 256x128, mirrored, erased
-with p = 0.5 and normalised: the published input. All ways start with the encoded images in memory. They take turns, so
+with p = 0.5 and normalized: the published input. All ways start with the encoded images in memory. They take turns, so
 that the ratios say little of other users of the machine; processor time includes the workers'.
 
 resident, cpu / gpu     decoded and resized once to uint8, each batch cut out of it (slsr.images.augmentation: on a CPU

@@ -54,7 +54,7 @@ def unpack(archive: Path) -> int:
 def prepare(archive: Path) -> int:
     import yaml
 
-    from slsr.params import validate_params
+    from slsr.params.file import validate_params
     from slsr.stages.prepare import run
 
     Path("data").mkdir()

@@ -18,9 +18,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from slsr.gan.networks import Generator, GeneratorDescription, draw_noise, initialize, iterate_images
 from slsr.images.decoding import encode_jpeg
-from slsr.models.dcgan import Generator, GeneratorDescription, draw_noise, initialise, iterate_images
-from slsr.quality import assess, handcrafted
+from slsr.quality.assessment import assess
+from slsr.quality.features import handcrafted
 
 SPACES = {
     "encoder": (2048, ["kernel", "coverage", "recall", "duplicates", "copies", "frechet"]),
@@ -37,7 +38,7 @@ def timed(title: str, work: Callable[[], object]) -> None:
 
 def draw(count: int) -> None:
     generator = Generator(GeneratorDescription(128, 64, 100, 64)).eval()
-    initialise(generator, torch.Generator().manual_seed(1))
+    initialize(generator, torch.Generator().manual_seed(1))
     for batch in iterate_images(generator, draw_noise((1,), count, 100)):
         for pixels in batch:
             encode_jpeg(pixels, 95)

@@ -13,8 +13,8 @@ dense       the same with dense matrices, as the publication's code and its copi
 bootstrap   intervals of all headline numbers, 10,000 resamples of 3,368 queries
 
 Every case runs in a process of its own, once for compiling and then `repeats` times; medians are shown, ratios being
-medians of ratios of neighbouring runs. Where others use the machine, compare by processor time, and with one thread:
-several threads that wait for each other count as busy. Features are drawn around a centre an identity.
+medians of ratios of neighboring runs. Where others use the machine, compare by processor time, and with one thread:
+several threads that wait for each other count as busy. Features are drawn around a center an identity.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def drawn(queries: int, gallery: int, dimensions: int, noise: float = 4.0) -> tu
     random = np.random.default_rng(0)
     total = queries + gallery
     identities = random.integers(0, max(2, total // 20), total)
-    centres = random.standard_normal((identities.max() + 1, dimensions), dtype=np.float32)
+    centers = random.standard_normal((identities.max() + 1, dimensions), dtype=np.float32)
     features = np.empty((total, dimensions), np.float32)
     for start in range(0, total, 1024):
         rows = slice(start, start + 1024)
         random.standard_normal(dtype=np.float32, out=features[rows])
         features[rows] *= np.float32(noise)
-        features[rows] += centres[identities[rows]]
+        features[rows] += centers[identities[rows]]
     cameras = random.integers(0, 6, total)
     in_gallery = np.where(random.random(gallery) < 0.2, -1, identities[queries:])
     return features, Labels(identities[:queries], in_gallery, cameras[:queries], cameras[queries:])
@@ -82,7 +82,7 @@ def case_reranking(queries: int, gallery: int, dimensions: int, repeats: int) ->
     """The symmetric product of features, re-ranking with evaluation, plain evaluation."""
     from slsr.retrieval import evaluate, evaluate_reranked
     from slsr.retrieval.distances import feature_pair
-    from slsr.retrieval.neighbours import Images
+    from slsr.retrieval.neighbors import Images
 
     features, labels = drawn(queries, gallery, dimensions)
     query, others = features[:queries], features[queries:]

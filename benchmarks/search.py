@@ -4,7 +4,7 @@
                                 [--queries 1000] [--intrinsic 64] [--memory 4] [--folder DIR] [--out FILE.jsonl]
     python benchmarks/search.py --on-paper
 
-Features are synthetic, of length 1: 20 images a person around a centre, centres and deviations drawn in a space of
+Features are synthetic, of length 1: 20 images a person around a center, centers and deviations drawn in a space of
 `--intrinsic` dimensions that is turned into D, with a little noise in all of them, since features of trained networks
 fill few of their dimensions. Recall at 10 is the share of the 10 nearest, found by comparing everything, that an index
 finds, over queries that it does not hold; `hnsw` and `ivf-pq` search with the effort that `slsr index` chose for a
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KINDS = ("flat", "hnsw", "ivf-pq")
-AROUND_A_CENTRE = 20
-DEVIATION, NOISE = 0.7, 0.2  # of an image from its person's centre, in the intrinsic dimensions and in all
+AROUND_A_CENTER = 20
+DEVIATION, NOISE = 0.7, 0.2  # of an image from its person's center, in the intrinsic dimensions and in all
 BATCH = 100
 CHUNK = 8192
 PAPER = 10**8
@@ -60,14 +60,14 @@ def write_gallery(path: Path, images: int, dimension: int, queries: int, intrins
     """Write the gallery, float32 [images, dimension], a chunk at a time; return the queries."""
     import numpy as np
 
-    people = max(1, images // AROUND_A_CENTRE)
+    people = max(1, images // AROUND_A_CENTER)
     shape = min(intrinsic, dimension)
     turn = np.random.default_rng(1).standard_normal((shape, dimension), dtype=np.float32) / np.float32(shape**0.5)
-    centres = np.random.default_rng(2).standard_normal((people, shape), dtype=np.float32)
+    centers = np.random.default_rng(2).standard_normal((people, shape), dtype=np.float32)
 
     def drawn(count: int, seed: int) -> NDArray[Any]:
         random = np.random.default_rng([3, seed])
-        own = centres[random.integers(0, people, count)]
+        own = centers[random.integers(0, people, count)]
         own += DEVIATION * random.standard_normal(own.shape, dtype=np.float32)
         features = own @ turn + NOISE * random.standard_normal((count, dimension), dtype=np.float32)
         return features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -93,7 +93,7 @@ def case(
     """Build one index in `folder`, open it in a process of its own, and measure there."""
     import numpy as np
 
-    from slsr.feature_files import NamedFeatures, Origin
+    from slsr.embedding.files import NamedFeatures, Origin
     from slsr.search import kinds, store
 
     drawn = write_gallery(folder / "gallery.npy", images, dimension, queries, intrinsic)
@@ -126,7 +126,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Of the index in a folder: memory, recall and speed."""
     import numpy as np
 
-    from slsr.feature_files import NamedFeatures, Origin
+    from slsr.embedding.files import NamedFeatures, Origin
     from slsr.search import store
 
     queries, exact = np.load(folder / "queries.npy"), np.load(folder / "exact.npy")

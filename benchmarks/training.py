@@ -4,8 +4,8 @@
 
 For each network (ResNet-50, DenseNet-121, the DCGAN) in one run:
 
-bare      forwards, loss, backwards and optimiser on one random batch that lies on the device, set up as ours is
-          (channels last, fused optimiser, precision, determinism, compilation): what the hardware allows
+bare      forwards, loss, backwards and optimizer on one random batch that lies on the device, set up as ours is
+          (channels last, fused optimizer, precision, determinism, compilation): what the hardware allows
 ours      `train_classifier` or `train_gan` on the images of a prepared table, augmentation and guards included
 ours, not deterministic  the same with `deterministic: false`: what determinism costs
 plain     a DataLoader that decodes, resizes and augments each image with torchvision, feeding an eager loop in fp32
@@ -43,18 +43,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from slsr.gan.loop import train_gan
+from slsr.gan.steps import build_networks
 from slsr.images.augmentation import NORMALIZATION
 from slsr.images.decoding import decode_resized
-from slsr.labels import make_targets, one_hot
-from slsr.losses import soft_cross_entropy
+from slsr.images.tables import column_numpy, read_table
+from slsr.labels.distributions import one_hot
+from slsr.labels.loss import soft_cross_entropy
+from slsr.labels.targets import make_targets
 from slsr.models.encoder import Encoder, EncoderDescription
-from slsr.params import Gan, Params, validate_params
-from slsr.presets import render_preset
-from slsr.records import column_numpy, read_table
+from slsr.params.file import Params, validate_params
+from slsr.params.gan import Gan
+from slsr.params.presets import render_preset
+from slsr.runtime.devices import autocast, prepare_device
 from slsr.training.classifier import TrainingSet, build_optimizer, train_classifier
 from slsr.training.compiling import compiled, compiling_pays
-from slsr.training.gan import build_networks, train_gan
-from slsr.training.launch import autocast, prepare_device
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("resnet50", "densenet121", "gan")

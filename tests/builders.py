@@ -18,14 +18,14 @@ import yaml
 from PIL import Image
 
 from slsr.datasets.collection import Collection, Entry
-from slsr.params import Params, validate_params
+from slsr.params.file import Params, validate_params
 
 ROOT = Path(__file__).parents[1]
 MAT_HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Fri Nov 22 00:00:00 2024 HDF5 schema 1.00 ."
 
 
 def picture(number: int, width: int = 16, height: int = 32, mode: str = "RGB", form: str = "JPEG") -> bytes:
-    """Noise of a colour, another one for each number."""
+    """Noise of a color, another one for each number."""
     generator = np.random.default_rng(number)
     pixels = generator.integers(0, 256, 3) + generator.normal(0, 20, (height, width, 3))
     buffer = io.BytesIO()

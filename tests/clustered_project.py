@@ -4,7 +4,7 @@ import numpy as np
 from tiny import DEFAULTS
 
 from slsr.files import write_json
-from slsr.params import Params
+from slsr.params.file import Params
 from slsr.stages.paths import CLUSTER_IDENTITIES
 
 LABELS = np.arange(6).repeat(7)

@@ -65,7 +65,7 @@ def tiny_backbone(monkeypatch):
 @pytest.fixture
 def run_slsr(monkeypatch, capsys):
     """A function: run `slsr` with arguments in this process; exit code, stdout, stderr."""
-    from slsr import cli
+    from slsr.cli import main as cli
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["slsr", *map(str, arguments)])

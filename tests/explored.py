@@ -13,24 +13,24 @@ from tiny import build_tiny_backbone, make_image
 
 from slsr.explore.exhibit import Sources
 from slsr.files import write_json
+from slsr.images.tables import GENERATED, LABELED, TRAINING, table_writer
 from slsr.models import encoder as encoders
 from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
-from slsr.records import GENERATED, LABELLED, TRAINING, table_writer
 
-COLOURS = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], [190, 60, 200], [60, 190, 190]])
+COLORS = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], [190, 60, 200], [60, 190, 190]])
 
 
 def person(identity: int, seed: int, height: int = 40, width: int = 20) -> bytes:
-    """A picture of one colour an identity, darker below, with noise."""
+    """A picture of one color an identity, darker below, with noise."""
     generator = np.random.default_rng(1000 * identity + seed)
-    pixels = COLOURS[identity % len(COLOURS)] + generator.normal(0, 25, (height, width, 3))
+    pixels = COLORS[identity % len(COLORS)] + generator.normal(0, 25, (height, width, 3))
     pixels[height // 2 :] *= 0.6
     buffer = io.BytesIO()
     PillowImage.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write_table(path: Path, labels, schema=LABELLED, more=lambda row: {}) -> Path:
+def write_table(path: Path, labels, schema=LABELED, more=lambda row: {}) -> Path:
     with table_writer(path, schema) as table:
         for row, (identity, camera) in enumerate(labels):
             table.append(

@@ -66,11 +66,11 @@ def dense_rerank(query, gallery, k1=20, k2=6, lambda_=0.3, normalize=True):
 
 
 def clustered(queries, gallery, dimensions, seed=0, noise=1.0, dtype=np.float32):
-    """Features around a centre an identity, and their labels."""
+    """Features around a center an identity, and their labels."""
     random = np.random.default_rng(seed)
     identities = random.integers(0, max(2, (queries + gallery) // 20), queries + gallery)
-    centres = random.standard_normal((identities.max() + 1, dimensions))
-    features = centres[identities] + noise * random.standard_normal((queries + gallery, dimensions))
+    centers = random.standard_normal((identities.max() + 1, dimensions))
+    features = centers[identities] + noise * random.standard_normal((queries + gallery, dimensions))
     cameras = random.integers(0, 4, queries + gallery)
     labels = Labels(identities[:queries], identities[queries:], cameras[:queries], cameras[queries:])
     return features[:queries].astype(dtype), features[queries:].astype(dtype), labels

@@ -9,8 +9,8 @@ from PIL import Image as PillowImage
 from ruamel.yaml import YAML
 from torch import nn
 
-from slsr.images.loading import LabelledImages
-from slsr.params import Image, Recipe
+from slsr.images.loading import LabeledImages
+from slsr.params.recipe import Image, Recipe
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = YAML(typ="safe", pure=True).load((ROOT / "presets/defaults.yaml").read_text(encoding="utf-8"))
@@ -19,7 +19,7 @@ DEFAULTS = YAML(typ="safe", pure=True).load((ROOT / "presets/defaults.yaml").rea
 def make_image(**differences):
     """Images of 36x36 pixels, cropped to 32x32."""
     values = DEFAULTS["image"] | {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36}
-    return Image.model_validate(values | {"test": "centre-crop"} | differences)
+    return Image.model_validate(values | {"test": "center-crop"} | differences)
 
 
 def make_recipe(optimizer=None, schedule=None, **differences):
@@ -55,9 +55,9 @@ def noise(count, height=36, width=36, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def coloured(labels, height=36, width=36, seed=0):
-    """Labelled images that anything can learn: each label a colour of its own, with noise."""
-    colours = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], [190, 60, 200], [60, 190, 190]])
+def colored(labels, height=36, width=36, seed=0):
+    """Labeled images that anything can learn: each label a color of its own, with noise."""
+    colors = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], [190, 60, 200], [60, 190, 190]])
     grain = np.random.default_rng(seed).normal(0, 12, (len(labels), height, width, 3))
-    pixels = np.clip(colours[np.asarray(labels)][:, None, None] + grain, 0, 255).astype(np.uint8)
-    return LabelledImages(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64))
+    pixels = np.clip(colors[np.asarray(labels)][:, None, None] + grain, 0, 255).astype(np.uint8)
+    return LabeledImages(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tiny import make_image
 
-from slsr.feature_files import NamedFeatures, Origin
+from slsr.embedding.files import NamedFeatures, Origin
 from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
 
 ORIGIN = Origin("a" * 64, True, "model.safetensors")
@@ -25,15 +25,15 @@ def write_model(path: Path, seed: int = 0, **image) -> Path:
 
 
 def drawn_features(count, dimension=16, seed=0, people=20, noise=0.5):
-    """float32 [count, dimension] of length 1, around a centre a person."""
+    """float32 [count, dimension] of length 1, around a center a person."""
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).standard_normal((people, dimension))
-    features = centres[np.arange(count) % people] + noise * random.standard_normal((count, dimension))
+    centers = np.random.default_rng(99).standard_normal((people, dimension))
+    features = centers[np.arange(count) % people] + noise * random.standard_normal((count, dimension))
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-def named(features, prefix="image", labelled=True):
+def named(features, prefix="image", labeled=True):
     """Features with names `<prefix>-<row>`, and labels if wanted."""
     numbers = np.arange(len(features))
     names = [f"{prefix}-{number}" for number in numbers]
-    return NamedFeatures(features, names, numbers % 20 if labelled else None, numbers % 7 if labelled else None)
+    return NamedFeatures(features, names, numbers % 20 if labeled else None, numbers % 7 if labeled else None)

@@ -88,7 +88,7 @@ def commands() -> str:
     sys.path.insert(0, str(ROOT / "src"))
     import typer.main
 
-    from slsr.cli import app
+    from slsr.cli.main import app
 
     intro = "Exit codes: 0 done, 1 a check that failed, 2 bad input, 130 interrupted. Errors go to standard error.\n"
     return "\n".join(["# Commands\n", intro, *_describe(typer.main.get_command(app), "slsr")])

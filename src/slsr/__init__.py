@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slsr.embedding import LoadedEncoder, load_encoder
+    from slsr.embedding.encoder import LoadedEncoder, load_encoder
 
 __all__ = ["LoadedEncoder", "load_encoder"]
 
@@ -16,4 +16,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'slsr' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("slsr.embedding"), name)
+    return getattr(importlib.import_module("slsr.embedding.encoder"), name)

@@ -1,5 +1,5 @@
 """`python -m slsr` is `slsr`."""
 
-from slsr.cli import main
+from slsr.cli.main import main
 
 main()

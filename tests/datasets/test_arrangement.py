@@ -11,7 +11,7 @@ def names(entries):
     return [entry.name for entry in entries]
 
 
-def test_tables_are_sorted_and_labelled_by_ascending_identity():
+def test_tables_are_sorted_and_labeled_by_ascending_identity():
     arrangement = arrange(entry_collection(BASE_ENTRIES), None, "one-per-identity", 1)
     for entries in arrangement.tables.values():
         assert names(entries) == sorted(names(entries))

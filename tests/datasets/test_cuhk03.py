@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from slsr.datasets.collection import Evaluation
-from slsr.datasets.cuhk03 import load_np_split
-from slsr.datasets.readers import Choice, open_collection, recognise
+from slsr.datasets.opening import Choice, open_collection, recognize
+from slsr.datasets.readers.cuhk03 import load_np_split
 from slsr.errors import InputError
 
 PAIRS = (843, 440, 77, 58, 49)
@@ -81,7 +81,7 @@ def test_mat_in_its_zip(small, tmp_path, compression):
     path = write_zip(tmp_path / "cuhk03_release.zip", files, compression)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    assert recognise(path) == recognise(small) == Choice("cuhk03", "classic", "detected", 1)
+    assert recognize(path) == recognize(small) == Choice("cuhk03", "classic", "detected", 1)
     with open_collection(path, CLASSIC, scratch) as packed, open_collection(small, CLASSIC, scratch) as plain:
         assert packed.entries == plain.entries
         assert packed.read("1_001_1_01.png") == plain.read("1_001_1_01.png")

@@ -5,7 +5,7 @@ from builders import duke_files, golden, market_files, np_files, picture, real_a
 from scipy.io import loadmat
 
 from slsr.datasets.collection import Evaluation
-from slsr.datasets.readers import Choice, open_collection, recognise
+from slsr.datasets.opening import Choice, open_collection, recognize
 from slsr.errors import InputError
 
 
@@ -121,16 +121,16 @@ def test_name_that_does_not_parse(tmp_path, choice, files, example):
     assert example in str(raised.value)
 
 
-def test_recognise(tmp_path):
-    assert recognise(write_zip(tmp_path / "m.zip", market_files())) == Choice("market1501")
-    assert recognise(write_folder(tmp_path / "m", market_files())) == Choice("market1501")
-    assert recognise(write_zip(tmp_path / "d.zip", duke_files())) == Choice("dukemtmc")
-    assert recognise(write_zip(tmp_path / "np.zip", np_files())) == Choice("cuhk03", "np", "detected")
+def test_recognize(tmp_path):
+    assert recognize(write_zip(tmp_path / "m.zip", market_files())) == Choice("market1501")
+    assert recognize(write_folder(tmp_path / "m", market_files())) == Choice("market1501")
+    assert recognize(write_zip(tmp_path / "d.zip", duke_files())) == Choice("dukemtmc")
+    assert recognize(write_zip(tmp_path / "np.zip", np_files())) == Choice("cuhk03", "np", "detected")
     labeled = {name: content for name, content in np_files().items() if "labeled" in name}
-    assert recognise(write_zip(tmp_path / "l.zip", labeled)) == Choice("cuhk03", "np", "labeled")
+    assert recognize(write_zip(tmp_path / "l.zip", labeled)) == Choice("cuhk03", "np", "labeled")
 
 
-def test_recognise_says_what_it_found(tmp_path):
+def test_recognize_says_what_it_found(tmp_path):
     path = write_zip(tmp_path / "x.zip", {"holiday/a.jpg": b"", "holiday/b.txt": b""})
     with pytest.raises(InputError, match=r"x\.zip: none of the data sets .*2 files, 1 of them images, in holiday"):
-        recognise(path)
+        recognize(path)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import picture, write_folder, write_zip
 
-from slsr.datasets.readers import Choice, open_collection, recognise
+from slsr.datasets.opening import Choice, open_collection, recognize
 from slsr.errors import InputError
 
 ROWS = [
@@ -51,7 +51,7 @@ def test_table(tmp_path, form):
         prefix = "mine/"
     files = {prefix + name: content} | {prefix + image: IMAGES[image] for image in IMAGES}
     path = write_folder(tmp_path / "own", files) if form == "folder" else write_zip(tmp_path / "own.zip", files)
-    assert recognise(path) == Choice("table")
+    assert recognize(path) == Choice("table")
     collection = read(path, "table", tmp_path)
     assert [(entry.name, entry.identity, entry.camera, entry.split) for entry in collection.entries] == ROWS
     assert collection.own
@@ -141,7 +141,7 @@ FOLDERS = [
 @pytest.mark.parametrize("root", ["", "mine/"])
 def test_folders_with_cameras(tmp_path, root):
     path = write_zip(tmp_path / "own.zip", {root + name: picture(n) for n, (name, _, _) in enumerate(FOLDERS)})
-    assert recognise(path) == Choice("folder")
+    assert recognize(path) == Choice("folder")
     collection = read(path, "folder", tmp_path)
     assert sorted((entry.name, entry.identity, entry.camera) for entry in collection.entries) == sorted(FOLDERS)
     assert all(entry.split == entry.name.partition("/")[0] for entry in collection.entries)

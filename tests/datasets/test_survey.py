@@ -1,7 +1,7 @@
 import pytest
 from builders import golden, market_files, picture, real_archive, viper_names, write_folder, write_zip
 
-from slsr.datasets.readers import Choice, choose, recognise
+from slsr.datasets.opening import Choice, choose, recognize
 from slsr.datasets.survey import render_list, render_survey, survey
 from slsr.errors import InputError
 
@@ -10,7 +10,7 @@ GALLERY = "Market/bounding_box_test/"
 
 
 def check(path, tmp_path, **split):
-    return survey(path, choose(recognise(path), **split), tmp_path)
+    return survey(path, choose(recognize(path), **split), tmp_path)
 
 
 def test_counts_and_differences(tmp_path):
@@ -95,7 +95,7 @@ def test_list(tmp_path):
     text = render_list(tmp_path / "data", "m.zip")
     assert "* m.zip" in text
     assert "packed as Market-1501" in text
-    assert "not recognised" in text
+    assert "not recognized" in text
     assert "withdrawn by its authors" in text
     assert "nothing yet" in render_list(tmp_path / "none", None)
 

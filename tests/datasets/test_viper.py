@@ -6,14 +6,14 @@ from builders import golden, picture, viper_files, write_zip
 from PIL import Image
 
 from slsr.datasets.collection import Evaluation
-from slsr.datasets.readers import Choice, open_collection, recognise
-from slsr.datasets.viper import split_identities
+from slsr.datasets.opening import Choice, open_collection, recognize
+from slsr.datasets.readers.viper import split_identities
 from slsr.errors import InputError
 
 
 def test_halves_and_both_cameras(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(8))
-    assert recognise(path) == Choice("viper", split=1)
+    assert recognize(path) == Choice("viper", split=1)
     with open_collection(path, Choice("viper", split=3), tmp_path) as collection:
         entries = collection.entries
         assert collection.evaluation == Evaluation("single-gallery-shot", "both")

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer.main
 from tiny import ROOT
 
-from slsr.cli import app
+from slsr.cli.main import app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<mark>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=mark)[ \t]*$", re.MULTILINE | re.DOTALL)

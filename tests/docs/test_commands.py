@@ -8,7 +8,7 @@ import yaml
 from pages import PAGES, command_lines, name_of, root_command
 from tiny import ROOT
 
-from slsr.params import Params
+from slsr.params.file import Params
 
 SEPARATORS = {"&&", "||", ";", "|", ">", "2>", "&", "("}
 PLACEHOLDER = re.compile(r"[A-Z.…][A-Z_.…]*$")

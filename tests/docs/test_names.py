@@ -90,8 +90,12 @@ def test_every_module_and_function_exists(page):
 
 
 def test_a_name_that_is_none_is_found_out():
-    assert exists("slsr.labels.slsr") and exists("slsr.retrieval.evaluate") and exists("slsr.retrieval.Labels")
-    assert not exists("slsr.labels.slrs") and not exists("slsr.label")
+    assert (
+        exists("slsr.labels.distributions.slsr")
+        and exists("slsr.retrieval.evaluate")
+        and exists("slsr.retrieval.Labels")
+    )
+    assert not exists("slsr.labels.distributions.slrs") and not exists("slsr.label")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

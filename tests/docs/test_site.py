@@ -81,7 +81,7 @@ def pages(site):
     [
         ("[x](nowhere.md)", "nowhere.md"),
         ("[x](data.md#no-such-heading)", "no-such-heading"),
-        ("::: slsr.labels.no_such_function", "no_such_function"),
+        ("::: slsr.labels.distributions.no_such_function", "no_such_function"),
     ],
 )
 def test_what_leads_nowhere_stops_the_build(tmp_path, line, complaint):
@@ -113,9 +113,9 @@ def test_no_page_names_a_script_style_or_picture_of_another_host(site):
         assert not [one for one in assets if re.match(r"(https?:)?//", one)], name
 
 
-@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (390, "dark")])
-def test_pages_fit_the_window_and_fetch_nothing_from_elsewhere(site, address, browser, width, colours):
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=colours)
+@pytest.mark.parametrize(("width", "colors"), [(1280, "light"), (390, "dark")])
+def test_pages_fit_the_window_and_fetch_nothing_from_elsewhere(site, address, browser, width, colors):
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=colors)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     requests, errors = [], []
@@ -124,7 +124,7 @@ def test_pages_fit_the_window_and_fetch_nothing_from_elsewhere(site, address, br
     for name in pages(site):
         page.goto(address + name)
         assert page.evaluate(WIDER_THAN_THE_WINDOW) == [], name
-        assert page.evaluate("document.body.dataset.mdColorScheme") == ("slate" if colours == "dark" else "default")
+        assert page.evaluate("document.body.dataset.mdColorScheme") == ("slate" if colors == "dark" else "default")
     context.close()
     assert not errors
     assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
@@ -135,7 +135,7 @@ def test_the_search_finds_a_page(address, browser):
     page.set_default_timeout(PATIENCE)
     page.goto(address + "index.html")
     page.keyboard.press("/")
-    page.keyboard.type("memorisation")
+    page.keyboard.type("memorization")
     page.wait_for_selector(".md-search-result__item a")
     assert any(
         "generators.html" in (one.get_attribute("href") or "")

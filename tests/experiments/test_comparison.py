@@ -16,11 +16,11 @@ from slsr.experiments.comparison import (
     rows_of,
     varying_settings,
 )
-from slsr.experiments.published import NOTE, published
-from slsr.experiments.revisions import Revision
 from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
+from slsr.project.lock import Revision
+from slsr.reporting.published import NOTE, published
 
-COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels.py": "1"}
+COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels/distributions.py": "1"}
 GENERATED = {"cluster.k": 3, "generate.images": 24}
 QUERIES = tuple("abcdef")
 
@@ -61,7 +61,7 @@ def test_one_seed_with_two_results_is_refused():
 def test_a_baseline_without_generated_images_stands_for_every_k_but_not_for_another_backbone():
     legs = [leg("none", 1), leg("none", 1, {"train.backbone": "resnet50"})]
     legs += [leg("slsr", 1, {"cluster.k": k}) for k in (2, 3)] + [leg("slsr", 1, {"train.backbone": "resnet50"})]
-    legs += [leg("slsr", 1, {"code:src/slsr/labels.py": "2"})]
+    legs += [leg("slsr", 1, {"code:src/slsr/labels/distributions.py": "2"})]
     rows = rows_of(legs)
     found = [baseline_of(row, rows, "none") for row in rows[2:]]
     assert found == [rows[0], rows[0], rows[1], None]
@@ -231,7 +231,11 @@ def test_numbers_of_the_csv_are_plain_and_lists_stay_lists():
 
 
 def test_varying_settings_name_what_differs():
-    legs = [leg("none", 1), leg("slsr", 1), leg("slsr", 1, {"generate.images": 1200, "code:src/slsr/labels.py": "2"})]
+    legs = [
+        leg("none", 1),
+        leg("slsr", 1),
+        leg("slsr", 1, {"generate.images": 1200, "code:src/slsr/labels/distributions.py": "2"}),
+    ]
     columns = varying_settings(rows_of(legs))
     assert columns["generate.images"] == ["-", "24", "1,200"]
     assert len(set(columns["code"])) == 2

@@ -7,7 +7,7 @@ from explored import person
 from PIL import Image as PillowImage
 from tiny import make_image
 
-from slsr.embedding import LoadedEncoder
+from slsr.embedding.encoder import LoadedEncoder
 from slsr.explore.activation import ActivationMap, draw_map, energy_map, map_size, similarity_map
 from slsr.images.decoding import open_rgb
 from slsr.models.encoder import Encoder, EncoderDescription
@@ -75,13 +75,13 @@ def test_the_deepest_map_with_eight_rows_is_drawn(backbone, height, cells):
 
 def test_a_drawn_map_is_bright_where_the_map_is_high():
     values = np.array([[0, 0], [0, 1]], np.float32)
-    grey = PillowImage.new("RGB", (40, 80), (128, 128, 128))
-    drawn = np.asarray(draw_map(grey, ActivationMap(values, 0.0), (40, 80), make_image(test="whole")), int)
+    gray = PillowImage.new("RGB", (40, 80), (128, 128, 128))
+    drawn = np.asarray(draw_map(gray, ActivationMap(values, 0.0), (40, 80), make_image(test="whole")), int)
     assert drawn.shape == (80, 40, 3)
     assert drawn[75, 36].sum() > 2 * drawn[5, 4].sum()
 
 
-def test_a_flat_map_and_a_centre_crop():
+def test_a_flat_map_and_a_center_crop():
     image = PillowImage.new("RGB", (36, 72), "white")
     view = make_image(height=64, width=32, resize_height=72, resize_width=36)
     flat = ActivationMap(np.ones((2, 1), np.float32), 1.0)

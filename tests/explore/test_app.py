@@ -15,7 +15,7 @@ from PIL import Image
 from slsr.explore import uploads
 from slsr.explore.app import create_app
 from slsr.explore.exhibit import find_query
-from slsr.explore.gallery import thumbnail
+from slsr.explore.image_table import thumbnail
 from slsr.explore.security import Doors
 from slsr.explore.uploads import MAXIMUM_BYTES, displayed_name
 from slsr.retrieval import Labels, evaluate_distances, rerank

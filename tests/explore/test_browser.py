@@ -1,4 +1,4 @@
-"""The page in a real Chromium, without a screen: keys, changes in place, uploads, layout, colours, other origins.
+"""The page in a real Chromium, without a screen: keys, changes in place, uploads, layout, colors, other origins.
 
 `SLSR_SCREENSHOTS=FOLDER` keeps a picture of every page there, to be looked at.
 """
@@ -91,7 +91,7 @@ CHECKS = """() => {
     if (image.loading !== 'lazy' && image.naturalWidth === 0) say(`not loaded: ${image.src}`);
   }
   for (const field of document.querySelectorAll('select, input:not([type=hidden])')) {
-    if (!field.labels.length) say(`unlabelled ${field.name}`);
+    if (!field.labels.length) say(`unlabeled ${field.name}`);
   }
   for (const link of document.querySelectorAll('a, button')) if (!link.textContent.trim()) say('a link without a name');
   const ids = [...document.querySelectorAll('[id]')].map((one) => one.id);
@@ -319,7 +319,7 @@ FRAMES = """[...document.querySelectorAll('[data-grid] li')].map((card) => [
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_have_contrast_in_both_schemes_and_marks_beside_them(visit, scheme):
+def test_colors_have_contrast_in_both_schemes_and_marks_beside_them(visit, scheme):
     page = visit("search?query=q3", color_scheme=scheme, reduced_motion="reduce")
     for name, (ratio, least) in page.evaluate(CONTRAST).items():
         assert ratio >= least, f"{name}: {ratio:.2f}"

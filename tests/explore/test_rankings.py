@@ -4,22 +4,16 @@ import numpy as np
 import pytest
 
 from slsr.errors import InputError
-from slsr.explore.rankings import (
-    Reranker,
-    can_be_judged,
-    cosine_similarity,
-    neighbours,
-    plain_distances,
-    rank_gallery,
-)
+from slsr.explore.rankings import can_be_judged, cosine_similarity, rank_gallery
 from slsr.retrieval import Labels, euclidean_distances, evaluate, rerank
+from slsr.retrieval.one_query import Reranker, neighbors, plain_distances
 
 
 def features(count, seed, dimensions=24, people=9):
     generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).standard_normal((people, dimensions))
+    centers = np.random.default_rng(99).standard_normal((people, dimensions))
     people = np.arange(count) % people
-    return (centres[people] + 0.8 * generator.standard_normal((count, dimensions))).astype(np.float32), people
+    return (centers[people] + 0.8 * generator.standard_normal((count, dimensions))).astype(np.float32), people
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +28,7 @@ def sides():
 @pytest.fixture(scope="module")
 def reranker(sides):
     query, gallery, _ = sides
-    return Reranker(query, gallery, neighbours(query, gallery))
+    return Reranker(query, gallery, neighbors(query, gallery))
 
 
 def test_ranks_and_average_precision_are_those_of_evaluate(sides):
@@ -88,17 +82,17 @@ def test_a_new_query_is_reranked_as_if_it_had_been_in_the_query_set(sides, reran
 @pytest.mark.parametrize("size", [3, 20, 60])
 def test_a_gallery_without_queries_and_smaller_than_the_lists(size):
     gallery, new = features(size, 4)[0], features(1, 5)[0][0]
-    found = Reranker(gallery[:0], gallery, neighbours(gallery[:0], gallery)).of_feature(new)
+    found = Reranker(gallery[:0], gallery, neighbors(gallery[:0], gallery)).of_feature(new)
     np.testing.assert_allclose(found, rerank(new[None], gallery).rows(np.array([0]))[0], atol=2e-6)
 
 
-def test_neighbours_of_other_images_are_refused(sides):
+def test_neighbors_of_other_images_are_refused(sides):
     query, gallery, _ = sides
-    with pytest.raises(InputError, match="neighbours of 104 images for 13 queries"):
-        Reranker(query[1:], gallery, neighbours(query, gallery))
+    with pytest.raises(InputError, match="neighbors of 104 images for 13 queries"):
+        Reranker(query[1:], gallery, neighbors(query, gallery))
 
 
-def test_junk_and_distractors_are_no_labelled_queries():
+def test_junk_and_distractors_are_no_labeled_queries():
     assert can_be_judged(7, None)
     assert not can_be_judged(-1, np.array([-1, 7]))
     assert not can_be_judged(0, np.array([7]))

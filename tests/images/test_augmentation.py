@@ -31,7 +31,7 @@ def draw(count, image_size, crop_size, seed=0, **options):
     return draw_augmentation(count, image_size, crop_size, torch.Generator().manual_seed(seed), **options)
 
 
-def normalised(image, normalization):
+def normalized(image, normalization):
     mean, deviation = (np.array(part) for part in MEAN_AND_DEVIATION[normalization])
     return (image / 255.0 - mean) / deviation
 
@@ -46,7 +46,7 @@ def naive(pixels, images, choice, crop_size, normalization):
         assert image.shape == (height, width, 3), "the crop leaves the image"
         if choice.flip[place]:
             image = image[:, ::-1]
-        image = normalised(image, normalization)
+        image = normalized(image, normalization)
         for row in range(int(choice.erase_top[place]), int(choice.erase_top[place] + choice.erase_height[place])):
             for column in range(
                 int(choice.erase_left[place]), int(choice.erase_left[place] + choice.erase_width[place])
@@ -122,7 +122,7 @@ def test_a_seed_gives_the_same_draw_and_another_one_another():
         assert not torch.equal(value, vars(three)[name])
 
 
-def test_the_centre_is_cut_where_nothing_is_drawn():
+def test_the_center_is_cut_where_nothing_is_drawn():
     choice = draw(5, (72, 36), (64, 32), random_crop=False, horizontal_flip=False)
     assert choice.top.tolist() == [4] * 5
     assert choice.left.tolist() == [2] * 5
@@ -255,7 +255,7 @@ def test_a_box_that_does_not_fit_is_drawn_anew(ours):
     assert stats.ks_2samp(mine[:, 2] / mine[:, 3], theirs[:, 2] / theirs[:, 3]).pvalue > LEVEL
 
 
-def test_the_choices_for_an_image_are_independent_of_each_other_and_of_its_neighbours(ours):
+def test_the_choices_for_an_image_are_independent_of_each_other_and_of_its_neighbors(ours):
     erased = (ours.erase_height > 0).double()
     columns = torch.stack([ours.top.double(), ours.left.double(), ours.flip.double(), erased])
     correlation = torch.corrcoef(torch.cat([columns[:, 1:], columns[:, :-1]]))
@@ -271,7 +271,7 @@ def test_images_without_augmentation_are_torchvisions(normalization):
     size = {"height": 36, "width": 32, "resize_height": 40, "resize_width": 38, "normalization": normalization}
     whole = to_input(pixels, make_image(test="whole", **size))
     torch.testing.assert_close(whole, expected, atol=2e-6, rtol=0)
-    cut = to_input(pixels, make_image(test="centre-crop", **size))
+    cut = to_input(pixels, make_image(test="center-crop", **size))
     torch.testing.assert_close(cut, functional.center_crop(expected, [36, 32]), atol=2e-6, rtol=0)
     for found in (whole, cut):
         assert found.dtype == torch.float32

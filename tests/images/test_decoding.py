@@ -37,7 +37,7 @@ def test_rgb_is_exact():
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP"])
-def test_a_palette_gives_its_colours(form):
+def test_a_palette_gives_its_colors(form):
     palette, index = noise(1, 1, 16)[0, 0], channel(1, top=16)
     image = Image.fromarray(index, "L").convert("P")
     image.putpalette(palette.ravel().tolist())
@@ -45,7 +45,7 @@ def test_a_palette_gives_its_colours(form):
     np.testing.assert_array_equal(decoded(saved(image, form)), palette[index])
 
 
-def test_a_palette_with_transparency_gives_its_colours():
+def test_a_palette_with_transparency_gives_its_colors():
     palette, index = noise(1, 1, 16)[0, 0], channel(1, top=16)
     image = Image.new("P", (5, 6))
     image.putpalette(palette.ravel().tolist())
@@ -56,13 +56,13 @@ def test_a_palette_with_transparency_gives_its_colours():
 def test_transparency_is_dropped():
     pixels = np.dstack([noise(1, 6, 5)[0], channel(2)])
     np.testing.assert_array_equal(decoded(encode(pixels)), pixels[..., :3])
-    grey = np.dstack([channel(3), channel(4)])
-    np.testing.assert_array_equal(decoded(saved(Image.fromarray(grey, "LA"))), np.repeat(grey[..., :1], 3, axis=2))
+    gray = np.dstack([channel(3), channel(4)])
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(gray, "LA"))), np.repeat(gray[..., :1], 3, axis=2))
 
 
-def test_grey_and_black_and_white_fill_three_channels():
-    grey = channel(5)
-    np.testing.assert_array_equal(decoded(encode(grey)), np.dstack([grey] * 3))
+def test_gray_and_black_and_white_fill_three_channels():
+    gray = channel(5)
+    np.testing.assert_array_equal(decoded(encode(gray)), np.dstack([gray] * 3))
     bits = channel(6, top=2)
     image = Image.fromarray(bits * 255).convert("1", dither=Image.Dither.NONE)
     np.testing.assert_array_equal(decoded(saved(image)), np.dstack([bits * 255] * 3))
@@ -70,12 +70,12 @@ def test_grey_and_black_and_white_fill_three_channels():
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(form, order):
-    grey = np.random.default_rng(7).integers(0, 65536, (6, 5)).astype(order)
-    grey[0, :3] = 0, 65535, 256
+def test_sixteen_bit_gray_is_scaled_not_clipped(form, order):
+    gray = np.random.default_rng(7).integers(0, 65536, (6, 5)).astype(order)
+    gray[0, :3] = 0, 65535, 256
     mode = "I;16" if order == "<u2" else "I;16B"
-    image = Image.frombytes(mode, (5, 6), grey.tobytes())
-    expected = np.rint(grey.astype(float) * 255 / 65535).astype(np.uint8)
+    image = Image.frombytes(mode, (5, 6), gray.tobytes())
+    expected = np.rint(gray.astype(float) * 255 / 65535).astype(np.uint8)
     np.testing.assert_array_equal(decoded(saved(image, form)), np.dstack([expected] * 3))
 
 
@@ -164,8 +164,8 @@ def test_binary_pnm_is_read_with_a_comment_too(comment):
     pixels = noise(1, 3, 5)[0]
     content = b"P6\n" + comment + b"5 3 255\n" + pixels.tobytes()
     np.testing.assert_array_equal(np.asarray(open_rgb(content, "x")), pixels)
-    grey = b"P5 " + comment + b"5 3\n" + comment + b"255\n" + pixels[..., 0].tobytes()
-    np.testing.assert_array_equal(np.asarray(open_image(grey, "x")), pixels[..., 0])
+    gray = b"P5 " + comment + b"5 3\n" + comment + b"255\n" + pixels[..., 0].tobytes()
+    np.testing.assert_array_equal(np.asarray(open_image(gray, "x")), pixels[..., 0])
     black = b"P4\n" + comment + b"8 1\n\xf0"
     assert np.asarray(open_image(black, "x")).tolist() == [[False] * 4 + [True] * 4]
 
@@ -190,7 +190,7 @@ KINDS = {
         Image.fromarray(PICTURE), "WEBP", save_all=True, append_images=[Image.new("RGB", (20, 40))]
     ),
     "GIF, animated": saved(Image.fromarray(PICTURE), "GIF", save_all=True, append_images=[Image.new("RGB", (20, 40))]),
-    "PPM, grey": encode(PICTURE[..., 0], "PPM"),
+    "PPM, gray": encode(PICTURE[..., 0], "PPM"),
 }
 
 
@@ -272,7 +272,7 @@ def test_resizing_is_pillows(name, method):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_grey_is_resized_after_it_became_rgb():
+def test_gray_is_resized_after_it_became_rgb():
     found = decode_resized([encode(channel(0, 9, 9))], 4, 4)
     assert (found[..., :1] == found).all()
 

@@ -6,8 +6,8 @@ import torch
 from tiny import encode, make_image, noise
 
 from slsr.errors import InputError
-from slsr.images.loading import load_labelled, load_pixels
-from slsr.records import TRAINING, table_writer
+from slsr.images.loading import load_labeled, load_pixels
+from slsr.images.tables import TRAINING, table_writer
 
 
 def write(path, images, labels):
@@ -20,7 +20,7 @@ def write(path, images, labels):
 def test_a_training_table_becomes_pixels_and_labels(tmp_path):
     pixels = noise(5)
     path = write(tmp_path / "t.parquet", [encode(one) for one in pixels], [2, 0, 1, 1, 2])
-    found = load_labelled(path, make_image())
+    found = load_labeled(path, make_image())
     np.testing.assert_array_equal(found.pixels, pixels)
     assert found.pixels.dtype == torch.uint8
     assert found.labels.dtype == torch.int64

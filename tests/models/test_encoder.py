@@ -15,7 +15,7 @@ from torch import nn
 from slsr.errors import InputError
 from slsr.models.checkpoint import load_checkpoint, save_checkpoint
 from slsr.models.encoder import Encoder, EncoderDescription, build_head, load_encoder, save_encoder
-from slsr.models.weights import initialise_backbone
+from slsr.models.weights import initialize_backbone
 
 BACKBONES = ["resnet18", "resnet50", "densenet121"]
 HEADS = ["plain", "linear", "bottleneck"]
@@ -32,7 +32,7 @@ def inputs(count=2, height=64, width=32, seed=3):
 
 
 def torchvision_network(name, seed=1):
-    """A randomly initialised network whose batch statistics are not those of a fresh one."""
+    """A randomly initialized network whose batch statistics are not those of a fresh one."""
     torch.manual_seed(seed)
     network = torchvision.models.get_model(name, weights=None)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_features_are_what_torchvision_feeds_its_classifier(name, tmp_path):
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     encoder = build(name).eval()
     before = encoder.features(inputs())
-    initialise_backbone(encoder.backbone, name, str(tmp_path / "weights.pth"))
+    initialize_backbone(encoder.backbone, name, str(tmp_path / "weights.pth"))
     found = encoder.features(inputs())
     setattr(network, "classifier" if name == "densenet121" else "fc", nn.Identity())
     assert found.shape == (2, WIDTHS[name])

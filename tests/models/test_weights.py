@@ -17,8 +17,8 @@ from tiny import make_image, make_recipe
 
 from slsr.errors import InputError
 from slsr.models.encoder import build_backbone, convolutional_part, save_encoder
-from slsr.models.weights import HASH_IN_NAME, IMAGENET_WEIGHTS, initial_encoder, initialise_backbone
-from slsr.params import Backbone
+from slsr.models.weights import HASH_IN_NAME, IMAGENET_WEIGHTS, initial_encoder, initialize_backbone
+from slsr.params.recipe import Backbone
 
 
 @cache
@@ -35,7 +35,7 @@ def loaded(name, weights):
     backbone = backbone_of(name)
     for value in backbone.state_dict().values():
         value.fill_(7)
-    initialise_backbone(backbone, name, str(weights))
+    initialize_backbone(backbone, name, str(weights))
     return backbone.state_dict()
 
 
@@ -47,7 +47,7 @@ def assert_same(found, expected):
 
 def refused(name, weights):
     with pytest.raises(InputError) as caught:
-        initialise_backbone(backbone_of(name), name, str(weights))
+        initialize_backbone(backbone_of(name), name, str(weights))
     assert str(weights) in str(caught.value)
     return str(caught.value)
 

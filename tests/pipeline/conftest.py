@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 TINY = """
 dataset: {archive: slsr-sample.zip, identities: 8}
-image: {height: 32, width: 32, resize_height: 36, resize_width: 36, test: centre-crop}
+image: {height: 32, width: 32, resize_height: 36, resize_width: 36, test: center-crop}
 encoder: {backbone: resnet18, weights: none, epochs: 2, optimizer: {name: adamw}, schedule: {name: one-cycle}}
 cluster: {k: 2, sweep: [2, 3], restarts: 2, minimum_images: 6}
 gan: {height: 32, width: 32, channels: 4, epochs: 1, minimum_steps: 2, batch_size: 16}
@@ -54,7 +54,7 @@ class Project:
 
     def slsr(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run this checkout's own package."""
-        program = "import sys; sys.path.insert(0, 'src'); from slsr.cli import main; main()"
+        program = "import sys; sys.path.insert(0, 'src'); from slsr.cli.main import main; main()"
         return self.run(sys.executable, "-c", program, *arguments, check=False)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slsr.params import Block, Params, load_params
+from slsr.params.base import Block
+from slsr.params.file import Params, load_params, run_with_blocks
 
 
 def name_blocks(block: Block, prefix: str, names: dict[int, str]) -> dict[int, str]:
@@ -46,7 +47,7 @@ def main() -> None:
     stage, *arguments = sys.argv[1:]
     params = load_params(Path("params.yaml"))
     with recording(params) as read:
-        importlib.import_module(f"slsr.stages.{stage}").run(params, *arguments)
+        run_with_blocks(importlib.import_module(f"slsr.stages.{stage}").run, params, *arguments)
     print(json.dumps(sorted(read)))
 
 

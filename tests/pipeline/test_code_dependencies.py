@@ -1,6 +1,12 @@
-"""Each dvc.yaml names every module that a stage imports, however deep, and no other: else DVC serves stale results."""
+"""What may import what, and what each stage depends on.
+
+Each dvc.yaml covers every module that a stage imports, however deep, else DVC serves stale results; and names nothing
+that is not reached. Rooms import downwards, without circles.
+"""
 
 import ast
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from slsr.params.file import Params
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -82,13 +90,113 @@ def body_of(file: str, stage: str) -> dict:
     return FILES[file][stage].get("do", FILES[file][stage])
 
 
+def covers(listed: str, file: str) -> bool:
+    """Whether a dependency is this file, or a room that the file lies in."""
+    return file == listed or file.startswith(f"{listed}/")
+
+
 @pytest.mark.parametrize(("file", "stage"), STAGES)
-def test_a_stage_lists_exactly_what_it_imports(file, stage):
-    paths = [path.removeprefix("../../") for path in body_of(file, stage)["deps"]]
-    listed = {path for path in paths if path.startswith("src/")}
+def test_what_a_stage_imports_lies_under_its_dependencies_and_each_is_reached(file, stage):
+    listed = {path for path in body_of(file, stage)["deps"] if path.startswith("src/")}
     needed = imports_of(stage)
-    assert needed - listed == set(), f"imported by {stage}, missing from its deps in {file}"
-    assert listed - needed == set(), f"in the deps of {stage} in {file}, but not imported"
+    missing = {module for module in needed if not any(covers(one, module) for one in listed)}
+    assert missing == set(), f"imported by {stage}, under none of its deps in {file}"
+    idle = {one for one in listed if not any(covers(one, module) for module in needed)}
+    assert idle == set(), f"in the deps of {stage} in {file}, but nothing below is imported"
+    assert not [one for one in listed for other in listed if one != other and covers(one, other)], "listed twice"
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_the_signature_of_a_stage_is_its_list_of_parameters(stage):
+    """`run(dataset: Dataset, ...)` takes the blocks of params.yaml that dvc.yaml names for it, whole or in part."""
+    run = importlib.import_module(f"slsr.stages.{stage}").run
+    blocks = [name for name in inspect.signature(run).parameters if name in Params.model_fields]
+    named = set()
+    for file in FILES:
+        if stage in FILES[file]:
+            legs = FILES[file][stage].get("foreach")
+            knobs = {leg["knobs"] for leg in legs.values()} if isinstance(legs, dict) else set()
+            named |= {key.split(".")[0] for key in body_of(file, stage)["params"] if not key.startswith("$")} | knobs
+    assert set(blocks) == named
+    for name in blocks:
+        assert inspect.signature(run, eval_str=True).parameters[name].annotation is Params.model_fields[name].annotation
+
+
+# What each room may import: those further down. Within a line the arrows between rooms make no circle.
+LAYERS = [
+    {"cli"},
+    {"stages", "experiments", "explore", "search"},
+    {"gan", "evaluation", "training", "embedding", "quality", "reporting"},
+    {"datasets", "images", "models", "runtime", "project"},
+    {"params"},
+    {"labels", "clustering", "retrieval", "sample", "files", "errors", "markdown"},
+]
+ROOMS = set().union(*LAYERS)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Imports between rooms, those inside functions too, with the modules that make them."""
+    found = set()
+    for file in SOURCE.rglob("*.py"):
+        parts = file.relative_to(SOURCE).with_suffix("").parts
+        own = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if file == FACE or own == "slsr.__main__":
+            continue
+        found |= {(own, module) for module in imported_modules(file) if module.count(".") > 0}
+    return found
+
+
+def test_the_root_holds_rooms_and_no_loose_furniture():
+    entries = [path for path in (SOURCE / "slsr").iterdir() if path.name not in {"__pycache__", "py.typed"}]
+    folders = {path.name for path in entries if path.is_dir()}
+    files = {path.stem for path in entries if path.is_file()}
+    assert len(folders) <= 22 and len(files) <= 5
+    assert folders | files == ROOMS | {"__init__", "__main__"}
+    assert {path.stem for path in (SOURCE / "slsr/stages").glob("*.py")} == {*NAMES, "paths", "__init__"}
+
+
+def test_no_arrow_points_up():
+    depth = {room: number for number, layer in enumerate(LAYERS) for room in layer}
+    up = sorted((own, used) for own, used in arrows() if depth[room_of(used)] < depth[room_of(own)])
+    assert up == []
+    into_stages = {own for own, used in arrows() if room_of(used) == "stages" and room_of(own) not in ("stages", "cli")}
+    assert into_stages == set(), "nothing but the commands imports stages"
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle of a graph, or nothing."""
+    state: dict[str, int] = {}
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if state.get(node) == 2:
+            return []
+        if state.get(node) == 1:
+            return path[path.index(node) :]
+        state[node] = 1
+        for following in sorted(graph.get(node, ())):
+            if found := visit(following, [*path, following]):
+                return found
+        state[node] = 2
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, [node]))), [])
+
+
+def test_no_circle_of_rooms_or_modules():
+    rooms: dict[str, set[str]] = {}
+    modules: dict[str, set[str]] = {}
+    for own, used in arrows():
+        if room_of(own) != room_of(used):
+            rooms.setdefault(room_of(own), set()).add(room_of(used))
+        if not f"{own}.".startswith(f"{used}."):  # every module belongs to its package
+            modules.setdefault(own, set()).add(used)
+    assert circle(rooms) == []
+    assert circle(modules) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"], "a circle is found where there is one"
 
 
 LOAD_EACH = """

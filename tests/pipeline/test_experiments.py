@@ -45,7 +45,7 @@ def stages_run(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def study(project):
-    """Two seeds of the regularisers' study; the folder's own params.yaml is seed 1."""
+    """Two seeds of the regularizers' study; the folder's own params.yaml is seed 1."""
     before = (project.folder / "params.yaml").read_bytes()
     done = project.slsr("study", "regularizers", "--seeds", "1-2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,7 +125,7 @@ def test_a_study_that_was_killed_goes_on(study, project):
 
     After the table of the last study, because it becomes the last one.
     """
-    command = [sys.executable, "-c", "import sys; sys.path.insert(0, 'src'); from slsr.cli import main; main()"]
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, 'src'); from slsr.cli.main import main; main()"]
     command += ["study", "regularizers", "--regularizers", "none", "--seeds", "4"]
     with subprocess.Popen(
         command,
@@ -272,7 +272,7 @@ def table_of_last_study(project, *options: str) -> list[dict[str, str]]:
 
 
 def rows_of_last_study(project, regularizer: str, *options: str) -> list[dict[str, str]]:
-    """Of one regulariser: an experiment with the workspace's own seed has the workspace's results of all of them."""
+    """Of one regularizer: an experiment with the workspace's own seed has the workspace's results of all of them."""
     return [row for row in table_of_last_study(project, *options) if row["regularizer"] == regularizer]
 
 

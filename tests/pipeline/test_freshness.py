@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
 # What each entry changes, and a stage that DVC would run for it.
 MUTATIONS = {
-    "code": ("src/slsr/losses.py", lambda text: text + "\nSOMETHING = 1\n", "train_encoder"),
-    "a comment in code": ("src/slsr/clustering.py", lambda text: "# why\n" + text, "cluster"),
+    "code": ("src/slsr/labels/loss.py", lambda text: text + "\nSOMETHING = 1\n", "train_encoder"),
+    "a comment in code": ("src/slsr/clustering/sweep.py", lambda text: "# why\n" + text, "cluster"),
     "a parameter": ("params.yaml", lambda text: text.replace("  restarts: 2", "  restarts: 3"), "cluster"),
     "a metric": ("metrics/slsr.json", lambda text: re.sub(r'"rank1": [0-9.]+', '"rank1": 0.999', text), "report"),
     "the report": ("metrics/report.md", lambda text: text + "\nAll is well.\n", "report"),
@@ -78,7 +78,7 @@ IMPORTS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "src")
-from slsr.cli import app
+from slsr.cli.main import app
 from slsr.errors import CheckFailed
 for command in (["fresh"], ["gate", "--against", "HEAD"]):
     try:
@@ -137,7 +137,7 @@ class Refuse:
                 raise ModuleNotFoundError(f"{{name}} is not installed by ci.yml", name=name)
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, "src")
-from slsr.cli import app
+from slsr.cli.main import app
 from slsr.errors import CheckFailed
 for command in (["fresh"], ["gate", "--against", "HEAD"]):
     try:

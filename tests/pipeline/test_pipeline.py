@@ -14,11 +14,13 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from slsr.params import COMMITTED_REGULARIZERS as REGULARIZERS
+from slsr.labels.regularizers import committed_names
 
 pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
+
+REGULARIZERS = committed_names()
 
 
 def edit_params(project, text: str, replacement: str) -> None:
@@ -118,7 +120,7 @@ def test_report_prints_what_evaluate_measured(tiny_run):
     assert summary["slsr"]["rank1"] == metrics["rank1"]
     report = (tiny_run.folder / "metrics/report.md").read_text()
     assert f"{100 * metrics['map_trapezoid']:.1f} [" in report
-    for name in ("floor: colour histogram", "floor: untrained network", "baseline (none)", "LSRO", "SLSR"):
+    for name in ("floor: color histogram", "floor: untrained network", "baseline (none)", "LSRO", "SLSR"):
         assert f"| {name} |" in report
 
 
@@ -172,7 +174,7 @@ def test_what_concerns_generated_images_leaves_the_baseline_alone(tiny_run):
     edit_params(tiny_run, "  weight: 0.5 ", "  weight: 1.0 ")
 
 
-def test_the_other_regularisers_are_stages_on_demand(tiny_run):
+def test_the_other_regularizers_are_stages_on_demand(tiny_run):
     def stages():
         return tiny_run.run("dvc", "stage", "list", "--name-only", "studies/dvc.yaml").stdout.split()
 

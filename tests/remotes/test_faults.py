@@ -56,7 +56,7 @@ def test_a_wrong_ssh_key(stand_in, ssh, tmp_path):
 
 def of_the_doctor(project) -> tuple[str, str]:
     """What it says of the default remote: level and text."""
-    from slsr.doctor import examine
+    from slsr.project.doctor.findings import examine
 
     found = examine(project.folder, os.environ, seconds=20.0)
     (finding,) = (one for one in found if one.topic == "remote store (default)")
@@ -74,7 +74,7 @@ def test_the_doctor_sees_a_bucket_that_cannot_be_used(stand_in, tmp_path, below)
         stand_in.run("dvc", "push")
         assert of_the_doctor(stand_in) == ("ok", f"{bucket}{below} answers")
         if not below:
-            configured(stand_in, replace(remote, url=f"{bucket}-misspelt"))
+            configured(stand_in, replace(remote, url=f"{bucket}-misspelled"))
             level, text = of_the_doctor(stand_in)
             assert level == "problem", text
     configured(stand_in, replace(remote, url=bucket + below))

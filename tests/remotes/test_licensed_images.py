@@ -48,7 +48,7 @@ def test_images_of_licensed_data_stay_in_the_clone_by_default(stand_in, store):
 
 
 def test_images_go_where_share_says_and_nowhere_else(stand_in, store, remotes):
-    """Generated images to everybody, the data set's own to the remote of those who hold the licence."""
+    """Generated images to everybody, the data set's own to the remote of those who hold the license."""
     store.configure(stand_in)
     licensed = remotes("folder", "licensed")
     stand_in.run("dvc", "remote", "modify", "--local", "private", "url", licensed.url)
@@ -89,10 +89,10 @@ def test_a_licensed_colleague_gets_the_images_and_another_all_but_them(stand_in,
     stand_in.run("dvc", "push")
     withheld = {path for path in outs_of(stand_in) if any(p.fullmatch(path) for p in (PREPARED, GENERATED, PICTURES))}
 
-    with_licence = colleague(stand_in, tmp_path / "with", store)
-    with_licence.run("dvc", "remote", "modify", "--local", "private", "url", licensed.url)
-    with_licence.run("dvc", "pull")
-    assert outs_of(with_licence) == outs_of(stand_in)
+    with_license = colleague(stand_in, tmp_path / "with", store)
+    with_license.run("dvc", "remote", "modify", "--local", "private", "url", licensed.url)
+    with_license.run("dvc", "pull")
+    assert outs_of(with_license) == outs_of(stand_in)
 
     without = colleague(stand_in, tmp_path / "without", store)
     done = without.run("dvc", "pull", check=False)
@@ -104,7 +104,7 @@ def test_a_licensed_colleague_gets_the_images_and_another_all_but_them(stand_in,
 
 
 def test_every_preset_of_people_withholds_their_images():
-    from slsr.presets import preset_names, render_preset
+    from slsr.params.presets import preset_names, render_preset
 
     shared = {
         name: set(yaml.safe_load(render_preset(ROOT / "presets", name))["share"].values())

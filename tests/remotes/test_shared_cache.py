@@ -49,7 +49,7 @@ def test_the_files_of_two_clones_lie_on_the_disk_once(shared, tmp_path):
 
 
 def can_reflink(cache, workspace) -> bool:
-    from slsr.doctor import working_links
+    from slsr.project.doctor.clone import working_links
 
     return "reflink" in working_links(cache, workspace)
 

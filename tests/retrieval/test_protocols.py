@@ -113,8 +113,8 @@ def two_views(identities, images, noise=1.0, seed=0):
     random = np.random.default_rng(seed)
     person = np.repeat(np.arange(identities), 2 * images)
     camera = np.tile(np.repeat([4, 7], images), identities)
-    centres = random.standard_normal((identities, 6))
-    return centres[person] + noise * random.standard_normal((len(person), 6)), person, camera
+    centers = random.standard_normal((identities, 6))
+    return centers[person] + noise * random.standard_normal((len(person), 6)), person, camera
 
 
 def test_both_directions_with_one_image_a_view():

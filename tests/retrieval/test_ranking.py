@@ -31,7 +31,7 @@ def left_of(labels, query):
 
 
 @st.composite
-def labelled_distances(draw):
+def labeled_distances(draw):
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queries, gallery = draw(st.integers(1, 12)), draw(st.integers(1, 60))
     identities, cameras, levels = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 40))
@@ -44,7 +44,7 @@ def labelled_distances(draw):
     return random.integers(-levels, levels, (queries, gallery)), labels
 
 
-@given(labelled_distances(), st.sampled_from(["int64", "float32", "float64", "tensor"]))
+@given(labeled_distances(), st.sampled_from(["int64", "float32", "float64", "tensor"]))
 def test_ranks_are_those_of_a_sorted_gallery(case, kind):
     values, labels = case
     expected = naive_ranks(values, labels)
@@ -134,7 +134,7 @@ def test_average_precision_is_that_of_other_libraries():
         assert found == pytest.approx(float(theirs), abs=1e-6)
 
 
-@given(labelled_distances())
+@given(labeled_distances())
 def test_trapezoid_never_exceeds_standard(case):
     values, labels = case
     if any(naive_ranks(values, labels)):
@@ -174,7 +174,7 @@ def test_features_of_any_layout_are_left_as_they_are():
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
 @pytest.mark.parametrize("kind", ["numpy", "tensor"])
-def test_length_of_features_does_not_matter_when_normalised(scale, kind):
+def test_length_of_features_does_not_matter_when_normalized(scale, kind):
     query, gallery, labels = clustered(10, 80, 6)
     expected = ranks_of(evaluate(query, gallery, labels))
     scaled = gallery.copy()
@@ -289,6 +289,12 @@ def test_bad_features_are_named(query, gallery, message, as_tensor):
     sides = (torch.tensor(query), torch.tensor(gallery)) if as_tensor else (query, gallery)
     with pytest.raises(InputError, match=message):
         evaluate(*sides, Labels(**GOOD))
+
+
+def test_a_tensor_that_numpy_cannot_read_is_refused_with_the_remedy():
+    features = torch.ones(2, 3, dtype=torch.bfloat16)
+    with pytest.raises(InputError, match=r"query_features: Tensor cannot be read .*tensor\.float\(\)\.cpu\(\)"):
+        evaluate(features, np.ones((2, 3)), Labels(**GOOD))
 
 
 def test_bad_features_of_junk_are_named_too():

@@ -13,10 +13,9 @@ from slsr.retrieval import (
     evaluate,
     evaluate_distances,
     evaluate_reranked,
-    neighbours,
+    neighbors,
     rerank,
     reranking,
-    tensors,
     top_matches,
 )
 from slsr.retrieval.distances import feature_pair
@@ -62,8 +61,7 @@ def first_sets(nearest, cut):
     return np.sort(nearest[:, :cut], axis=1)
 
 
-@pytest.mark.parametrize("kind", ["numpy", "tensor"])
-def test_neighbours_are_those_of_float64_where_float32_errs(kind):
+def test_neighbors_are_those_of_float64_where_float32_errs():
     """Images so close together that sums in float32 put some on the wrong side of a cut."""
     random = np.random.default_rng(0)
     query, gallery = (1 + random.normal(0, 0.03, (size, 128)).astype(np.float32) for size in (60, 740))
@@ -73,14 +71,9 @@ def test_neighbours_are_those_of_float64_where_float32_errs(kind):
     single = np.argsort(-single @ single.T, axis=1, kind="stable")
     cuts = (6, 11, 21)
     assert sum((first_sets(single, cut) != first_sets(exact, cut)).any(axis=1).sum() for cut in cuts) > 20
-    if kind == "tensor":
-        sides = tensors.feature_pair(torch.tensor(query), torch.tensor(gallery), normalize=True)
-        parts = [torch.cat([getattr(side, part) for side in sides]) for part in ("values", "scale", "squared")]
-        table = tensors.neighbours(tensors.TensorFeatures(*parts), max(cuts))
-    else:
-        images = neighbours.Images(*feature_pair(query, gallery, normalize=True))
-        with Workers() as workers:
-            table = images.neighbours(cuts, np.empty((0, len(gallery)), np.float32), workers)
+    images = neighbors.Images(*feature_pair(query, gallery, normalize=True))
+    with Workers() as workers:
+        table = images.neighbors(cuts, np.empty((0, len(gallery)), np.float32), workers)
     for cut in cuts:
         np.testing.assert_array_equal(first_sets(table.nearest, cut), first_sets(exact, cut))
     np.testing.assert_allclose(table.furthest, squared_distances(both).max(axis=1), rtol=1e-3)
@@ -90,8 +83,8 @@ def test_neighbours_are_those_of_float64_where_float32_errs(kind):
 def test_tiles_blocks_and_what_is_kept_make_no_difference(monkeypatch, kept):
     query, gallery, labels = clustered(70, 300, 16, noise=1.5)
     expected = all_rows(rerank(query, gallery))
-    monkeypatch.setattr(neighbours, "TILE_ROWS", 32)
-    monkeypatch.setattr(neighbours, "TILE_COLUMNS", 150)
+    monkeypatch.setattr(neighbors, "TILE_ROWS", 32)
+    monkeypatch.setattr(neighbors, "TILE_COLUMNS", 150)
     monkeypatch.setattr(reranking, "KEPT_BYTES", kept)
     reranked = rerank(query, gallery)
     np.testing.assert_allclose(all_rows(reranked), expected, atol=1e-6)
@@ -150,7 +143,7 @@ def test_copies_of_one_image_are_no_trouble(kind, normalize):
     assert (found <= 1 + 1e-6).all()
 
 
-def test_memory_grows_with_images_times_neighbours(monkeypatch):
+def test_memory_grows_with_images_times_neighbors(monkeypatch):
     """The matrix of distances of 6,000 images takes 144 MB; the queries' part alone 19 MB."""
     monkeypatch.setattr(reranking, "KEPT_BYTES", 0)
     query, gallery, labels = clustered(1000, 5000, 16)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from trained import ORIGIN, drawn_features, named
 
+from slsr.embedding.files import Origin, read_features, write_features
 from slsr.errors import InputError
-from slsr.feature_files import Origin, read_features, write_features
 from slsr.search import kinds, store
 from slsr.search.kinds import KINDS
 

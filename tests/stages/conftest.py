@@ -5,11 +5,11 @@ import pytest
 import torch
 from clustered_project import CLUSTERS, LABELS, MEMBERS, write_identities
 from threadpoolctl import threadpool_limits
-from tiny import coloured, encode, make_image
+from tiny import colored, encode, make_image
 
 from slsr.files import write_npy
+from slsr.images.tables import TRAINING, table_writer
 from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
-from slsr.records import TRAINING, table_writer
 from slsr.stages.cluster import ASSIGNMENT
 from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, TRAIN_FEATURES, TRAIN_TABLE
 
@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone) -> P
     torch.set_num_threads(1)
     names = [f"{row:02d}.png" for row in range(len(LABELS))]
     with table_writer(TRAIN_TABLE, TRAINING) as table:
-        for name, label, pixels in zip(names, LABELS, coloured(LABELS.tolist()).pixels.numpy(), strict=True):
+        for name, label, pixels in zip(names, LABELS, colored(LABELS.tolist()).pixels.numpy(), strict=True):
             table.append({"image": encode(pixels), "name": name, "identity": label + 10, "camera": 1, "label": label})
     with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
         for name, label, cluster in zip(names, LABELS, CLUSTERS, strict=True):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from slsr.errors import InputError
 from slsr.files import write_npy
-from slsr.records import TRAINING, table_writer
+from slsr.images.tables import TRAINING, table_writer
+from slsr.params.file import run_with_blocks
 from slsr.stages import cluster
 from slsr.stages.paths import CLUSTERS, TRAIN_FEATURES, TRAIN_TABLE
 
@@ -28,8 +29,8 @@ def write_inputs(images=600, people=30, groups=3, width=16, seed=0):
     generator = np.random.default_rng(seed)
     person = np.arange(images) % people
     group = person % groups
-    centres = 30 * generator.normal(size=(groups, width)) + 5
-    people_at = centres[np.arange(people) % groups] + 3 * generator.normal(size=(people, width))
+    centers = 30 * generator.normal(size=(groups, width)) + 5
+    people_at = centers[np.arange(people) % groups] + 3 * generator.normal(size=(people, width))
     write_npy(TRAIN_FEATURES, (people_at[person] + generator.normal(size=(images, width))).astype(np.float32))
     pictures = [picture(number, 8, 16) for number in range(12)]
     with table_writer(TRAIN_TABLE, TRAINING) as table:
@@ -47,7 +48,7 @@ def write_inputs(images=600, people=30, groups=3, width=16, seed=0):
 
 
 def run(**choice):
-    cluster.run(params({}, cluster=choice))
+    run_with_blocks(cluster.run, params({}, cluster=choice))
     return json.loads((CLUSTERS / "silhouette.json").read_text())
 
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from ruamel.yaml import YAML
-from tiny import coloured, encode
+from tiny import colored, encode
 
-from slsr.records import TRAINING, table_writer
+from slsr.images.tables import TRAINING, table_writer
 from slsr.stages.paths import ASSIGNMENTS, ENCODER, TRAIN_FEATURES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +30,13 @@ class Project:
     def __init__(self, folder: Path, values: dict) -> None:
         self.folder, self.values = folder, values
         for path, labels, seed in ((TRAIN_TABLE, LABELS, 0), (VALIDATION_TABLE, [0, 1, 2, 3], 1)):
-            pixels = coloured(labels, seed=seed).pixels.numpy()
+            pixels = colored(labels, seed=seed).pixels.numpy()
             with table_writer(folder / path, TRAINING) as table:
                 for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
                     row = {"image": encode(image), "name": f"{number}.png", "identity": label, "camera": 1}
                     table.append(row | {"label": label})
         (folder / "weights").mkdir()
-        size = {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36, "test": "centre-crop"}
+        size = {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36, "test": "center-crop"}
         values["image"] |= size
         for block in ("encoder", "train"):
             values[block] |= {"backbone": "resnet18", "weights": "none", "epochs": 2, "batch_size": 5}

@@ -15,18 +15,19 @@ from PIL import Image
 from sklearn.neighbors import NearestCentroid
 from tiny import encode
 
+from slsr.embedding.tables import extract_features
 from slsr.errors import InputError
 from slsr.files import write_npy
+from slsr.gan.images import load_clustered
 from slsr.images.decoding import encode_jpeg
-from slsr.labels import slsr
+from slsr.images.tables import TRAINING, table_writer
+from slsr.labels.distributions import slsr
 from slsr.models.encoder import load_encoder
-from slsr.records import TRAINING, table_writer
+from slsr.params.file import run_with_blocks
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
-from slsr.stages.clustered import load_clustered
 from slsr.stages.generate import allocate
 from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES, TRAIN_TABLE
-from slsr.training.features import extract_features
 
 
 @cache
@@ -36,8 +37,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_images_from_every_cluster_with_its_sparse_label(project):
     params = make_params()
-    train_gan.run(params)
-    generate.run(params)
+    run_with_blocks(train_gan.run, params)
+    run_with_blocks(generate.run, params)
     table = pq.read_table(GENERATED / "images.parquet").to_pylist()
     assert [row["cluster"] for row in table] == [0] * 16 + [1] * 15
     assert [row["name"] for row in table][:2] == ["g0_00000.jpg", "g0_00001.jpg"]
@@ -61,12 +62,12 @@ def test_images_from_every_cluster_with_its_sparse_label(project):
 
 def test_outputs_of_training_and_the_same_bytes_again(project):
     params = make_params(gan={"parent_epochs": 1})
-    train_gan.run(params)
-    generate.run(params)
+    run_with_blocks(train_gan.run, params)
+    run_with_blocks(generate.run, params)
     first = contents(GAN) | contents(GENERATED)
     contents.cache_clear()
-    train_gan.run(params)
-    generate.run(params)
+    run_with_blocks(train_gan.run, params)
+    run_with_blocks(generate.run, params)
     assert contents(GAN) | contents(GENERATED) == first
     lines = [json.loads(line) for line in (GAN / "statistics.jsonl").read_text().splitlines()]
     assert [(line["cluster"], line["number"]) for line in lines] == [(None, 1), (0, 1), (0, 2), (1, 1), (1, 2)]
@@ -83,10 +84,10 @@ def test_outputs_of_training_and_the_same_bytes_again(project):
 
 def test_more_images_begin_with_the_same_ones(project):
     params = make_params()
-    train_gan.run(params)
+    run_with_blocks(train_gan.run, params)
     found = []
     for count in (6, 80):
-        generate.run(make_params(generate={"images": count}))
+        run_with_blocks(generate.run, make_params(generate={"images": count}))
         table = pq.read_table(GENERATED / "images.parquet").to_pylist()
         found.append({row["name"]: row["image"] for row in table})
     assert len(found[1]) == 80
@@ -94,43 +95,43 @@ def test_more_images_begin_with_the_same_ones(project):
 
 
 def test_a_cluster_without_an_image_is_shown_by_its_real_ones(project):
-    train_gan.run(make_params())
-    generate.run(make_params(generate={"images": 1}))
+    run_with_blocks(train_gan.run, make_params())
+    run_with_blocks(generate.run, make_params(generate={"images": 1}))
     assert pq.read_table(GENERATED / "images.parquet")["cluster"].to_pylist() == [0]
     assert Image.open(GENERATED / "sheet.png").size[1] > 32
 
 
 def test_another_seed_gives_other_images(project):
-    train_gan.run(make_params())
-    generate.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
+    run_with_blocks(generate.run, make_params())
     contents.cache_clear()
     first = contents(GENERATED)["images.parquet"]
-    generate.run(make_params(generate={"seed": 2}))
+    run_with_blocks(generate.run, make_params(generate={"seed": 2}))
     contents.cache_clear()
     assert contents(GENERATED)["images.parquet"] != first
 
 
 def test_a_cluster_trains_the_same_whatever_the_others_are(project):
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     before = (GAN / "cluster_0.safetensors").read_bytes()
     rows = pq.read_table(ASSIGNMENTS).to_pylist()
     with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
         for row in rows:
             table.append(row | {"cluster": 1 + row["label"] % 2 if row["cluster"] else 0})
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     assert (GAN / "cluster_2.safetensors").is_file()
     assert (GAN / "cluster_0.safetensors").read_bytes() == before
 
 
 def test_an_empty_cluster_is_named_and_earlier_outputs_stay(project):
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     before = (GAN / "cluster_1.safetensors").read_bytes()
     rows = pq.read_table(ASSIGNMENTS).to_pylist()
     with table_writer(ASSIGNMENTS, ASSIGNMENT) as table:
         for row in rows:
             table.append(row | {"cluster": 2 * row["cluster"]})
     with pytest.raises(InputError, match=r"cluster 1 has no image .* lower cluster\.k"):
-        train_gan.run(make_params())
+        run_with_blocks(train_gan.run, make_params())
     assert (GAN / "cluster_1.safetensors").read_bytes() == before
     assert sorted(path.name for path in GAN.parent.iterdir() if "gan" in path.name) == ["gan"]
 
@@ -141,7 +142,7 @@ def test_tables_that_do_not_belong_together_are_refused(project):
         for row in rows[1:]:
             table.append(row)
     with pytest.raises(InputError, match=r"assignments\.parquet: its 41 images are not the 42 of .*dvc repro"):
-        train_gan.run(make_params())
+        run_with_blocks(train_gan.run, make_params())
 
 
 def as_generated(monkeypatch, of_cluster) -> dict:
@@ -154,7 +155,7 @@ def as_generated(monkeypatch, of_cluster) -> dict:
     with table_writer(TRAIN_TABLE, TRAINING) as table:
         for row, pattern in zip(rows, patterns, strict=True):
             table.append(row | {"image": encode(pattern.repeat(8, 0).repeat(8, 1))})
-    real = load_clustered(32, 32)
+    real = load_clustered(TRAIN_TABLE, ASSIGNMENTS, 32, 32)
     encoder = load_encoder(ENCODER_MODEL)
     train = [row["image"] for row in pq.read_table(TRAIN_TABLE).to_pylist()]
     write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, torch.device("cpu")))
@@ -162,10 +163,10 @@ def as_generated(monkeypatch, of_cluster) -> dict:
     def images_of(cluster, count, *rest):
         return iter([encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), count)])
 
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     with monkeypatch.context() as patch:
         patch.setattr(generate, "_images_of", images_of)
-        generate.run(make_params(generate={"images": 2 * 18}))
+        run_with_blocks(generate.run, make_params(generate={"images": 2 * 18}))
     return json.loads((GENERATED / "quality.json").read_text())
 
 
@@ -173,9 +174,9 @@ def sounding(quality) -> set[tuple[str, str]]:
     return {(alarm["space"], alarm["alarm"]) for alarm in quality["alarms"] if alarm["cluster"] is None}
 
 
-def test_memorised_images_sound_the_alarm_in_both_spaces(project, monkeypatch):
+def test_memorized_images_sound_the_alarm_in_both_spaces(project, monkeypatch):
     quality = as_generated(monkeypatch, lambda real, count: real[:count])
-    assert {("handcrafted", "memorisation"), ("encoder", "memorisation")} <= sounding(quality)
+    assert {("handcrafted", "memorization"), ("encoder", "memorization")} <= sounding(quality)
     assert quality["overall"]["encoder"]["copies"]["value"] > 0.9
 
 
@@ -189,7 +190,7 @@ def test_noise_sounds_unlike_where_it_can_be_seen(project, monkeypatch):
     quality = as_generated(monkeypatch, lambda real, count: stream.integers(0, 256, (count, 32, 32, 3), np.uint8))
     assert ("handcrafted", "unlike") in sounding(quality)
     assert ("encoder", "unlike") not in sounding(quality), "precision is not measured there"
-    assert not {what for what in sounding(quality) if what[1] == "memorisation"}
+    assert not {what for what in sounding(quality) if what[1] == "memorization"}
 
 
 def test_consistency_is_that_of_the_nearest_centroid(project, monkeypatch):
@@ -208,14 +209,14 @@ def test_consistency_is_that_of_the_nearest_centroid(project, monkeypatch):
 
 def test_missing_inputs_name_the_file(project):
     with pytest.raises(InputError, match=r"cluster_0\.safetensors: no such model"):
-        generate.run(make_params())
-    train_gan.run(make_params())
+        run_with_blocks(generate.run, make_params())
+    run_with_blocks(train_gan.run, make_params())
     write_npy(TRAIN_FEATURES, np.zeros((41, 16), np.float32))
     with pytest.raises(InputError, match=r"train\.npy: 41 features for 42 images"):
-        generate.run(make_params())
+        run_with_blocks(generate.run, make_params())
     write_identities([[], MEMBERS[1]])
     with pytest.raises(InputError, match=r"identities\.json: cluster 0 holds no identity"):
-        generate.run(make_params())
+        run_with_blocks(generate.run, make_params())
     assert not GENERATED.exists()
 
 

@@ -20,7 +20,8 @@ from builders import (
 )
 
 from slsr.errors import InputError
-from slsr.records import LABELLED, TRAINING
+from slsr.images.tables import LABELED, TRAINING
+from slsr.params.file import run_with_blocks
 from slsr.stages import prepare
 
 OUTPUTS = [f"{name}.parquet" for name in ("gallery", "multi_query", "query", "train", "validation")] + ["facts.json"]
@@ -39,7 +40,7 @@ def project(tmp_path, monkeypatch):
 def run(files=None, archive="m.zip", dataset=None, **blocks):
     if files is not None:
         write_zip(prepare.DATA / archive, files)
-    prepare.run(params({"archive": archive, **(dataset or {})}, **blocks))
+    run_with_blocks(prepare.run, params({"archive": archive, **(dataset or {})}, **blocks))
     return json.loads((prepare.PREPARED / "facts.json").read_text())
 
 
@@ -55,7 +56,7 @@ def test_tables_hold_the_bytes_of_the_archive():
     facts = run(market_files())
     assert sorted(path.name for path in prepare.PREPARED.iterdir()) == sorted(OUTPUTS)
     content = {name.rpartition("/")[2]: data for name, data in market_files().items() if "gt_bbox" not in name}
-    for name, schema in (("train", TRAINING), ("validation", TRAINING), ("query", LABELLED), ("gallery", LABELLED)):
+    for name, schema in (("train", TRAINING), ("validation", TRAINING), ("query", LABELED), ("gallery", LABELED)):
         assert pq.read_schema(prepare.PREPARED / f"{name}.parquet").equals(schema)
         assert [row["name"] for row in rows(name)] == sorted(row["name"] for row in rows(name))
         assert all(row["image"] == content[row["name"]] for row in rows(name))

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slsr.evaluation.per_query import PER_QUERY
 from slsr.files import read_json, write_bytes, write_json
-from slsr.params import validate_params
-from slsr.records import table_writer
+from slsr.images.tables import table_writer
+from slsr.markdown import table
+from slsr.params.file import run_with_blocks, validate_params
+from slsr.reporting.run_report import Report, Setting, render
+from slsr.reporting.titles import RANKINGS, RETRIEVAL_MEASURES, title_of
 from slsr.retrieval import Evaluation, headline
 from slsr.stages import report
-from slsr.stages.evaluate import PER_QUERY
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
-from slsr.stages.report_text import NAMES, Report, render, table
-from slsr.titles import RANKINGS, RETRIEVAL_MEASURES
 
 RUNS = ["none", "lsro", "slsr"]
 QUERIES, GALLERY = 9, 40
@@ -109,7 +110,7 @@ def project(tmp_path, monkeypatch, values):
     return validate_params(values, "params.yaml")
 
 
-FLOOR = ["untrained", "colour_histogram"]
+FLOOR = ["untrained", "color_histogram"]
 
 
 def tables_of(text):
@@ -133,7 +134,7 @@ def tables_of(text):
 
 
 def test_the_report_says_what_was_measured(project):
-    report.run(project)
+    run_with_blocks(report.run, project)
     text = (METRICS / "report.md").read_text(encoding="utf-8")
     headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("## ")]
     with_table = ["Single query", "Multi-query", "Differences", "Clusters", "Generated images"]
@@ -145,8 +146,8 @@ def test_the_report_says_what_was_measured(project):
     assert f"../{EVALUATED}/lsro/ranked_lists_rerank.png" in shown
     assert all(path.startswith("../artifacts/") for path in shown[3:]), "pictures of people stay out of git"
     single, multi = tables[0][1], tables[1][1]
-    assert [row[0] for row in single[1:]] == [NAMES[name] for name in ("colour_histogram", "untrained", *RUNS)]
-    assert [row[0] for row in multi[1:]] == [NAMES[name] for name in RUNS]
+    assert [row[0] for row in single[1:]] == [title_of(name) for name in ("color_histogram", "untrained", *RUNS)]
+    assert [row[0] for row in multi[1:]] == [title_of(name) for name in RUNS]
     assert single[0] == ["", *RETRIEVAL_MEASURES.values()]
     for run, row in zip(RUNS, single[3:], strict=True):
         lists = [ranks for ranks in ranks_of(run, "single_query") if ranks]
@@ -163,7 +164,7 @@ def test_the_report_says_what_was_measured(project):
 
 
 def test_differences_are_those_of_a_loop_over_queries(project):
-    report.run(project)
+    run_with_blocks(report.run, project)
     comparison = read_json(METRICS / "comparison.json")
     rows = dict(tables_of((METRICS / "report.md").read_text(encoding="utf-8")))["Differences"][1:]
     shown = {row[0]: row[1:] for row in rows}
@@ -175,13 +176,13 @@ def test_differences_are_those_of_a_loop_over_queries(project):
             assert found["difference"] == pytest.approx(expected)
             assert found["ci95"][0] <= found["difference"] <= found["ci95"][1]
             assert 0 < found["p"] <= 1
-            cell = shown[f"{NAMES[second]} - {NAMES[first]}, {RANKINGS[ranking].lower()}"][0]
+            cell = shown[f"{title_of(second)} - {title_of(first)}, {RANKINGS[ranking].lower()}"][0]
             assert float(cell.split(" ")[0]) == pytest.approx(100 * expected, abs=0.0501)
     assert len(rows) == 6
 
 
 def test_what_git_keeps_is_what_the_stages_wrote(project):
-    report.run(project)
+    run_with_blocks(report.run, project)
     assert {path.name for path in METRICS.iterdir()} == {
         *(f"{name}.json" for name in (*RUNS, "summary", "dataset", "floors", "clusters", "generated", "comparison")),
         "cmc.png",
@@ -201,7 +202,7 @@ def test_what_git_keeps_is_what_the_stages_wrote(project):
     difference = summary["slsr_minus_none"]["rank1"]
     assert difference == pytest.approx(summary["slsr"]["rank1"] - summary["none"]["rank1"])
     before = {path: path.read_bytes() for path in METRICS.iterdir()}
-    report.run(project)
+    run_with_blocks(report.run, project)
     assert {path: path.read_bytes() for path in METRICS.iterdir()} == before
 
 
@@ -215,7 +216,13 @@ def built(values, **changes):
         "runs": runs,
         "comparison": {},
     }
-    return render(Report(params=validate_params(values, "params.yaml"), **copy.deepcopy(parts | changes)))
+    params = validate_params(values, "params.yaml")
+    return render(
+        Report(
+            setting=Setting(params.dataset, params.image, params.encoder, params.train, params.generate),
+            **copy.deepcopy(parts | changes),
+        )
+    )
 
 
 def test_clusters_and_silhouettes_are_percentages(values):
@@ -307,9 +314,9 @@ def test_a_protocol_without_pairs_says_so(values):
     heading, rows = tables_of(text)[0]
     assert heading == RANKINGS["single_gallery_shot"]
     assert rows[0] == ["", "rank-1", "rank-5", "rank-10"]
-    assert [row[0] for row in rows[1:]] == [NAMES[name] for name in ("untrained", *RUNS)]
+    assert [row[0] for row in rows[1:]] == [title_of(name) for name in ("untrained", *RUNS)]
     assert "No paired test exists for this protocol." in text
 
 
 def test_a_table_is_markdown():
-    assert table(["", "a"], [["x", "1"], ["y", "2"]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n| y | 2 |"
+    assert table(["", "a"], [["x", "1"], ["y", "2"]]) == "|     |   a |\n| --- | --: |\n| x   |   1 |\n| y   |   2 |"

@@ -1,20 +1,19 @@
-"""The stage `train`: what each regulariser says of a generated image, from the tables to the weights."""
-
-from typing import get_args
+"""The stage `train`: what each regularizer says of a generated image, from the tables to the weights."""
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from pipeline.run_recorded import recording
-from tiny import ROOT, coloured, encode, noise
+from tiny import ROOT, colored, encode, noise
 
 from slsr.errors import InputError
 from slsr.files import write_json
-from slsr.labels import likeliest, multi_pseudo_label
+from slsr.images.tables import GENERATED, TRAINING, table_writer
+from slsr.labels.distributions import likeliest, multi_pseudo_label, one_hot
+from slsr.labels.regularizers import REGULARIZERS, Regularizer, committed_names, studied_names
 from slsr.models.encoder import load_encoder
-from slsr.params import COMMITTED_REGULARIZERS, Regularizer, StudiedRegularizer, validate_params
-from slsr.records import GENERATED, TRAINING, table_writer
+from slsr.params.file import run_with_blocks, validate_params
 from slsr.stages import train
 from slsr.stages.paths import CLUSTER_IDENTITIES, GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
 
@@ -30,11 +29,11 @@ def project(tmp_path, monkeypatch, values):
     """A folder with tiny tables, and its parameters."""
     monkeypatch.chdir(tmp_path)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    write_real(TRAIN_TABLE, coloured(LABELS).pixels.numpy(), LABELS)
-    write_real(VALIDATION_TABLE, coloured([0, 1, 2, 3], seed=1).pixels.numpy(), [0, 1, 2, 3])
+    write_real(TRAIN_TABLE, colored(LABELS).pixels.numpy(), LABELS)
+    write_real(VALIDATION_TABLE, colored([0, 1, 2, 3], seed=1).pixels.numpy(), [0, 1, 2, 3])
     write_generated(CLUSTERS, GENERATED_CLUSTERS)
     write_identities([index for index, _ in CLUSTERS], COUNTS)
-    size = {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36, "test": "centre-crop"}
+    size = {"height": 32, "width": 32, "resize_height": 36, "resize_width": 36, "test": "center-crop"}
     values["image"] |= size
     values["train"] |= {"backbone": "resnet18", "weights": "none", "head": "plain", "epochs": 1, "batch_size": 5}
     values["train"]["optimizer"]["head_learning_rate"] = 0.5
@@ -79,21 +78,45 @@ REAL = [dense([label], [1.0]) for label in LABELS]
 
 
 def test_slsr_keeps_the_sparse_labels_and_lsro_forgets_them(project):
-    for regularizer, expected in (("slsr", SLSR), ("lsro", LSRO), ("slsr-weighted", WEIGHTED)):
-        found = train.generated_distributions(regularizer, CLASSES)
-        np.testing.assert_allclose([dense(*distribution) for distribution in found], expected, rtol=1e-6)
-        for index, weight in found:
+    for name, expected in (("slsr", SLSR), ("lsro", LSRO), ("slsr-weighted", WEIGHTED)):
+        clusters, labels = train.generated_labels(REGULARIZERS[name], CLASSES)
+        assert clusters.tolist() == GENERATED_CLUSTERS
+        np.testing.assert_allclose([dense(*labels[cluster]) for cluster in clusters.tolist()], expected, rtol=1e-6)
+        for index, weight in labels.values():
             assert (index.dtype, weight.dtype) == (np.int32, np.float32)
+
+
+def test_a_regularizer_is_added_in_one_place(project, monkeypatch, tiny_backbone):
+    """A toy: every generated image shows the first identity of its cluster."""
+    toy = Regularizer("toy", "Toy", "the first identity", target=lambda cluster: one_hot(int(cluster.stored[0][0])))
+    monkeypatch.setitem(REGULARIZERS, "toy", toy)
+    project["studies"]["regularizers"] = ["toy"]
+    training = captured(monkeypatch, project, "toy")
+    first = [dense([CLUSTERS[cluster][0][0]], [1.0]) for cluster in GENERATED_CLUSTERS]
+    np.testing.assert_allclose(training.targets.batch(torch.arange(len(LABELS), len(LABELS) + 7)), first)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="toy"):
+        validate_params(project, "params.yaml")
+
+
+def test_images_of_a_cluster_with_different_labels_are_refused(project, monkeypatch):
+    index, weight = CLUSTERS[0]
+    with table_writer(GENERATED_IMAGES, GENERATED) as table:
+        for labels, weights in ((index, weight), (index[:1], [1.0])):
+            row = {"image": encode(noise(1, seed=8)[0]), "name": "g.png", "cluster": 0}
+            table.append(row | {"label_index": labels, "label_weight": weights})
+    with pytest.raises(InputError, match=r"images of cluster 0 have different labels; run `dvc repro`"):
+        captured(monkeypatch, project, "slsr")
 
 
 def handed_over(monkeypatch, values, regularizer):
     """The training set that the stage hands to training, and what it says of the generated images."""
     seen = []
     monkeypatch.setattr(train, "train_and_save", lambda *arguments: seen.append(arguments))
-    train.run(validate_params(values, "params.yaml"), regularizer)
-    ((folder, training, *_, generated),) = seen
+    run_with_blocks(train.run, validate_params(values, "params.yaml"), regularizer)
+    ((folder, training, *_, role),) = seen
     assert folder == TRAINED / regularizer
-    return training, generated
+    return training, role
 
 
 def captured(monkeypatch, values, regularizer):
@@ -104,11 +127,11 @@ def captured(monkeypatch, values, regularizer):
     ("regularizer", "generated"),
     [("none", []), ("lsro", LSRO), ("slsr", SLSR), ("slsr-weighted", WEIGHTED), ("one-hot", LSRO), ("mprl", LSRO)],
 )
-def test_regularisers_differ_in_targets_alone(project, monkeypatch, regularizer, generated):
+def test_regularizers_differ_in_targets_alone(project, monkeypatch, regularizer, generated):
     project["generated"]["weight"] = 0.25
     training = captured(monkeypatch, project, regularizer)
     count = len(LABELS) + len(generated)
-    expected = np.concatenate([coloured(LABELS).pixels.numpy(), noise(7, seed=8)])[:count]
+    expected = np.concatenate([colored(LABELS).pixels.numpy(), noise(7, seed=8)])[:count]
     np.testing.assert_array_equal(training.pixels, expected)
     np.testing.assert_allclose(training.targets.batch(torch.arange(count)), REAL + generated, rtol=1e-6)
     assert training.weights.tolist() == [1.0] * len(LABELS) + [0.25] * len(generated)
@@ -136,7 +159,7 @@ def test_lsr_smooths_real_images_by_its_own_epsilon(project, monkeypatch):
 
 def test_lsr_beside_smoothing_for_everybody_is_refused(project, monkeypatch):
     project["train"]["label_smoothing"] = 0.1
-    with pytest.raises(InputError, match=r"train\.label_smoothing 0\.1 .*make it 0 to run lsr"):
+    with pytest.raises(InputError, match=r"train\.label_smoothing 0\.1 .*set it to 0 to run lsr"):
         captured(monkeypatch, project, "lsr")
 
 
@@ -145,7 +168,7 @@ def test_lsr_beside_smoothing_for_everybody_is_refused(project, monkeypatch):
     [("none", None), ("lsr", None), ("lsro", None), ("slsr", None), ("slsr-weighted", None), ("one-hot", likeliest),
      ("mprl", multi_pseudo_label)],
 )  # fmt: skip
-def test_labels_that_follow_the_network_are_those_of_their_regularisers(
+def test_labels_that_follow_the_network_are_those_of_their_regularizers(
     project, monkeypatch, regularizer, pseudo_label
 ):
     project["train"]["epochs"] = 50
@@ -180,7 +203,7 @@ def test_a_rate_brings_the_noise_layer(project, monkeypatch):
 )
 def test_weights_of_another_clustering_are_refused(project, monkeypatch, labels, counts):
     write_identities(labels, counts)
-    with pytest.raises(InputError, match=r"cluster \d is labelled with other identities than .*dvc repro"):
+    with pytest.raises(InputError, match=r"cluster \d is labeled with other identities than .*dvc repro"):
         captured(monkeypatch, project, "slsr-weighted")
     captured(monkeypatch, project, "slsr")
 
@@ -214,7 +237,7 @@ def test_the_baselines_need_no_generated_images(project, monkeypatch):
 @pytest.mark.parametrize("regularizer", ["lsro", "slsr", "slsr-weighted", "one-hot", "mprl"])
 def test_generated_images_must_be_there(project, monkeypatch, regularizer):
     write_generated(CLUSTERS, [])
-    with pytest.raises(InputError, match=r"images\.parquet: holds no image"):
+    with pytest.raises(InputError, match=r"images\.parquet: contains no image"):
         captured(monkeypatch, project, regularizer)
 
 
@@ -228,15 +251,15 @@ def test_labels_of_another_training_set_are_refused(project, monkeypatch, label,
         captured(monkeypatch, project, "slsr")
 
 
-def test_the_whole_stage_writes_the_same_bytes_twice_and_another_network_for_each_regulariser(project, tiny_backbone):
+def test_the_whole_stage_writes_the_same_bytes_twice_and_another_network_for_each_regularizer(project, tiny_backbone):
     params = validate_params(project, "params.yaml")
 
     def outputs(regularizer):
-        train.run(params, regularizer)
+        run_with_blocks(train.run, params, regularizer)
         folder = TRAINED / regularizer
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    found = {name: outputs(name) for name in get_args(Regularizer)}
+    found = {name: outputs(name) for name in [*REGULARIZERS]}
     assert "model.safetensors" in found["slsr"]
     assert any(name.endswith("validation/accuracy.tsv") for name in found["slsr"])
     models = [files["model.safetensors"] for files in found.values()]
@@ -247,7 +270,7 @@ def test_the_whole_stage_writes_the_same_bytes_twice_and_another_network_for_eac
 
 
 def model_bytes(params, regularizer):
-    train.run(params, regularizer)
+    run_with_blocks(train.run, params, regularizer)
     return (TRAINED / regularizer / "model.safetensors").read_bytes()
 
 
@@ -266,7 +289,7 @@ def test_clusters_of_one_train_as_if_their_images_showed_that_identity(project, 
     write_generated([([label], [1.0]) for label in range(CLASSES)], GENERATED_CLUSTERS)
     params = validate_params(project, "params.yaml")
     of_clusters = model_bytes(params, "slsr")
-    pixels = np.concatenate([coloured(LABELS).pixels.numpy(), noise(len(GENERATED_CLUSTERS), seed=8)])
+    pixels = np.concatenate([colored(LABELS).pixels.numpy(), noise(len(GENERATED_CLUSTERS), seed=8)])
     write_real(TRAIN_TABLE, pixels, LABELS + GENERATED_CLUSTERS)
     assert model_bytes(params, "none") == of_clusters
 
@@ -283,37 +306,26 @@ def test_the_noise_layer_ends_in_the_log_and_not_in_the_model(project, tiny_back
 
 
 def leg(regularizer):
-    """The stage train@<regularizer> as the one of the two dvc.yaml that has it writes it, its templates filled in."""
-    file = "dvc.yaml" if regularizer in COMMITTED_REGULARIZERS else "studies/dvc.yaml"
+    """The stage train@<regularizer> of the dvc.yaml that has it, its templates filled in."""
+    file = "dvc.yaml" if regularizer in committed_names() else "studies/dvc.yaml"
     stage = yaml.safe_load((ROOT / file).read_text())["stages"]["train"]
-    deps, params = stage["do"]["deps"], stage["do"]["params"]
-    if file == "dvc.yaml":
-        fill = {f"${{item.{key}}}": value for key, value in stage["foreach"][regularizer].items()}
-    else:
-        values = yaml.safe_load((ROOT / "studies" / regularizer / "leg.yaml").read_text())
-        fill = {f"${{{key}}}": value for key, value in values.items()}
-        (params,) = (keys for one in params for keys in one.values())
-    return {
-        "deps": [fill.get(line, line).removeprefix("../../") for line in deps],
-        "params": [fill.get(line, line) for line in params],
-    }
+    values = stage["foreach"][regularizer] if file == "dvc.yaml" else {}
+    fill = {f"${{item.{key}}}": value for key, value in values.items()}
+    return {part: [fill.get(line, line) for line in stage["do"][part]] for part in ("deps", "params")}
 
 
-def test_every_regulariser_is_in_one_dvc_yaml():
+def test_every_regularizer_is_in_one_dvc_yaml():
     main, studies = (yaml.safe_load((ROOT / file).read_text())["stages"] for file in ("dvc.yaml", "studies/dvc.yaml"))
-    assert tuple(main["train"]["foreach"]) == COMMITTED_REGULARIZERS
-    assert tuple(main["evaluate"]["matrix"]["regularizer"]) == COMMITTED_REGULARIZERS
+    assert [*main["train"]["foreach"]] == committed_names()
+    assert main["evaluate"]["matrix"]["regularizer"] == committed_names()
     assert studies["train"]["foreach"] == studies["evaluate"]["matrix"]["regularizer"] == "${studies.regularizers}"
-    folders = {path.parent.name for path in (ROOT / "studies").glob("*/leg.yaml")}
-    assert folders == {*get_args(StudiedRegularizer)}
-    assert folders | {*COMMITTED_REGULARIZERS} == {*get_args(Regularizer)}
-    assert not folders & {*COMMITTED_REGULARIZERS}
+    assert {*committed_names(), *studied_names()} == {*REGULARIZERS}
     for part in ("deps", "params", "outs", "desc", "cmd"):
         assert studies["evaluate"][part] == main["evaluate"][part]
 
 
 @pytest.mark.parametrize("noise_rate", [0.0, 0.05])
-@pytest.mark.parametrize("regularizer", get_args(Regularizer))
+@pytest.mark.parametrize("regularizer", [*REGULARIZERS])
 def test_a_leg_lists_the_parameters_and_files_that_it_reads(
     project, tiny_backbone, monkeypatch, regularizer, noise_rate
 ):
@@ -326,10 +338,14 @@ def test_a_leg_lists_the_parameters_and_files_that_it_reads(
             module, name, lambda path, *rest, original=original: opened.append(path) or original(path, *rest)
         )
     with recording(params) as read:
-        train.run(params, regularizer)
+        run_with_blocks(train.run, params, regularizer)
     unlisted = [key for key in read if not any(key == one or key.startswith(f"{one}.") for one in listed["params"])]
     assert unlisted == []
+    artifacts = {path for path in listed["deps"] if path.startswith("artifacts/")} - {"artifacts/prepared/facts.json"}
+    needed = {str(path) for path in opened} | {"artifacts/prepared/validation.parquet"}
+    if regularizer in studied_names():  # one list of files and blocks for all of them
+        assert needed <= artifacts
+        return
+    assert needed == artifacts
     for block in {*listed["params"]} - {"image", "train"}:
         assert any(key.startswith(f"{block}.") for key in read), f"{block} is listed and not read"
-    artifacts = {path for path in listed["deps"] if path.startswith("artifacts/")} - {"artifacts/prepared/facts.json"}
-    assert {str(path) for path in opened} | {"artifacts/prepared/validation.parquet"} == artifacts

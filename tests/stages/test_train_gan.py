@@ -21,17 +21,20 @@ from tiny import ROOT
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import write_json
+from slsr.gan import attempts
+from slsr.gan import loop as gan
+from slsr.gan.attempts import Attempt, Check, choose
+from slsr.gan.loop import GanEpoch
+from slsr.gan.networks import draw_images, draw_noise, load_generator
+from slsr.images.tables import table_writer
 from slsr.models.checkpoint import load_checkpoint
-from slsr.models.dcgan import draw_images, draw_noise, load_generator
-from slsr.records import table_writer
+from slsr.params.file import run_with_blocks
+from slsr.runtime.resume import Interval
+from slsr.runtime.spread import spread
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
 from slsr.stages.paths import ASSIGNMENTS, CLUSTER_IDENTITIES, GAN, GENERATED
-from slsr.stages.train_gan import Attempt, Check, choose, curves
-from slsr.training import gan
-from slsr.training.gan import GanEpoch
-from slsr.training.resume import Interval
-from slsr.training.spread import spread
+from slsr.stages.train_gan import curves
 
 
 def outputs(folder: Path = GAN) -> dict[str, bytes]:
@@ -57,7 +60,7 @@ def assign(clusters: np.ndarray) -> None:
 
 
 def test_files_of_a_run(project):
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     pictures = [f"{name}_{cluster}.png" for name in ("preview", "progress") for cluster in (0, 1)]
     assert sorted(outputs()) == sorted(
         ["checks.jsonl", "cluster_0.safetensors", "cluster_1.safetensors", "curves.csv", "statistics.jsonl",
@@ -71,29 +74,29 @@ def test_files_of_a_run(project):
 
 def test_a_conditional_generator_draws_every_cluster(project):
     params = make_params(gan={"kind": "conditional", "epochs": 3})
-    train_gan.run(params)
+    run_with_blocks(train_gan.run, params)
     first = outputs()
     assert "conditional.safetensors" in first
     assert not [name for name in first if name.startswith("cluster_")]
     assert {line["cluster"] for line in lines("statistics.jsonl")} == {None}
     assert [line["cluster"] for line in lines("checks.jsonl")] == [0, 1]
-    generate.run(params)
+    run_with_blocks(generate.run, params)
     table = pq.read_table(GENERATED / "images.parquet").to_pylist()
     assert [row["cluster"] for row in table] == [0] * 16 + [1] * 15
     generator = load_generator(GAN / "conditional.safetensors")
     noise = draw_noise((1, 1), 100, 8)
     assert np.array_equal(draw_images(generator, noise[:7], 1), draw_images(generator, noise, 1)[:7])
     assert not np.array_equal(draw_images(generator, noise[:7], 0), draw_images(generator, noise[:7], 1))
-    train_gan.run(params)
+    run_with_blocks(train_gan.run, params)
     assert outputs() == first
 
 
 def test_a_conditional_generator_of_other_clusters_is_refused(project):
     params = make_params(gan={"kind": "conditional", "epochs": 1})
-    train_gan.run(params)
+    run_with_blocks(train_gan.run, params)
     assign(np.arange(42) % 3)
     with pytest.raises(InputError, match=r"conditional\.safetensors: knows 2 clusters, but .*identities\.json has 3"):
-        generate.run(params)
+        run_with_blocks(generate.run, params)
 
 
 @pytest.mark.slow
@@ -102,8 +105,8 @@ def test_forty_clusters_end_to_end(project, kind):
     clusters = np.concatenate([np.arange(40), [0, 1]])
     assign(clusters)
     params = make_params(gan={"kind": kind, "epochs": 1}, generate={"images": 100})
-    train_gan.run(params)
-    generate.run(params)
+    run_with_blocks(train_gan.run, params)
+    run_with_blocks(generate.run, params)
     rows = pq.read_table(GENERATED / "images.parquet").column("cluster").to_pylist()
     assert np.bincount(rows).tolist() == [3] * 20 + [2] * 20
     assert len(list(GAN.glob("*.safetensors"))) == (40 if kind == "per-cluster" else 1)
@@ -113,7 +116,7 @@ def test_forty_clusters_end_to_end(project, kind):
 
 def test_one_cluster(project):
     assign(np.zeros(42, int))
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     assert (GAN / "curves.csv").read_text().count("\n") == 3
 
 
@@ -122,12 +125,12 @@ IMPOSSIBLE = {"coverage": 1.0, "duplicates": 0.0, "restarts": 2}
 
 def test_collapse_stops_with_the_cluster_and_the_measure(project):
     with pytest.raises(CheckFailed, match=r"cluster 0: the generator collapsed, .*coverage 0\.\d+ \(below 1\).*stop"):
-        train_gan.run(make_params(gan={"on_collapse": "stop", "collapse": IMPOSSIBLE}))
+        run_with_blocks(train_gan.run, make_params(gan={"on_collapse": "stop", "collapse": IMPOSSIBLE}))
     assert not GAN.exists()
 
 
 def test_collapse_warns(project, caplog):
-    train_gan.run(make_params(gan={"collapse": IMPOSSIBLE}))
+    run_with_blocks(train_gan.run, make_params(gan={"collapse": IMPOSSIBLE}))
     assert "cluster 1: the generator collapsed" in caplog.text
     assert [(line["cluster"], line["attempt"], line["collapsed"]) for line in lines("checks.jsonl")] == [
         (0, 0, True),
@@ -138,32 +141,32 @@ def test_collapse_warns(project, caplog):
 @pytest.mark.slow
 def test_collapse_restarts_from_other_seeds_a_few_times_and_the_same_bytes_again(project, caplog):
     params = make_params(gan={"on_collapse": "restart", "collapse": IMPOSSIBLE})
-    train_gan.run(params)
+    run_with_blocks(train_gan.run, params)
     first = outputs()
     checks = lines("checks.jsonl")
     assert [(line["cluster"], line["attempt"]) for line in checks] == [(c, a) for c in (0, 1) for a in (0, 1, 2)]
     starts = [line for line in lines("statistics.jsonl") if line["number"] == 1]
     assert len({line["generator_loss"] for line in starts}) == 6, "every attempt draws other numbers"
     assert "collapsed from 3 seeds" in caplog.text
-    train_gan.run(params)
+    run_with_blocks(train_gan.run, params)
     assert outputs() == first
-    train_gan.run(make_params(gan={"on_collapse": "restart"} | {"collapse": {**IMPOSSIBLE, "coverage": 0.0,
-                              "duplicates": 1.0}}))  # fmt: skip
+    harmless = {**IMPOSSIBLE, "coverage": 0.0, "duplicates": 1.0}
+    run_with_blocks(train_gan.run, make_params(gan={"on_collapse": "restart", "collapse": harmless}))
     assert [line["attempt"] for line in lines("checks.jsonl")] == [0, 0]
 
 
 def test_a_second_attempt_that_is_sound_is_the_generator_that_stays(project, monkeypatch):
-    real_check = train_gan._check
+    real_check = attempts._check
 
     def first_of_cluster_1_collapses(cluster, attempt, *arguments):
         found = real_check(cluster, attempt, *arguments)
         return replace(found, collapsed=(cluster, attempt) == (1, 0), coverage=0.1)
 
     choice = {"on_collapse": "restart", "collapse": IMPOSSIBLE | {"coverage": 0.5, "duplicates": 1.0}}
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     without = outputs()
-    monkeypatch.setattr(train_gan, "_check", first_of_cluster_1_collapses)
-    train_gan.run(make_params(gan=choice))
+    monkeypatch.setattr(attempts, "_check", first_of_cluster_1_collapses)
+    run_with_blocks(train_gan.run, make_params(gan=choice))
     assert [(line["cluster"], line["attempt"]) for line in lines("checks.jsonl")] == [(0, 0), (1, 0), (1, 1)]
     assert [load_checkpoint(GAN / f"cluster_{one}.safetensors")[1]["extra"]["attempt"] for one in (0, 1)] == [0, 1]
     kept = outputs()
@@ -223,7 +226,7 @@ def train_in(folder: Path, choices: dict, seconds: float = 0.0) -> None:
     torch.set_num_threads(1)
     train_gan.save_interval = lambda environment: Interval(seconds=seconds)
     with threadpool_limits(1):
-        train_gan.run(make_params(gan=choices))
+        run_with_blocks(train_gan.run, make_params(gan=choices))
 
 
 def killed_and_run_again(folder: Path, kills: int, seed: int, choices: dict) -> int:
@@ -255,7 +258,7 @@ def killed_and_run_again(folder: Path, kills: int, seed: int, choices: dict) -> 
     ],
 )
 def test_kills_at_random_moments_change_nothing(project, kills, choices):
-    train_gan.run(make_params(gan=choices))
+    run_with_blocks(train_gan.run, make_params(gan=choices))
     expected = outputs()
     assert killed_and_run_again(project, kills, kills, choices) == kills
     assert outputs() == expected
@@ -264,7 +267,7 @@ def test_kills_at_random_moments_change_nothing(project, kills, choices):
 
 
 def test_finished_clusters_are_not_trained_again(project, monkeypatch):
-    real, asked = train_gan.train_gan, []
+    real, asked = attempts.train_gan, []
 
     def broken(pixels, settings, seed, device, title, *rest, **options):
         asked.append(title)
@@ -272,14 +275,14 @@ def test_finished_clusters_are_not_trained_again(project, monkeypatch):
             raise CheckFailed("the power fails")
         return real(pixels, settings, seed, device, title, *rest, **options)
 
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     expected = outputs()
-    monkeypatch.setattr(train_gan, "train_gan", broken)
+    monkeypatch.setattr(attempts, "train_gan", broken)
     with pytest.raises(CheckFailed, match="power"):
-        train_gan.run(make_params())
+        run_with_blocks(train_gan.run, make_params())
     steps, taken = [], gan.train_step
     monkeypatch.setattr(gan, "train_step", lambda *arguments: steps.append(1) or taken(*arguments))
-    train_gan.run(make_params())
+    run_with_blocks(train_gan.run, make_params())
     assert len(steps) == 2 * 3, "two epochs of three batches: cluster 1 alone"
     assert outputs() == expected
 
@@ -295,7 +298,7 @@ def one_of(rank: int, folder: Path, choices: dict) -> None:
 @pytest.mark.parametrize(("clusters", "choices"), [(5, CHOICES), (2, {"kind": "conditional"})])
 def test_two_processes_write_what_one_writes(project, clusters, choices):
     assign(np.sort(np.arange(42) % clusters) if clusters > 2 else CLUSTERS)
-    train_gan.run(make_params(gan=choices))
+    run_with_blocks(train_gan.run, make_params(gan=choices))
     expected = outputs()
     for name in expected:
         (GAN / name).unlink()

@@ -8,14 +8,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import coloured, make_image, make_recipe, noise
+from tiny import colored, make_image, make_recipe, noise
 
 from slsr.errors import CheckFailed
 from slsr.images.augmentation import to_input
-from slsr.images.loading import LabelledImages
-from slsr.labels import lsro, make_targets, one_hot, slsr
+from slsr.images.loading import LabeledImages
+from slsr.labels.distributions import lsro, one_hot, slsr
+from slsr.labels.targets import make_targets
 from slsr.models.encoder import Encoder, EncoderDescription
 from slsr.models.weights import initial_encoder
+from slsr.runtime.resume import STATE, Keeper
 from slsr.training.classifier import (
     TrainingSet,
     batches,
@@ -25,7 +27,6 @@ from slsr.training.classifier import (
     train_classifier,
     validate,
 )
-from slsr.training.resume import STATE, Keeper
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -38,12 +39,12 @@ def labels(count):
 
 
 def real_set(count=16, seed=0):
-    return TrainingSet.of_labelled(coloured(labels(count), seed=seed))
+    return TrainingSet.of_labeled(colored(labels(count), seed=seed))
 
 
 def mixed_set(generated_target, weight=1.0, real=16, generated=8):
-    """Labelled images, and noise with one target."""
-    images = coloured(labels(real))
+    """Labeled images, and noise with one target."""
+    images = colored(labels(real))
     pixels = torch.cat([images.pixels, torch.from_numpy(noise(generated, seed=5))])
     distributions = [one_hot(label) for label in labels(real)] + [generated_target] * generated
     weights = torch.cat([torch.ones(real), torch.full((generated,), weight)])
@@ -65,10 +66,10 @@ def equal(one, two):
 
 
 @pytest.mark.parametrize(("head", "optimizer"), [("plain", "sgd"), ("linear", "sgd-nesterov"), ("bottleneck", "adamw")])
-def test_it_learns_what_can_be_learnt(head, optimizer):
+def test_it_learns_what_can_be_learned(head, optimizer):
     _, epochs = trained(
         real_set(32),
-        coloured(labels(12), seed=1),
+        colored(labels(12), seed=1),
         head=head,
         epochs=10,
         horizontal_flip=True,
@@ -88,10 +89,10 @@ RANDOM = {"random_crop": True, "horizontal_flip": True, "random_erasing": 0.5, "
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit():
     torch.manual_seed(1)
-    one, first = trained(real_set(), coloured(labels(4), seed=2), seed=3, **RANDOM)
+    one, first = trained(real_set(), colored(labels(4), seed=2), seed=3, **RANDOM)
     torch.manual_seed(2)
     torch.rand(7)
-    two, second = trained(real_set(), coloured(labels(4), seed=2), seed=3, **RANDOM)
+    two, second = trained(real_set(), colored(labels(4), seed=2), seed=3, **RANDOM)
     assert equal(one, two)
     assert first == second
     three, _ = trained(real_set(), seed=4, **RANDOM)
@@ -100,7 +101,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit():
 
 def test_validation_does_not_change_the_training():
     one, _ = trained(real_set(), None, **RANDOM)
-    two, _ = trained(real_set(), coloured(labels(10), seed=9), **RANDOM)
+    two, _ = trained(real_set(), colored(labels(10), seed=9), **RANDOM)
     assert equal(one, two)
 
 
@@ -258,14 +259,14 @@ def test_the_schedule_sets_the_rate_of_every_epoch():
 
 def test_the_reported_loss_is_the_mean_of_the_steps():
     """At a rate of next to nothing, the loss of an epoch is the loss of the start."""
-    images, image = coloured(labels(16)), make_image()
+    images, image = colored(labels(16)), make_image()
     recipe = make_recipe(epochs=1, batch_size=16, optimizer={"learning_rate": 1e-12, "head_learning_rate": 1e-12})
     encoder = initial_encoder(recipe, CLASSES, image)
     with torch.no_grad():
         logits = copy.deepcopy(encoder).train()(to_input(images.pixels, image))
         expected = float(torch.nn.functional.cross_entropy(logits, images.labels))
     epochs = []
-    train_classifier(encoder, TrainingSet.of_labelled(images), None, recipe, image, CPU, epochs.append)
+    train_classifier(encoder, TrainingSet.of_labeled(images), None, recipe, image, CPU, epochs.append)
     assert epochs[0].loss == pytest.approx(expected, rel=1e-5)
     assert epochs[0].validation_loss is None
     assert epochs[0].validation_accuracy is None
@@ -316,7 +317,7 @@ def test_a_validation_loss_that_is_no_number_stops_after_its_epoch(monkeypatch, 
         train_classifier(
             encoder,
             real_set(16),
-            LabelledImages(torch.from_numpy(noise(4)), torch.arange(4)),
+            LabeledImages(torch.from_numpy(noise(4)), torch.arange(4)),
             recipe,
             image,
             CPU,
@@ -384,7 +385,7 @@ def test_validation_is_a_loop_over_images(monkeypatch):
     monkeypatch.setattr(classifier, "VALIDATION_BATCH", 3)
     image = make_image()
     encoder, _ = trained(real_set(), epochs=1)
-    held_out = LabelledImages(torch.from_numpy(noise(8)), torch.tensor([0, 1, 2, 3, 3, 2, 1, 1]))
+    held_out = LabeledImages(torch.from_numpy(noise(8)), torch.tensor([0, 1, 2, 3, 3, 2, 1, 1]))
     encoder.eval()
     losses, right = [], 0
     with torch.no_grad():
@@ -398,14 +399,14 @@ def test_validation_is_a_loop_over_images(monkeypatch):
     assert accuracy == right / 8
 
 
-def test_labelled_images_have_all_weight_on_their_label():
-    training = TrainingSet.of_labelled(coloured([2, 0, 3, 3]))
+def test_labeled_images_have_all_weight_on_their_label():
+    training = TrainingSet.of_labeled(colored([2, 0, 3, 3]))
     assert training.targets.batch(torch.arange(4)).tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
     assert training.weights.tolist() == [1, 1, 1, 1]
 
 
 def test_an_epoch_is_described_in_one_line():
-    _, epochs = trained(real_set(), coloured(labels(4)), epochs=1)
+    _, epochs = trained(real_set(), colored(labels(4)), epochs=1)
     line = describe(epochs[0], 7)
     assert line.startswith(
         f"epoch 1/7: loss {epochs[0].loss:.4f}, validation accuracy {epochs[0].validation_accuracy:.3f}"

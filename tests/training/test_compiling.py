@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from tiny import coloured, make_image, make_recipe
+from tiny import colored, make_image, make_recipe
 
 from slsr.models.weights import initial_encoder
 from slsr.training import classifier, compiling
@@ -111,7 +111,7 @@ def test_no_memory_is_not_taken_for_a_failed_compilation(monkeypatch):
 def trained(epochs=2):
     recipe = make_recipe(epochs=epochs, batch_size=8, compile="auto", random_crop=True, head="bottleneck")
     network = initial_encoder(recipe, 4, make_image())
-    train_classifier(network, TrainingSet.of_labelled(coloured(LABELS)), None, recipe, make_image(), CPU)
+    train_classifier(network, TrainingSet.of_labeled(colored(LABELS)), None, recipe, make_image(), CPU)
     return network.state_dict()
 
 

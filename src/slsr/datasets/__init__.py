@@ -1,1 +1,1 @@
-"""One file a data set: from the archive as it was published to labelled images."""
+"""One file a data set: from the archive as it was published to labeled images."""

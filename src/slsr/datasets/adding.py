@@ -1,4 +1,4 @@
-"""Taking an archive into the project: recognised, verified, copied into `data/`, versioned with DVC."""
+"""Taking an archive into the project: recognized, verified, copied into `data/`, versioned with DVC."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from slsr.datasets.archive import PIECE, open_archive
-from slsr.datasets.catalogue import CATALOGUE
+from slsr.datasets.catalog import CATALOG
 from slsr.datasets.collection import counted
-from slsr.datasets.cuhk03 import MAT_NAME, find_mat, is_mat
-from slsr.datasets.readers import recognise
+from slsr.datasets.opening import recognize
+from slsr.datasets.readers.cuhk03 import MAT_NAME, find_mat, is_mat
+from slsr.datasets.readers.table import is_table_file, open_table_file, table_names
 from slsr.datasets.survey import Survey, survey
-from slsr.datasets.table import is_table_file, open_table_file, table_names
 from slsr.errors import InputError
 from slsr.files import write_bytes
 
@@ -57,7 +57,7 @@ class Added:
 def add_archive(
     source: Path, root: Path, name: str | None = None, link: bool = False, allow_unreadable: bool = False
 ) -> Added:
-    """Recognise and verify an archive, put it into `root`/data and track it with DVC.
+    """Recognize and verify an archive, put it into `root`/data and track it with DVC.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def add_archive(
         `data/` is then as it was.
     """
     _require_project(root)
-    choice = recognise(source)
-    log.info("%s: %s; reading every image", source, CATALOGUE[choice.name].title)
+    choice = recognize(source)
+    log.info("%s: %s; reading every image", source, CATALOG[choice.name].title)
     with tempfile.TemporaryDirectory() as scratch:
         found = survey(source, choice, Path(scratch))
     _require_usable(source, found, allow_unreadable)
@@ -155,12 +155,12 @@ def _target_name(source: Path, found: Survey, data: Path) -> str:
     if found.choice.protocol == "np":
         return "cuhk03-np.zip"
     if found.is_published():
-        return CATALOGUE[found.choice.name].archive
+        return CATALOG[found.choice.name].archive
     return f"{source.resolve().stem if source.is_file() else source.resolve().name}.zip"
 
 
 def _checksum_warnings(source: Path, found: Survey) -> list[str]:
-    published = CATALOGUE[found.choice.name]
+    published = CATALOG[found.choice.name]
     if not found.is_published():
         counts = [f"{split}: {', '.join(lines)}" for split, lines in found.differences().items() if lines]
         return [f"not the published counts: {'; '.join(counts)}"] if counts else []

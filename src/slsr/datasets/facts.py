@@ -111,7 +111,7 @@ def _range(values: Sequence[int]) -> dict[str, float] | None:
     return {"min": min(values), "max": max(values), "mean": round(float(np.mean(values)), 2)}
 
 
-def summarise(facts: Mapping[str, Any]) -> list[str]:
+def summarize(facts: Mapping[str, Any]) -> list[str]:
     """What a user should look at in the facts, a line each."""
     lines = list(facts["notes"])
     if single := facts["identities_with_one_training_image"]:

@@ -11,11 +11,11 @@ from typing import Any
 from tqdm import tqdm
 
 from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
-from slsr.datasets.catalogue import CATALOGUE, Counts
+from slsr.datasets.catalog import CATALOG, Counts
 from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
-from slsr.datasets.facts import describe, summarise
+from slsr.datasets.facts import describe, summarize
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
-from slsr.datasets.readers import Choice, open_collection, recognise
+from slsr.datasets.opening import Choice, open_collection, recognize
 from slsr.datasets.soundness import find_problems
 from slsr.errors import InputError
 
@@ -85,7 +85,7 @@ def survey(path: Path, choice: Choice, scratch: Path) -> Survey:
 def render_list(data: Path, used: str | None) -> str:
     """The data sets that can be read, and the archives in a folder; `used` is the one that params.yaml names."""
     lines = ["Data sets that can be read:"]
-    for name, known in CATALOGUE.items():
+    for name, known in CATALOG.items():
         lines.append(f"  {name:11} {known.title:34} {known.archive}")
         if known.remark:
             lines.append(f"  {'':11} {known.remark}")
@@ -93,15 +93,15 @@ def render_list(data: Path, used: str | None) -> str:
     lines += ["", f"In {data}/ ({'* is what params.yaml names' if archives else 'nothing yet: `dvc pull data.dvc`'}):"]
     for path in archives:
         size = f"{path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else "folder"
-        lines.append(f"{'*' if path.name == used else ' '} {path.name:34} {_recognised(path):34} {size}")
+        lines.append(f"{'*' if path.name == used else ' '} {path.name:34} {_recognized(path):34} {size}")
     return "\n".join(lines)
 
 
-def _recognised(path: Path) -> str:
+def _recognized(path: Path) -> str:
     try:
-        return f"packed as {CATALOGUE[recognise(path).name].title}"
+        return f"packed as {CATALOG[recognize(path).name].title}"
     except InputError:
-        return "not recognised"
+        return "not recognized"
 
 
 def _inspect(collection: Collection) -> tuple[dict[Entry, Inspection], dict[str, str]]:
@@ -148,7 +148,7 @@ def render_survey(found: Survey) -> str:
 def _title(choice: Choice) -> str:
     parts = [choice.protocol, choice.boxes, choice.split and f"split {choice.split}"]
     chosen = ", ".join(str(part) for part in parts if part)
-    return CATALOGUE[choice.name].title + (f" ({chosen})" if chosen else "")
+    return CATALOG[choice.name].title + (f" ({chosen})" if chosen else "")
 
 
 def _render_counts(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _span(values: Mapping[str, float] | None) -> str:
 
 
 def _published(choice: Choice) -> Mapping[str, Counts]:
-    return CATALOGUE[choice.name].published.get((choice.protocol, choice.boxes), {})
+    return CATALOG[choice.name].published.get((choice.protocol, choice.boxes), {})
 
 
 def _differences(found: Survey, split: str, counts: Counts) -> list[str]:
@@ -182,7 +182,7 @@ def _differences(found: Survey, split: str, counts: Counts) -> list[str]:
 def _render_differences(found: Survey) -> Iterator[str]:
     published = _published(found.choice)
     if published:
-        yield f"beside the published counts of {CATALOGUE[found.choice.name].title}:"
+        yield f"beside the published counts of {CATALOG[found.choice.name].title}:"
     for split, differences in found.differences().items():
         if differences:
             yield f"  ✗ {split}: {', '.join(differences)}"
@@ -214,4 +214,4 @@ def _render_histogram(title: str, values: Sequence[int]) -> Iterator[str]:
 def _render_findings(facts: Mapping[str, Any]) -> Iterator[str]:
     if not facts["duplicates"]["across_splits"]:
         yield "no picture on two sides of the split"
-    yield from summarise(facts)
+    yield from summarize(facts)

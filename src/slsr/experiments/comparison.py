@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.experiments.crossed import CrossedMean, crossed_mean
-from slsr.experiments.published import Published, published
-from slsr.experiments.revisions import (
+from slsr.evaluation.per_query import read_queries
+from slsr.experiments.seeds_and_queries import CrossedMean, crossed_mean
+from slsr.experiments.study import EARLIER_SEEDS, LAST, SEED, SeedsOf
+from slsr.files import read_json
+from slsr.labels.regularizers import REGULARIZERS
+from slsr.project.lock import (
     Revision,
     cached_file,
     chain,
@@ -25,10 +28,8 @@ from slsr.experiments.revisions import (
     parameters,
     stale_reason,
 )
-from slsr.experiments.study import EARLIER_SEEDS, LAST, SEED, SeedsOf
-from slsr.files import read_json
+from slsr.reporting.published import Published, published
 from slsr.retrieval.bootstrap import PairedDifference, paired_differences
-from slsr.retrieval.per_query import read_queries
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ def _values(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def baseline_of(row: Row, rows: Sequence[Row], regularizer: str) -> Row | None:
-    """The one row of that regulariser with which a row shares every setting that both have; None where there is none.
+    """The one row of that regularizer with which a row shares every setting that both have; None where there is none.
 
     A baseline without generated images has no setting of generators, so it stands for every K and N.
     """
@@ -278,7 +279,7 @@ def compare_experiments(
     """Gather revisions into one comparison; `resamples` and `seed` as in `difference`, `seeds_of` as in `with_seeds`.
 
     Without `against` the baseline of a row is as in `baseline_of`. With it, it is the one row that those revisions have
-    of the regulariser `baseline`, whatever its settings: the way to a control that is to differ, such as a baseline
+    of the regularizer `baseline`, whatever its settings: the way to a control that is to differ, such as a baseline
     trained for as many steps as a run with generated images. A difference then stands for all that differs.
 
     Raises
@@ -311,7 +312,7 @@ def compare_experiments(
 
 
 def _stated(rows: Sequence[Row], against: Sequence[Row], baseline: str) -> Row:
-    """The row, of all, that the one of `against` with the baseline's regulariser has become a part of."""
+    """The row, of all, that the one of `against` with the baseline's regularizer has become a part of."""
     fitting = [row for row in against if row.regularizer == baseline]
     if len(fitting) != 1:
         raise InputError(
@@ -321,11 +322,9 @@ def _stated(rows: Sequence[Row], against: Sequence[Row], baseline: str) -> Row:
     return next(row for row in rows if row.regularizer == baseline and row.settings == fitting[0].settings)
 
 
-KNOWN_ORDER = ("none", "lsr", "lsro", "slsr", "slsr-weighted", "one-hot", "mprl")
-
-
 def _order(row: Row, baseline: str) -> tuple[Any, ...]:
-    place = KNOWN_ORDER.index(row.regularizer) if row.regularizer in KNOWN_ORDER else len(KNOWN_ORDER)
+    known = list(REGULARIZERS)
+    place = known.index(row.regularizer) if row.regularizer in known else len(known)
     shown = [row.settings.get(key) for key in ("dataset.archive", "train.backbone", "cluster.k", "generate.images")]
     numbers = [value if isinstance(value, int) else -1 for value in shown[2:]]
     return (str(shown[0]), str(shown[1]), row.regularizer != baseline, place, *numbers)

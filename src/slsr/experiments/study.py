@@ -11,17 +11,17 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
 from slsr.errors import CheckFailed, InputError
-from slsr.experiments.revisions import WORKSPACE, Revision, experiments, parameters
 from slsr.files import write_json
-from slsr.params import StudiedRegularizer
+from slsr.labels.regularizers import studied_names
+from slsr.project.lock import WORKSPACE, Revision, experiments, parameters
 
 PIPELINE, STUDIED = Path("dvc.yaml"), Path("studies/dvc.yaml")
 SeedsOf = Literal["training", "pipeline"]
@@ -29,12 +29,11 @@ SEED = "train.seed"
 EARLIER_SEEDS = ("encoder.seed", "cluster.seed", "gan.seed", "generate.seed")
 LAST = Path(".scratch/studies/last.json")
 MOST_QUEUED = 20  # longer queues of DVC misbehave
-CODE = re.compile(r"^\s*- (?:\.\./\.\./)?(src/\S+\.py)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one experiment changes in params.yaml, and the regularisers it trains and evaluates."""
+    """What one experiment changes in params.yaml, and the regularizers it trains and evaluates."""
 
     label: str
     overrides: Mapping[str, Any]
@@ -87,26 +86,26 @@ def names(text: str) -> list[str]:
 
 
 def targets_of_regularizers() -> dict[str, str]:
-    """Regulariser -> the target that evaluates it: those of dvc.yaml, then those studies/dvc.yaml has on demand."""
+    """Regularizer -> the target that evaluates it: those of dvc.yaml, then those studies/dvc.yaml has on demand."""
     found: dict[str, str] = {}
     if PIPELINE.is_file():
         legs = YAML(typ="safe").load(PIPELINE.read_text())["stages"].get("evaluate", {}).get("matrix", {})
         found |= {str(name): f"evaluate@{name}" for name in next(iter(legs.values()), [])}
     if STUDIED.is_file():
-        found |= {name: f"{STUDIED}:evaluate@{name}" for name in get_args(StudiedRegularizer)}
+        found |= {name: f"{STUDIED}:evaluate@{name}" for name in studied_names()}
     return found
 
 
 def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
     """The experiments of a study, named.
 
-    Where an experiment evaluates every regulariser of dvc.yaml, its target is `report`, so that the metrics that
+    Where an experiment evaluates every regularizer of dvc.yaml, its target is `report`, so that the metrics that
     `dvc exp show` prints are its own.
 
     Raises
     ------
     InputError
-        A regulariser that no pipeline file has, or an override of a key that params.yaml lacks.
+        A regularizer that no pipeline file has, or an override of a key that params.yaml lacks.
     """
     known = targets_of_regularizers()
     committed = [name for name, target in known.items() if ":" not in target]
@@ -131,14 +130,23 @@ def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
 
 def _code_digest() -> str:
     """Of the pipeline files, the data they name, and every module that a stage depends on."""
-    texts = [path.read_text() for path in (PIPELINE, STUDIED) if path.is_file()]
-    modules = sorted({name for text in texts for name in CODE.findall(text)})
-    digest = hashlib.sha256("\n".join(texts).encode())
-    for path in [Path("data.dvc"), *map(Path, modules), *sorted(STUDIED.parent.glob("*/leg.yaml")), *_weights()]:
+    files = [path for path in (PIPELINE, STUDIED) if path.is_file()]
+    modules = sorted({module for path in files for module in _code_of(path)})
+    digest = hashlib.sha256("\n".join(path.read_text() for path in files).encode())
+    for path in [Path("data.dvc"), *modules, *_weights()]:
         if not path.is_file():
             raise InputError(f"{path}: no such file, and dvc.yaml depends on it; run this in the root of the project")
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _code_of(pipeline: Path) -> Iterator[Path]:
+    """Every module below the rooms and files of code that a pipeline file depends on."""
+    stages = YAML(typ="safe", pure=True).load(pipeline.read_text()).get("stages") or {}
+    for stage in stages.values():
+        for dep in stage.get("do", stage).get("deps", []):
+            if dep.startswith("src/"):
+                yield from sorted(Path(dep).rglob("*.py")) if Path(dep).is_dir() else [Path(dep)]
 
 
 def _weights() -> list[Path]:
@@ -168,7 +176,7 @@ def with_seeds(setting: Setting, seeds: Sequence[int], seeds_of: SeedsOf = "trai
 def regularizer_settings(
     seeds: Sequence[int], backbones: Sequence[str], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
 ) -> list[Setting]:
-    """Table 4 of the paper: regulariser x backbone, over seeds; one experiment trains every regulariser of a seed."""
+    """Table 4 of the paper: regularizer x backbone, over seeds; one experiment trains every regularizer of a seed."""
     return [
         setting
         for backbone in backbones

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.experiments.comparison import Comparison, Difference, Row, varying_settings
-from slsr.experiments.published import NOTE, Published
-from slsr.figures import Estimate, draw_estimates
-from slsr.titles import QUALITY_MEASURES
+from slsr.markdown import table
+from slsr.reporting.figures import Estimate, draw_estimates
+from slsr.reporting.published import NOTE, Published
+from slsr.reporting.titles import QUALITY_MEASURES, title_of
 
 THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
-NAMES = {"none": "baseline (none)", "lsr": "LSR", "lsro": "LSRO", "slsr": "SLSR", "mprl": "MPRL"}
 TITLES = {"rank1": "rank-1", "map_trapezoid": "mAP"}
 SEEDS = {
     "training": "Within a row, seeds move the training of the re-ID network alone: encoder, clusters and generators "
@@ -64,7 +64,7 @@ def render_markdown(comparison: Comparison) -> str:
         cells += [_over_both(found.get(measure)) for measure in measures]
         cells += [_published(comparison.published[number])] if with_published else []
         lines.append(cells)
-    parts = [_setting(comparison), _table(header, lines)]
+    parts = [_setting(comparison), table(header, lines)]
     alone = [
         [
             _name(row.regularizer),
@@ -77,7 +77,7 @@ def render_markdown(comparison: Comparison) -> str:
     if alone:
         parts += [
             "The same differences by a paired bootstrap over queries, for these very seeds (another seed may differ):",
-            _table(["", *(SHORT.get(key, key) for key in settings), *(TITLES[key] for key in measures)], alone),
+            table(["", *(SHORT.get(key, key) for key in settings), *(TITLES[key] for key in measures)], alone),
         ]
     parts += _generated(comparison)
     if with_published:
@@ -119,7 +119,7 @@ def _generated(comparison: Comparison) -> list[str]:
     )
     if unknown:
         said += f" The cache lacks it for {'; '.join(unknown)}."
-    return [said, _table([*header, "alarms"], lines)]
+    return [said, table([*header, "alarms"], lines)]
 
 
 def _qualities(row: Row) -> list[Quality]:
@@ -161,11 +161,11 @@ def _setting(comparison: Comparison) -> str:
 
 
 def _name(regularizer: str) -> str:
-    return NAMES.get(regularizer, regularizer)
+    return title_of(regularizer)
 
 
 def _label(row: Row, settings: Mapping[str, Sequence[str]], number: int) -> str:
-    """A row's regulariser and the settings in which rows differ."""
+    """A row's regularizer and the settings in which rows differ."""
     varying = (f"{SHORT.get(key, key)} {column[number]}" for key, column in settings.items() if column[number] != "-")
     return ", ".join([_name(row.regularizer), *varying])
 
@@ -201,11 +201,6 @@ def _points(mean: float, ci95: tuple[float, float], p: float) -> str:
 
 def _published(row: Published | None) -> str:
     return "-" if row is None else f"{100 * row.rank1:.2f} / {100 * row.map_trapezoid:.2f} ({row.source})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def render_csv(comparison: Comparison) -> str:

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 
-from slsr.embedding import LoadedEncoder
-from slsr.images.augmentation import to_device, to_input
+from slsr.embedding.encoder import LoadedEncoder
+from slsr.images.augmentation import to_input
 from slsr.images.decoding import FILTERS, Pixels
-from slsr.params import Image
+from slsr.params.recipe import Image
+from slsr.runtime.devices import to_device
 
 Kind = Literal["activation", "similarity"]
 KINDS: tuple[Kind, ...] = ("activation", "similarity")
 FINEST_ROWS = 8
 FADED = 0.45
-# Of a perceptually even scale from dark violet over red to light yellow, legible for colour-blind readers too.
+# Of a perceptually even scale from dark violet over red to light yellow, legible for color-blind readers too.
 SCALE = np.array(
     [[0, 0, 4], [41, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39]], np.float64
 )
@@ -74,7 +75,7 @@ def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, in
     Parameters
     ----------
     size : (width, height) the result has at most
-    view : how the image goes into the network; what a centre crop cuts off is cut off here too
+    view : how the image goes into the network; what a center crop cuts off is cut off here too
     """
     seen = _cut(image, view)
     seen.thumbnail(size, PillowImage.Resampling.BICUBIC)
@@ -82,10 +83,10 @@ def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, in
     scaled = np.maximum(found.values - found.floor, 0) / height if height > 0 else np.zeros_like(found.values)
     resized = PillowImage.fromarray(scaled.astype(np.float32)).resize(seen.size, PillowImage.Resampling.BICUBIC)
     weight = np.clip(np.asarray(resized), 0, 1)
-    grey = np.asarray(seen.convert("L"), np.float64)[..., None].repeat(3, axis=2)
+    gray = np.asarray(seen.convert("L"), np.float64)[..., None].repeat(3, axis=2)
     places = np.linspace(0, 1, len(SCALE))
-    colour = np.stack([np.interp(weight, places, SCALE[:, channel]) for channel in range(3)], axis=2)
-    blended = FADED * grey + (1 - FADED) * colour
+    color = np.stack([np.interp(weight, places, SCALE[:, channel]) for channel in range(3)], axis=2)
+    blended = FADED * gray + (1 - FADED) * color
     return PillowImage.fromarray(np.clip(np.rint(blended), 0, 255).astype(np.uint8))
 
 
@@ -137,7 +138,7 @@ def _with_mirrored(maps: Tensor) -> NDArray[np.float32]:
 def _cut(image: PillowImage.Image, view: Image) -> PillowImage.Image:
     """The part of an image that the network sees, in the image's own resolution."""
     whole = image.convert("RGB")
-    if view.test != "centre-crop":
+    if view.test != "center-crop":
         return whole.copy()
     top, left = (view.resize_height - view.height) // 2, (view.resize_width - view.width) // 2
     across, down = whole.width / view.resize_width, whole.height / view.resize_height

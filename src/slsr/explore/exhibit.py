@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from slsr.embedding import LoadedEncoder, checkpoint_file, load_encoder, open_picture
+from slsr.embedding.encoder import LoadedEncoder, checkpoint_file, load_encoder
+from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
 from slsr.explore.activation import KINDS, map_size
-from slsr.explore.features import cached_features, cached_measures, cached_neighbours, problem_of, unreadable_rows
-from slsr.explore.gallery import ImageTable, Rows
-from slsr.explore.rankings import Features, Reranker, can_be_judged
+from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, problem_of, unreadable_rows
+from slsr.explore.image_table import ImageTable, Rows
+from slsr.explore.rankings import can_be_judged
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json
-from slsr.records import column_numpy, read_table
+from slsr.images.tables import column_numpy, read_table
 from slsr.retrieval import Labels
+from slsr.retrieval.one_query import Features, Reranker
 
 Say = Callable[[str], None]
 
@@ -211,7 +213,7 @@ def _open_model(
 ) -> Model:
     gallery_features = features["g"]
     query_features = features.get("q", gallery_features[:0])
-    table = cached_neighbours(cache, query_features, gallery_features, lambda text: say(f"{name}: {text}"))
+    table = cached_neighbors(cache, query_features, gallery_features, lambda text: say(f"{name}: {text}"))
     labels = labels_between(shelves["q"].table if "q" in shelves else None, shelves["g"].table)
     measures = None
     if labels is not None:

@@ -12,9 +12,9 @@ from threading import Lock
 
 from PIL import Image
 
-from slsr.embedding import open_picture
-from slsr.explore.gallery import shrink
-from slsr.explore.rankings import Features
+from slsr.embedding.pictures import open_picture
+from slsr.explore.image_table import shrink
+from slsr.retrieval.one_query import Features
 
 MAXIMUM_BYTES = 20 * 2**20
 KEPT = 32

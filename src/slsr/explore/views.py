@@ -10,9 +10,10 @@ import numpy as np
 
 from slsr.errors import InputError
 from slsr.explore.exhibit import Exhibit, Model, Query, Shelf
-from slsr.explore.gallery import ImageTable, Rows
-from slsr.explore.rankings import Ranking, cosine_similarity, plain_distances, rank_gallery
+from slsr.explore.image_table import ImageTable, Rows
+from slsr.explore.rankings import Ranking, cosine_similarity, rank_gallery
 from slsr.retrieval.matching import JUNK
+from slsr.retrieval.one_query import plain_distances
 
 DEPTHS = (20, 50, 100, 200)
 ON_A_PAGE = 60

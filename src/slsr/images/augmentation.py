@@ -14,7 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from slsr.params import Image, Normalization
+from slsr.params.recipe import Image, Normalization
+from slsr.runtime.devices import to_device
 
 # Mean and deviation of each channel, for images scaled to 0..1.
 NORMALIZATION: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -53,12 +54,6 @@ class Draw:
         return Draw(**(values | {"flip": values["flip"].bool()}))
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on a device; a GPU fetches it from pinned memory while the host goes on."""
-    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-    return pinned.to(device, non_blocking=True)
-
-
 def draw_augmentation(
     count: int,
     image_size: tuple[int, int],
@@ -77,7 +72,7 @@ def draw_augmentation(
     Parameters
     ----------
     image_size, crop_size : (height, width) in pixels
-    random_crop : False cuts the centre
+    random_crop : False cuts the center
     random_erasing : probability
     """
     slack = (image_size[0] - crop_size[0], image_size[1] - crop_size[1])
@@ -112,9 +107,9 @@ def _draw_erased_boxes(
 
 
 def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization) -> Tensor:
-    """Cut a batch out of the resident images: crop, mirror, normalise, erase.
+    """Cut a batch out of the resident images: crop, mirror, normalize, erase.
 
-    Erased pixels become 0, the mean after normalisation. On a CPU the images are cut one by one, on any other device
+    Erased pixels become 0, the mean after normalization. On a CPU the images are cut one by one, on any other device
     all at once; both give the same bits.
 
     Parameters
@@ -165,8 +160,8 @@ def augment_by_gathers(
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:
-    """Images without augmentation: resized uint8 [B, H, W, 3] to normalised float32 [B, 3, h, w], channels last."""
-    if image.test == "centre-crop":
+    """Images without augmentation: resized uint8 [B, H, W, 3] to normalized float32 [B, 3, h, w], channels last."""
+    if image.test == "center-crop":
         top, left = (batch.shape[1] - image.height) // 2, (batch.shape[2] - image.width) // 2
         batch = batch[:, top : top + image.height, left : left + image.width]
     return _normalize(batch, image.normalization).permute(0, 3, 1, 2)
@@ -185,7 +180,7 @@ def _normalize_in_place(batch: Tensor, normalize: Normalization) -> Tensor:
 
 @lru_cache
 def _scale_and_shift(normalize: Normalization, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The normalisation as one multiplication and one addition of a row, float32 [3 * width] each, on the device."""
+    """The normalization as one multiplication and one addition of a row, float32 [3 * width] each, on the device."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALIZATION[normalize])
     scale, shift = (1 / (255 * deviation)).float(), (-mean / deviation).float()
     return scale.repeat(width).to(device), shift.repeat(width).to(device)

@@ -90,7 +90,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _tiled_to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """`to_rgb`, which takes 24 bytes a pixel for 16-bit grey, a tile at a time for that."""
+    """`to_rgb`, which takes 24 bytes a pixel for 16-bit gray, a tile at a time for that."""
     if picture.mode != "I" and not picture.mode.startswith("I;16"):
         return to_rgb(picture, name)
     whole = Image.new("RGB", picture.size)
@@ -101,19 +101,19 @@ def _tiled_to_rgb(picture: Image.Image, name: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert any mode to 8-bit RGB; 16-bit grey is scaled, transparency is dropped.
+    """Convert any mode to 8-bit RGB; 16-bit gray is scaled, transparency is dropped.
 
     Raises
     ------
     InputError
-        The image's colours have no meaning as RGB; the message names `name`.
+        The image's colors have no meaning as RGB; the message names `name`.
     """
     if image.mode == "RGB":
         return image
     with _decoding(name):
         if image.mode.startswith("I;16") or image.mode == "I":
-            grey = np.asarray(image, dtype=np.float64) / 257.0
-            image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+            gray = np.asarray(image, dtype=np.float64) / 257.0
+            image = Image.fromarray(np.clip(np.rint(gray), 0, 255).astype(np.uint8))
         return image.convert("RGB")
 
 

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from slsr.images.decoding import decode_resized
-from slsr.params import Image
-from slsr.records import column_numpy, read_table
+from slsr.images.tables import column_numpy, read_table
+from slsr.params.recipe import Image
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Decoded images of a training table: uint8 [N, H, W, 3] and int64 [N]."""
 
     pixels: Tensor
     labels: Tensor
 
-    def to(self, device: torch.device) -> LabelledImages:
+    def to(self, device: torch.device) -> LabeledImages:
         """The same images on a device."""
-        return LabelledImages(self.pixels.to(device), self.labels.to(device))
+        return LabeledImages(self.pixels.to(device), self.labels.to(device))
 
 
 def load_pixels(paths: Sequence[Path], image: Image) -> Tensor:
@@ -52,6 +52,6 @@ def read_labels(path: Path) -> Tensor:
     return torch.from_numpy(column_numpy(read_table(path, ["label"]), "label").astype("int64"))
 
 
-def load_labelled(path: Path, image: Image) -> LabelledImages:
+def load_labeled(path: Path, image: Image) -> LabeledImages:
     """Decode the images of a training table, with their labels."""
-    return LabelledImages(load_pixels([path], image), read_labels(path))
+    return LabeledImages(load_pixels([path], image), read_labels(path))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slsr.errors import InputError
 from slsr.models.checkpoint import load_checkpoint, save_checkpoint
-from slsr.params import Backbone, HeadName, Image
+from slsr.params.recipe import Backbone, HeadName, Image
 
 FEATURE_WIDTH: dict[str, int] = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024}
 BOTTLENECK_WIDTH = 512
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
 
 def build_backbone(name: Backbone) -> nn.Module:
-    """The convolutional part of a torchvision network, randomly initialised: [B, 3, H, W] to [B, D, h, w]."""
+    """The convolutional part of a torchvision network, randomly initialized: [B, 3, H, W] to [B, D, h, w]."""
     network = torchvision.models.get_model(name, weights=None)
     return convolutional_part(network, name)
 
@@ -71,7 +71,7 @@ def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
     - `linear`: a linear layer of the feature's width, then the classifier, y = W (V f + a) + b, as the paper prints it.
     - `bottleneck`: 512-d linear, batch norm, LeakyReLU(0.1), dropout 0.5, classifier,
       y = W dropout(leaky(norm(V f + a))) + b: what the released numbers used (the classifier block of Zheng et al.'s
-      baseline, with its initialisation).
+      baseline, with its initialization).
     """
     if name == "bottleneck":
         reduce, norm = nn.Linear(width, BOTTLENECK_WIDTH), nn.BatchNorm1d(BOTTLENECK_WIDTH)

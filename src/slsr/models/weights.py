@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from slsr.errors import InputError
 from slsr.models.encoder import Encoder, EncoderDescription, convolutional_part
-from slsr.params import NO_WEIGHTS_FILE, Backbone, Image, Recipe
+from slsr.params.recipe import NO_WEIGHTS_FILE, Backbone, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
-def initialise_backbone(backbone: nn.Module, name: Backbone, weights: str) -> None:
+def initialize_backbone(backbone: nn.Module, name: Backbone, weights: str) -> None:
     """Give a backbone its initial weights, in place.
 
     Parameters
@@ -128,5 +128,10 @@ def initial_encoder(recipe: Recipe, classes: int, image: Image, weights_folder: 
     torch.manual_seed(recipe.seed)
     encoder = Encoder(EncoderDescription(recipe.backbone, recipe.head, classes, image))
     named = recipe.weights if recipe.weights in NO_WEIGHTS_FILE else str(weights_folder / recipe.weights)
-    initialise_backbone(encoder.backbone, recipe.backbone, named)
+    initialize_backbone(encoder.backbone, recipe.backbone, named)
     return encoder
+
+
+def weights_files(weights: str, folder: Path) -> list[Path]:
+    """The file of initial weights in `folder` that a recipe names, if it names one."""
+    return [] if weights in NO_WEIGHTS_FILE else [folder / weights]

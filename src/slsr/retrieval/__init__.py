@@ -3,8 +3,9 @@
 from slsr.retrieval.bootstrap import PairedDifference, compare, headline, intervals, paired_differences
 from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
+from slsr.retrieval.measures import Evaluation
 from slsr.retrieval.protocols import both_directions, over_splits, pool_queries, random_splits, single_gallery_shot
-from slsr.retrieval.ranking import Evaluation, TopMatches, evaluate, evaluate_distances, top_matches
+from slsr.retrieval.ranking import TopMatches, evaluate, evaluate_distances, top_matches
 from slsr.retrieval.reranking import evaluate_reranked, rerank
 
 __all__ = [

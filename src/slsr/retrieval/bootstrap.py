@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.ranking import Evaluation
+from slsr.retrieval.measures import Evaluation
 from slsr.retrieval.workers import Workers, compiled
 
 RESAMPLES = 10_000
@@ -58,8 +58,8 @@ def resampled_means(values: Values, *, resamples: int = RESAMPLES, seed: int = 0
         raise InputError(f"values of shape {list(values.shape)} to resample: [queries, measures], finite, not empty")
     if resamples < 1:
         raise InputError(f"{resamples} resamples were asked for; at least 1 is needed")
-    centre = values.mean(axis=0)
-    deviations = np.ascontiguousarray(values - centre)
+    center = values.mean(axis=0)
+    deviations = np.ascontiguousarray(values - center)
     sums = np.zeros((resamples, values.shape[1]))
     random = np.random.default_rng(seed)
     step = max(1, DRAWS_AT_ONCE // len(values))
@@ -68,7 +68,7 @@ def resampled_means(values: Values, *, resamples: int = RESAMPLES, seed: int = 0
             block = sums[start : start + step]
             drawn = random.integers(0, len(values), (len(block), len(values)), dtype=np.int32)
             workers.run(_add_drawn, len(block), drawn, deviations, block)
-    return np.asarray(sums / len(values) + centre)
+    return np.asarray(sums / len(values) + center)
 
 
 def _add_drawn_rows(start: int, stop: int, drawn: NDArray[np.int32], values: Values, sums: Values) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +12,10 @@ from slsr.errors import InputError
 from slsr.retrieval.workers import Workers, compiled
 
 BLOCK_BYTES = 64 * 2**20
+
+
 ROUNDING = 16
+
 
 Floats = NDArray[Any]
 
@@ -71,13 +73,10 @@ class MatrixDistances:
 
     def rows(self, queries: NDArray[np.int64]) -> Floats:
         """The rows of these queries, as a numpy array."""
-        rows = self._distances[queries]
-        return np.array(rows if isinstance(rows, np.ndarray) else rows.cpu())
+        return np.array(self._distances[queries])
 
 
 def _floating(values: Any) -> Any:
-    if is_tensor(values):
-        return values if values.is_floating_point() else values.double()
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
 
 
@@ -87,27 +86,23 @@ def euclidean_distances(
     """Euclidean distances of query features [Q, D] to gallery features [G, D], or to its rows `gallery_rows`.
 
     float64 features are compared in float64, float16 and float32 ones in float32. The gallery is ranked by
-    `|g|^2 - 2 q.g`, or by `-q.g / |g|` for normalised features: what all gallery images share is left out, so that no
+    `|g|^2 - 2 q.g`, or by `-q.g / |g|` for normalized features: what all gallery images share is left out, so that no
     two distances are rounded onto each other. Where rounding could decide whether a gallery image comes before a right
-    match, the two are compared in float64 (of numpy arrays; torch tensors are ranked as their device rounds them).
+    match, the two are compared in float64.
     Features are not copied unless their type has to change.
 
     Parameters
     ----------
     query_features, gallery_features
-        float16, float32 or float64; numpy arrays, or torch tensors, which stay on their device.
+        float16, float32 or float64: numpy arrays, or what numpy takes for one.
     normalize
         Compare the features as if each were scaled to length 1.
 
     Raises
     ------
     InputError
-        Shapes that do not fit, numbers that are not finite, zero vectors that cannot be normalised.
+        Shapes that do not fit, numbers that are not finite, zero vectors that cannot be normalized.
     """
-    if is_tensor(query_features):
-        from slsr.retrieval import tensors
-
-        return tensors.TensorDistances(query_features, gallery_features, normalize, gallery_rows)
     query, gallery = feature_pair(query_features, gallery_features, normalize)
     return ArrayDistances(query, gallery if gallery_rows is None else gallery.select(gallery_rows))
 
@@ -167,18 +162,29 @@ def ranking_numbers(source: DistanceRows, block: Any) -> Any:
     return block if source.gallery_scale is None else block * source.gallery_scale + source.gallery_terms
 
 
-def is_tensor(value: Any) -> bool:
-    """Whether this is a torch tensor; torch is not imported to find out."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 def block_rows(columns: int, itemsize: int, limit: int = BLOCK_BYTES) -> int:
     """How many rows of so many numbers fit a block of `limit` bytes; at least one."""
     return max(1, limit // max(1, columns * itemsize))
 
 
-def feature_pair(query_features: Floats, gallery_features: Floats, normalize: bool) -> tuple[Features, Features]:
+def as_array(name: str, values: Any) -> Floats:
+    """A numpy array of these values; not copied where they lie in the host's memory, as a CPU tensor's do.
+
+    Raises
+    ------
+    InputError
+        They are not an array that numpy can read: a tensor on a GPU, or of a type that numpy does not have.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name}: {type(values).__name__} cannot be read as a numpy array ({error}); give one, such as "
+            "`tensor.float().cpu().numpy()`"
+        ) from error
+
+
+def feature_pair(query_features: Any, gallery_features: Any, normalize: bool) -> tuple[Features, Features]:
     """Both sides in one type: float64 if one of them has it, else float32.
 
     Raises
@@ -187,15 +193,16 @@ def feature_pair(query_features: Floats, gallery_features: Floats, normalize: bo
         A side is not a matrix of float16, float32 or float64, is empty, holds rows that cannot be compared, or the two
         differ in D.
     """
-    sides = {"query_features": query_features, "gallery_features": gallery_features}
-    check_features(query_features.shape, gallery_features.shape)
+    query, gallery = as_array("query_features", query_features), as_array("gallery_features", gallery_features)
+    sides = {"query_features": query, "gallery_features": gallery}
+    check_features(query.shape, gallery.shape)
     for name, features in sides.items():
         if features.dtype.kind != "f" or features.dtype.itemsize > 8:
             raise InputError(f"{name} is of type {features.dtype}; features must be float16, float32 or float64")
-    dtype = np.promote_types(np.float32, np.promote_types(query_features.dtype, gallery_features.dtype))
+    dtype = np.promote_types(np.float32, np.promote_types(query.dtype, gallery.dtype))
     return (
-        measured("query_features", query_features, dtype, normalize),
-        measured("gallery_features", gallery_features, dtype, normalize),
+        measured("query_features", query, dtype, normalize),
+        measured("gallery_features", gallery, dtype, normalize),
     )
 
 
@@ -217,7 +224,7 @@ def measured(name: str, features: Floats, dtype: np.dtype[Any], normalize: bool)
     Raises
     ------
     InputError
-        Features that are not finite, or zero vectors to normalise; the message says which rows.
+        Features that are not finite, or zero vectors to normalize; the message says which rows.
     """
     values = np.ascontiguousarray(features, dtype)
     squared = squared_lengths(values)

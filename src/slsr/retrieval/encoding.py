@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from slsr.errors import InputError
 from slsr.retrieval.distances import Floats
 from slsr.retrieval.matching import Integers, offsets_of
-from slsr.retrieval.neighbours import Indices, NeighbourTable, edges
+from slsr.retrieval.neighbors import Indices, NeighborTable, edges
 from slsr.retrieval.workers import Workers, compiled
 
 LIST_BYTES = 2**24
@@ -36,19 +36,19 @@ class Parameters:
             raise InputError(f"re-ranking with lambda = {self.lambda_}; it must lie between 0 and 1")
 
     @property
-    def neighbours(self) -> int:
+    def neighbors(self) -> int:
         """How many nearest images, itself first, are compared for reciprocity."""
         return self.k1 + 1
 
     @property
     def half(self) -> int:
-        """The same for the expansion of a neighbour: `round((k1 + 1) / 2)`, halves rounded up."""
+        """The same for the expansion of a neighbor: `round((k1 + 1) / 2)`, halves rounded up."""
         return self.k1 // 2 + 1
 
     @property
     def cuts(self) -> tuple[int, ...]:
         """After how many nearest images a list of them is cut somewhere."""
-        return tuple(sorted({self.k2, self.half, self.neighbours}))
+        return tuple(sorted({self.k2, self.half, self.neighbors}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +69,13 @@ class Encoding:
 
 
 def encode(
-    table: NeighbourTable,
+    table: NeighborTable,
     parameters: Parameters,
     queries: int,
     pair_distances: Callable[[Indices, Indices], NDArray[np.float64]],
     workers: Workers,
 ) -> Encoding:
-    """Describe every image by its reciprocal neighbours; the first `queries` of them are the queries.
+    """Describe every image by its reciprocal neighbors; the first `queries` of them are the queries.
 
     `pair_distances` gives the squared distances of pairs of images that are not in the table.
     """
@@ -90,14 +90,14 @@ def encode(
 
 
 def _own_encodings(
-    table: NeighbourTable,
+    table: NeighborTable,
     parameters: Parameters,
     pair_distances: Callable[[Indices, Indices], NDArray[np.float64]],
     workers: Workers,
 ) -> SparseRows:
-    """V before it is averaged over neighbours."""
+    """V before it is averaged over neighbors."""
     count = len(table.nearest)
-    near = np.ascontiguousarray(table.nearest[:, : parameters.neighbours])
+    near = np.ascontiguousarray(table.nearest[:, : parameters.neighbors])
     half, half_sizes = np.empty((count, min(parameters.half, count)), np.int32), np.empty(count, np.int32)
     workers.run(_reciprocal, count, near, half, half_sizes)
     longest = min(near.shape[1] * (1 + half.shape[1]), count)

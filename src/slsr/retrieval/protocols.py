@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import (
-    DistanceRows,
-    Floats,
-    euclidean_distances,
-    feature_pair,
-    is_tensor,
-    ranking_numbers,
-)
+from slsr.retrieval.distances import DistanceRows, Floats, euclidean_distances, feature_pair, ranking_numbers
 from slsr.retrieval.matching import Integers, Labels, as_integers
-from slsr.retrieval.ranking import as_rows, blocks, check_fit, refuse
+from slsr.retrieval.ranking import as_rows, check_fit
+from slsr.retrieval.ranks import blocks, refuse
 from slsr.retrieval.workers import Workers, compiled
 
 
@@ -53,7 +47,7 @@ def pool_queries(
     Raises
     ------
     InputError
-        Arrays that do not fit, features that cannot be normalised, a query without images to pool, another `how`.
+        Arrays that do not fit, features that cannot be normalized, a query without images to pool, another `how`.
     """
     if how not in ("mean", "max"):
         raise InputError(f"multi-query features are pooled by {how!r}; choose mean or max")
@@ -116,7 +110,6 @@ def single_gallery_shot(distances: DistanceRows | Any, labels: Labels, *, depth:
         for start, stop in blocks(*source.shape):
             block = source.order(start, stop)
             block = ranking_numbers(source, block)
-            block = block.cpu().numpy() if is_tensor(block) else block
             refuse(np.flatnonzero(~np.isfinite(block[:, labels.kept]).all(axis=1)).tolist(), start)
             right, removed = labels.matches(np.arange(start, stop))
             lists = (right.offsets, right.indices, removed.offsets, removed.indices)

@@ -3,7 +3,7 @@
 Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with k-reciprocal Encoding (2017). The function is that of
 the authors' own code, on squared Euclidean distances d of all N = Q + G images, each row divided by its maximum. It is
 computed here in memory O(N k): a blocked product of the features, of which symmetry spares half, keeps each image's
-nearest neighbours and its furthest distance; what follows works on short lists; and the products of a block of queries
+nearest neighbors and its furthest distance; what follows works on short lists; and the products of a block of queries
 are made again when they are asked for, but for as many as fit `KEPT_BYTES`.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.retrieval.distances import ArrayDistances, DistanceRows, Features, Floats, feature_pair, is_tensor
+from slsr.retrieval.distances import ArrayDistances, DistanceRows, Features, Floats, as_array, feature_pair
 from slsr.retrieval.encoding import Encoding, Parameters, encode, subtract_overlap
 from slsr.retrieval.matching import Integers, Labels
-from slsr.retrieval.neighbours import Images
-from slsr.retrieval.ranking import Evaluation, check_fit, evaluate_distances
+from slsr.retrieval.measures import Evaluation
+from slsr.retrieval.neighbors import Images
+from slsr.retrieval.ranking import check_fit, evaluate_distances
 from slsr.retrieval.workers import Workers, compiled
 
 KEPT_BYTES = 2**28
@@ -46,7 +47,7 @@ def rerank(
     Parameters
     ----------
     query_features, gallery_features
-        [Q, D] and [G, D], float16, float32 or float64; numpy arrays, or torch tensors, which stay on their device.
+        [Q, D] and [G, D], float16, float32 or float64: numpy arrays, or what numpy takes for one.
     k1, k2, lambda_
         As in the publication.
     normalize
@@ -59,7 +60,7 @@ def rerank(
     Raises
     ------
     InputError
-        Features that do not fit, are not finite or cannot be normalised; parameters out of range.
+        Features that do not fit, are not finite or cannot be normalized; parameters out of range.
 
     Examples
     --------
@@ -70,16 +71,12 @@ def rerank(
     (2, 26)
     """
     parameters = Parameters(k1, k2, lambda_)
-    if is_tensor(query_features):
-        from slsr.retrieval import tensors
-
-        return tensors.reranked(query_features, gallery_features, parameters, normalize)
     query, gallery = feature_pair(query_features, gallery_features, normalize)
     images = Images(query, gallery)
     rows = min(images.queries, KEPT_BYTES // (len(gallery.values) * images.dtype.itemsize))
     kept = np.empty((rows, len(gallery.values)), images.dtype)
     with Workers() as workers:
-        table = images.neighbours(parameters.cuts, kept, workers)
+        table = images.neighbors(parameters.cuts, kept, workers)
         encoding = encode(table, parameters, images.queries, images.pair_distances, workers)
     return ArrayReranked(query, gallery, kept, table.furthest[: images.queries], encoding, parameters.lambda_)
 
@@ -100,12 +97,12 @@ def evaluate_reranked(
     Parameters
     ----------
     junk
-        Whether gallery images of identity -1, which are never ranked, take part as neighbours, as in the authors' code.
+        Whether gallery images of identity -1, which are never ranked, take part as neighbors, as in the authors' code.
     """
     check_fit((len(query_features), len(gallery_features)), labels)
     if not junk and not labels.kept.all():
         kept = np.flatnonzero(labels.kept)
-        gallery_features, ranked = gallery_features[kept], labels.with_gallery(kept)
+        gallery_features, ranked = as_array("gallery_features", gallery_features)[kept], labels.with_gallery(kept)
     else:
         ranked = labels
     reranked = rerank(query_features, gallery_features, k1=k1, k2=k2, lambda_=lambda_, normalize=normalize)
@@ -154,7 +151,7 @@ class ArrayReranked:
 
 
 def _mix_rows(start: int, stop: int, block: Floats, base: Floats, slope: Floats, scale: Floats, terms: Floats) -> None:
-    """Turn products into re-ranked distances as they are without common neighbours: `1 - lambda + lambda d / max d`."""
+    """Turn products into re-ranked distances as they are without common neighbors: `1 - lambda + lambda d / max d`."""
     for query in range(start, stop):
         row = block[query]
         for image in range(len(row)):

@@ -3,8 +3,8 @@
 Features have length 1 and are compared by their product, the cosine similarity.
 
 - `flat`: every feature, compared with every query. Exact.
-- `hnsw`: every feature in memory, with a graph of neighbours that a search walks along (Malkov and Yashunin, 2018).
-- `ivf-pq`: features sorted into cells by the nearest of many centres, and kept as a short code of their difference to
+- `hnsw`: every feature in memory, with a graph of neighbors that a search walks along (Malkov and Yashunin, 2018).
+- `ivf-pq`: features sorted into cells by the nearest of many centers, and kept as a short code of their difference to
   it (Jegou, Douze and Schmid, 2011). The nearest by code are compared again by the features themselves, which stay on
   the disk in half precision.
 """
@@ -31,7 +31,7 @@ ROWS_AT_ONCE = 16_384
 LINKS = 32  # M of HNSW: links of a feature in each upper layer, twice as many in the lowest
 CONSTRUCTION = 100  # efConstruction
 EFFORTS = {"hnsw": (32, 64, 128, 256, 512, 1024), "ivf-pq": (8, 16, 32, 64, 128, 256, 512, 1024)}
-TRAINED_ON = (30, 100)  # features a centre, at least and at most
+TRAINED_ON = (30, 100)  # features a center, at least and at most
 LARGEST_CODE = 128  # bytes
 SHORTLIST = 300  # nearest by code that are compared again
 SAMPLE = 200  # gallery images that the recall is measured with
@@ -82,13 +82,13 @@ def index_bytes(kind: Kind, images: int, dimension: int) -> int:
 
 
 def cell_count(images: int) -> int:
-    """The power of two nearest to 4 sqrt(N), but few enough that each centre has features to be learned from."""
+    """The power of two nearest to 4 sqrt(N), but few enough that each center has features to be learned from."""
     wanted = 2 ** round(math.log2(4 * math.sqrt(images)))
     return int(max(1, min(wanted, 65_536, images // TRAINED_ON[0])))
 
 
 def code_bytes(dimension: int) -> int:
-    """Bytes of a product quantiser's code: a byte for 8 dimensions, at most 128; it divides the dimension."""
+    """Bytes of a product quantizer's code: a byte for 8 dimensions, at most 128; it divides the dimension."""
     return max(size for size in range(1, min(LARGEST_CODE, max(1, dimension // 8)) + 1) if dimension % size == 0)
 
 
@@ -197,8 +197,8 @@ def measure_recall(index: Any, kind: Kind, features: Any, wanted: float, seed: i
         return Recall(1.0, 0, 0)
     sample = np.sort(np.random.default_rng(seed).choice(images, min(SAMPLE, images), replace=False))
     queries = np.ascontiguousarray(features[sample], np.float32)
-    exact, neighbours = search_exactly(features, queries, depth + 1)
-    threshold = _without_self(exact, neighbours, sample)[:, depth - 1]
+    exact, neighbors = search_exactly(features, queries, depth + 1)
+    threshold = _without_self(exact, neighbors, sample)[:, depth - 1]
     found = Recall(0.0, 0, len(sample))
     for effort in EFFORTS[kind]:
         scores, rows = search_kind(index, kind, features, queries, depth + 1, effort)

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from slsr.embedding.files import NamedFeatures, Origin
 from slsr.errors import InputError
-from slsr.feature_files import NamedFeatures, Origin
 from slsr.files import write_json
 from slsr.search import kinds
 from slsr.search.kinds import Features, Kind, Recall, Rows

@@ -10,22 +10,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slsr.clustering import (
-    ClusterIdentities,
-    Clustering,
-    choose_k,
-    identities_of_clusters,
-    make_up,
-    project,
-    sweep_clusters,
-)
+from slsr.clustering.identities import ClusterIdentities, identities_of_clusters, make_up
+from slsr.clustering.sweep import Clustering, choose_k, project, sweep_clusters
 from slsr.errors import InputError
-from slsr.figures import draw_clusters
 from slsr.files import read_npy, replaced_folder, write_json
 from slsr.images.decoding import decode_resized
-from slsr.params import Cluster, Params
-from slsr.records import column_numpy, read_table, table_writer
-from slsr.sheets import Panel, draw_panels
+from slsr.images.tables import column_numpy, read_table, table_writer
+from slsr.params.cluster import Cluster
+from slsr.reporting.figures import draw_clusters
+from slsr.reporting.sheets import Panel, draw_panels
 from slsr.stages.paths import CLUSTERS, TRAIN_FEATURES, TRAIN_TABLE
 
 log = logging.getLogger(__name__)
@@ -37,7 +30,7 @@ MEMBERS_SHOWN, CLUSTERS_SHOWN = 14, 20
 PICTURE_SIZE = (128, 64)
 
 
-def run(params: Params) -> None:
+def run(cluster: Cluster) -> None:
     """Read features and the train table, write `artifacts/clusters/`.
 
     assignments.parquet (row i = row i of train.parquet), identities.json, silhouette.json (every k of the sweep, in
@@ -50,29 +43,27 @@ def run(params: Params) -> None:
         raise InputError(
             f"{TRAIN_FEATURES}: {len(features)} features for the {len(train)} images of {TRAIN_TABLE}; run `dvc repro`"
         )
-    choice = params.cluster
-    require_enough_images(choice, len(train))
-    full = _sweep(features, choice)
+    require_enough_images(cluster, len(train))
+    full = _sweep(features, cluster)
     points = project(features)
-    plane = _sweep(points, choice)
-    k = choose_k({k: found.silhouette for k, found in full.items()}) if choice.k == "auto" else choice.k
+    plane = _sweep(points, cluster)
+    k = choose_k({k: found.silhouette for k, found in full.items()}) if cluster.k == "auto" else cluster.k
     chosen = full[k]
     labels = column_numpy(train, "label")
-    identities = identities_of_clusters(chosen.assignments, labels, k, choice.minimum_images)
+    identities = identities_of_clusters(chosen.assignments, labels, k, cluster.minimum_images)
     with replaced_folder(CLUSTERS) as folder:
         with table_writer(folder / "assignments.parquet", ASSIGNMENT) as table:
-            for row, cluster in zip(
-                train.select(["name", "identity", "label"]).to_pylist(), chosen.assignments, strict=True
-            ):
-                table.append(row | {"cluster": int(cluster)})
+            rows = train.select(["name", "identity", "label"]).to_pylist()
+            for row, number in zip(rows, chosen.assignments, strict=True):
+                table.append(row | {"cluster": int(number)})
         write_json(folder / "identities.json", _identities(identities, labels))
         write_json(
             folder / "silhouette.json",
             {
                 "chosen_k": k,
-                "rule": "best silhouette" if choice.k == "auto" else "fixed",
-                "silhouette_images": min(len(features), choice.minibatch_above),
-                "sweep": [_sweep_row(k, full[k], plane[k]) for k in sorted(choice.sweep)],
+                "rule": "best silhouette" if cluster.k == "auto" else "fixed",
+                "silhouette_images": min(len(features), cluster.minibatch_above),
+                "sweep": [_sweep_row(k, full[k], plane[k]) for k in sorted(cluster.sweep)],
                 "make_up": make_up(identities, chosen.assignments, labels, column_numpy(train, "camera")),
             },
         )

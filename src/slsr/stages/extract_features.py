@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import logging
 
+from slsr.embedding.tables import extract_features
 from slsr.files import write_npy
+from slsr.images.tables import read_table
 from slsr.models.encoder import load_encoder
-from slsr.params import Params
-from slsr.records import read_table
+from slsr.params.evaluate import Evaluate
+from slsr.params.recipe import Recipe
+from slsr.runtime.devices import prepare_device
+from slsr.runtime.processes import is_first
 from slsr.stages.paths import ENCODER_MODEL, TRAIN_FEATURES, TRAIN_TABLE
-from slsr.training.features import extract_features
-from slsr.training.launch import prepare_device
-from slsr.training.processes import is_first
 
 log = logging.getLogger(__name__)
 
 
-def run(params: Params) -> None:
+def run(encoder: Recipe, evaluate: Evaluate) -> None:
     """Read the train table and the encoder, write `artifacts/features/train.npy`, float32 [N, D].
 
-    Row i is row i of train.parquet: the pooled last convolutional maps, not normalised, without mirroring.
+    Row i is row i of train.parquet: the pooled last convolutional maps, not normalized, without mirroring.
     """
-    encoder = load_encoder(ENCODER_MODEL)
+    network = load_encoder(ENCODER_MODEL)
     table = read_table(TRAIN_TABLE, ["image", "name"])
-    device = prepare_device(params.encoder.precision, params.encoder.deterministic)
+    device = prepare_device(encoder.precision, encoder.deterministic)
     features = extract_features(
-        encoder,
+        network,
         table.column("image").to_pylist(),
-        encoder.description.image,
+        network.description.image,
         device,
         names=table.column("name").to_pylist(),
-        batch_size=params.evaluate.batch_size,
-        precision=params.encoder.precision,
+        batch_size=evaluate.batch_size,
+        precision=encoder.precision,
     )
     if not is_first():
         return

@@ -13,21 +13,32 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from slsr.embedding.tables import extract_features
 from slsr.errors import InputError
 from slsr.files import read_json, read_npy, replaced_folder, write_json
+from slsr.gan.images import ClusteredImages, load_clustered
+from slsr.gan.networks import Generator, draw_noise, iterate_images, load_generator
 from slsr.images.decoding import decode_resized, encode_jpeg
-from slsr.labels import Sparse, slsr
-from slsr.models.dcgan import Generator, draw_noise, iterate_images, load_generator
+from slsr.images.tables import GENERATED as SCHEMA
+from slsr.images.tables import table_writer
+from slsr.labels.distributions import Sparse, slsr
 from slsr.models.encoder import load_encoder
-from slsr.params import Alarms, GanKind, Generate, Params
-from slsr.quality import Features, Measured, assess, cluster_consistency, find_alarms, handcrafted
-from slsr.records import GENERATED as SCHEMA
-from slsr.records import table_writer
-from slsr.sheets import Panel, draw_panels
-from slsr.stages.clustered import ClusteredImages, load_clustered
-from slsr.stages.paths import CLUSTER_IDENTITIES, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES
-from slsr.training.features import extract_features
-from slsr.training.launch import prepare_device
+from slsr.params.gan import Gan, GanKind
+from slsr.params.generate import Alarms, Generate
+from slsr.quality.assessment import Measured, assess, find_alarms
+from slsr.quality.features import Features, handcrafted
+from slsr.quality.measures import cluster_consistency
+from slsr.reporting.sheets import Panel, draw_panels
+from slsr.runtime.devices import prepare_device
+from slsr.stages.paths import (
+    ASSIGNMENTS,
+    CLUSTER_IDENTITIES,
+    ENCODER_MODEL,
+    GAN,
+    GENERATED,
+    TRAIN_FEATURES,
+    TRAIN_TABLE,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +48,19 @@ HANDCRAFTED_MEASURES = [*MEASURES, "precision", "density"]
 COLUMNS, CLUSTERS_SHOWN = 16, 8
 
 
-def run(params: Params) -> None:
+def run(gan: Gan, generate: Generate) -> None:
     """Read the generators, the clusters, the train table and its features; write `artifacts/generated/`.
 
     images.parquet (image, name, cluster, sparse label), quality.json, sheet.png.
     """
     clusters = read_json(CLUSTER_IDENTITIES)["clusters"]
-    counts = allocate(params.generate.images, [cluster["images"] for cluster in clusters], params.generate.allocation)
+    counts = allocate(generate.images, [cluster["images"] for cluster in clusters], generate.allocation)
     device = prepare_device("fp32", deterministic=True)
-    real = load_clustered(params.gan.height, params.gan.width)
+    real = load_clustered(TRAIN_TABLE, ASSIGNMENTS, gan.height, gan.width)
     with replaced_folder(GENERATED) as folder:
-        kind, choice = params.gan.kind, params.generate
-        encoded = _write_images(folder / "images.parquet", clusters, counts, choice, kind, device)
+        encoded = _write_images(folder / "images.parquet", clusters, counts, generate, gan.kind, device)
         _draw_sheet(folder / "sheet.png", encoded, real)
-        quality = _measure(encoded, real, params.generate, device)
+        quality = _measure(encoded, real, generate, device)
         write_json(folder / "quality.json", quality)
     log.info("wrote %s: %s images from %d clusters", GENERATED, f"{sum(counts):,}", len(counts))
     for alarm in quality["alarms"]:

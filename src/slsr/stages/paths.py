@@ -1,5 +1,6 @@
 """Where the stages keep what they write, relative to the root of the project."""
 
+import os
 from pathlib import Path
 
 DATA = Path("data")
@@ -25,3 +26,8 @@ FLOORS = ARTIFACTS / "floors"
 TRAINED = ARTIFACTS / "train"
 EVALUATED = ARTIFACTS / "evaluate"
 METRICS = Path("metrics")
+
+
+def scratch_root() -> Path:
+    """Where the states of unfinished runs are kept: in the main checkout, even for a queued experiment."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".scratch"

@@ -13,21 +13,21 @@ from tqdm import tqdm
 
 from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
 from slsr.datasets.collection import Collection, Entry
-from slsr.datasets.facts import describe, summarise
+from slsr.datasets.facts import describe, summarize
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
-from slsr.datasets.readers import Choice, open_collection
+from slsr.datasets.opening import Choice, open_collection
+from slsr.datasets.readers.table import is_table_file
 from slsr.datasets.soundness import require_sound
-from slsr.datasets.table import is_table_file
 from slsr.errors import InputError
 from slsr.files import replaced_folder, write_json
-from slsr.params import Dataset, Params
-from slsr.records import LABELLED, TRAINING, table_writer
+from slsr.images.tables import LABELED, TRAINING, table_writer
+from slsr.params.dataset import Dataset
 from slsr.stages.paths import DATA, PREPARED
 
 log = logging.getLogger(__name__)
 
 
-def run(params: Params) -> None:
+def run(dataset: Dataset) -> None:
     """Read `data/<dataset.archive>`; write the five tables and facts.json below `artifacts/prepared/`.
 
     Raises
@@ -35,11 +35,11 @@ def run(params: Params) -> None:
     InputError
         The archive or the parameters are not usable; the outputs of an earlier run are then as they were.
     """
-    path = find_archive(params.dataset.archive)
-    choice = Choice(params.dataset.name, params.dataset.protocol, params.dataset.boxes, params.dataset.split)
+    path = find_archive(dataset.archive)
+    choice = Choice(dataset.name, dataset.protocol, dataset.boxes, dataset.split)
     with replaced_folder(PREPARED) as folder, open_collection(path, choice, folder) as collection:
-        log.info("read %s: %d images of %s", path, len(collection.entries), params.dataset.name)
-        facts = {"dataset": params.dataset.name, **_write_all(collection, params, folder)}
+        log.info("read %s: %d images of %s", path, len(collection.entries), dataset.name)
+        facts = {"dataset": dataset.name, **_write_all(collection, dataset, folder)}
         write_json(folder / "facts.json", facts)
     _report(facts)
 
@@ -61,13 +61,13 @@ def find_archive(archive: str) -> Path:
     )
 
 
-def _write_all(collection: Collection, params: Params, folder: Path) -> dict[str, Any]:
+def _write_all(collection: Collection, dataset: Dataset, folder: Path) -> dict[str, Any]:
     """Write the tables; where unreadable images are skipped, arrange anew without them and write again."""
     skipped: dict[str, str] = {}
     while True:
-        arrangement = _arrange(collection, params.dataset, skipped)
+        arrangement = _arrange(collection, dataset, skipped)
         _check_disk(arrangement, folder)
-        inspections, unreadable = _write_tables(collection, arrangement, params.dataset.unreadable_images, folder)
+        inspections, unreadable = _write_tables(collection, arrangement, dataset.unreadable_images, folder)
         if not unreadable:
             return describe(collection, arrangement, inspections, skipped)
         skipped |= unreadable
@@ -99,7 +99,7 @@ def _write_tables(
     with tqdm(total=total, desc="prepare", unit="image", disable=None) as progress:
         for table, entries in arrangement.tables.items():
             inspections[table] = []
-            schema = TRAINING if table in {"train", "validation"} else LABELLED
+            schema = TRAINING if table in {"train", "validation"} else LABELED
             with table_writer(folder / f"{table}.parquet", schema) as writer:
                 for entry, encoded, found in inspect_images(entries, collection.read):
                     progress.update()
@@ -130,5 +130,5 @@ def _report(facts: Mapping[str, Any]) -> None:
             PREPARED / f"{table}.parquet",
             *(counts[key] for key in ("images", "identities", "cameras", "junk", "distractors")),
         )
-    for line in summarise(facts):
+    for line in summarize(facts):
         log.warning("warning: %s", line)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.figures import draw_cmc, draw_curves
+from slsr.evaluation.per_query import read_evaluations
 from slsr.files import read_json, write_bytes, write_json
-from slsr.params import COMMITTED_REGULARIZERS, Params, Regularizer
+from slsr.labels.regularizers import committed_names
+from slsr.params.dataset import Dataset
+from slsr.params.evaluate import Bootstrap, Evaluate
+from slsr.params.generate import Generate
+from slsr.params.recipe import Image, Recipe, Train
+from slsr.reporting.figures import draw_cmc, draw_curves
+from slsr.reporting.run_report import Report, Setting, rankings_of, render
+from slsr.reporting.titles import RANKINGS
 from slsr.retrieval import compare
-from slsr.retrieval.per_query import read_evaluations
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
-from slsr.stages.report_text import Report, rankings_of, render
-from slsr.titles import RANKINGS
 
 log = logging.getLogger(__name__)
 
-PAIRS: list[tuple[Regularizer, Regularizer]] = [("none", "lsro"), ("none", "slsr"), ("lsro", "slsr")]
 SUMMARY_PREFIX = {
     "single_query": "",
     "single_gallery_shot": "",
@@ -34,20 +38,20 @@ CURVES = {"training loss": ("train", "loss"), "validation accuracy": ("validatio
 HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
-def run(params: Params) -> None:
+def run(dataset: Dataset, image: Image, encoder: Recipe, train: Train, generate: Generate, evaluate: Evaluate) -> None:
     """Read every stage's metrics and curves, write `metrics/`.
 
     summary.json, one JSON a subject, cmc.png, curves.png, silhouettes.png, report.md.
     """
-    runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in COMMITTED_REGULARIZERS}
+    runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in committed_names()}
     report = Report(
-        params=params,
+        setting=Setting(dataset, image, encoder, train, generate),
         dataset=read_json(FACTS),
         floors=read_json(FLOORS / "metrics.json"),
         clusters=read_json(CLUSTERS / "silhouette.json"),
         generated=read_json(GENERATED / "quality.json"),
         runs=runs,
-        comparison=_comparison(params),
+        comparison=_comparison(evaluate.bootstrap),
     )
     for subject in ("dataset", "floors", "clusters", "generated", "comparison"):
         write_json(METRICS / f"{subject}.json", getattr(report, subject))
@@ -62,12 +66,12 @@ def run(params: Params) -> None:
 
 def _draw(report: Report) -> None:
     """The diagrams that git keeps; they show no person."""
-    params = report.params
+    setting = report.setting
     shown = [ranking for ranking in CMC_SHOWN if ranking in rankings_of(report.runs)]
     draw_cmc(
         METRICS / "cmc.png",
         {RANKINGS[ranking]: {n: _cmc(EVALUATED / n / "cmc.csv", ranking) for n in report.runs} for ranking in shown},
-        f"{params.train.backbone} on {params.dataset.archive}",
+        f"{setting.train.backbone} on {setting.dataset.archive}",
     )
     draw_curves(
         METRICS / "curves.png",
@@ -97,20 +101,19 @@ def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.floa
     return {name: (k, np.array([100 * row[key] for row in rows], np.float64)) for name, key in spaces.items()}
 
 
-def _comparison(params: Params) -> dict[str, Any]:
+def _comparison(bootstrap: Bootstrap) -> dict[str, Any]:
     """Paired differences between runs over the same queries, for every way of ranking."""
-    evaluations = {name: read_evaluations(EVALUATED / name / "per_query.parquet") for name in COMMITTED_REGULARIZERS}
-    choice = params.evaluate.bootstrap
+    evaluations = {name: read_evaluations(EVALUATED / name / "per_query.parquet") for name in committed_names()}
     found: dict[str, Any] = {}
-    for first, second in PAIRS:
+    for first, second in combinations(committed_names(), 2):
         found[f"{second}_minus_{first}"] = {
             ranking: {
                 key: {"difference": value.difference, "ci95": list(value.ci95), "p": value.p}
                 for key, value in compare(
                     evaluations[first][ranking],
                     evaluations[second][ranking],
-                    resamples=choice.resamples,
-                    seed=choice.seed,
+                    resamples=bootstrap.resamples,
+                    seed=bootstrap.seed,
                 ).items()
             }
             for ranking in evaluations[first]

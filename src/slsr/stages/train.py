@@ -1,10 +1,8 @@
-"""Train the re-ID network on real images and, as the regulariser says, on generated ones."""
+"""Train the re-ID network on real images and, as the regularizer says, on generated ones."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,116 +12,134 @@ from numpy.typing import NDArray
 
 from slsr.errors import InputError
 from slsr.files import read_json
-from slsr.images.loading import load_pixels, read_labels
-from slsr.labels import Sparse, lsr, lsro, make_targets, slsr_weighted
-from slsr.models.noise import NoiseLayer
-from slsr.params import Block, Params, Regularizer, check_regularizer
-from slsr.records import column_numpy, read_table
-from slsr.stages.paths import CLUSTER_IDENTITIES, GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
-from slsr.stages.scratch import scratch_folder
-from slsr.stages.training_run import train_and_save
+from slsr.images.loading import load_labeled, load_pixels, read_labels
+from slsr.images.tables import column_numpy, read_table
+from slsr.labels.distributions import Sparse
+from slsr.labels.generated import AS_LABELED, GeneratedImages
+from slsr.labels.noise import NoiseLayer
+from slsr.labels.regularizers import ClusterLabel, Regularizer, regularizer_named
+from slsr.labels.targets import real_targets, with_generated
+from slsr.models.weights import weights_files
+from slsr.params.base import Block
+from slsr.params.labels import Generated, Lsr, PseudoLabels
+from slsr.params.recipe import Image, Train
+from slsr.runtime.processes import is_first
+from slsr.runtime.scratch import scratch_folder
+from slsr.stages.paths import (
+    CLUSTER_IDENTITIES,
+    GENERATED_IMAGES,
+    TRAIN_TABLE,
+    TRAINED,
+    VALIDATION_TABLE,
+    WEIGHTS,
+    scratch_root,
+)
 from slsr.training.classifier import TrainingSet
-from slsr.training.generated import AS_LABELLED, PSEUDO_LABELS, GeneratedImages
-from slsr.training.processes import is_first
+from slsr.training.run import train_and_save
 
 log = logging.getLogger(__name__)
 
-WITHOUT_GENERATED: tuple[Regularizer, ...] = ("none", "lsr")
 
-
-def run(params: Params, regularizer: Regularizer) -> None:
+def run(
+    image: Image, train: Train, generated: Generated, lsr: Lsr, pseudo_labels: PseudoLabels, regularizer: str
+) -> None:
     """Read train and validation tables and generated images, write `artifacts/train/<regularizer>/`."""
-    check_regularizer(params, regularizer)
-    labels = read_labels(TRAIN_TABLE).tolist()
-    classes = max(labels) + 1
-    epsilon = params.lsr.epsilon if regularizer == "lsr" else params.train.label_smoothing
-    of_label = [lsr(label, classes, epsilon) for label in range(classes)]
-    distributions = [of_label[label] for label in labels]
-    weights = torch.ones(len(labels))
-    tables, generated = [TRAIN_TABLE], AS_LABELLED
-    if regularizer not in WITHOUT_GENERATED:
-        drawn = generated_distributions(regularizer, classes)
-        distributions += drawn
-        weights = torch.cat([weights, torch.full((len(drawn),), params.generated.weight)])
+    choice = regularizer_named(regularizer)
+    targets = real_targets(read_labels(TRAIN_TABLE), _smoothing(choice, train, lsr))
+    count, classes = len(targets.row), targets.table.shape[1]
+    weights = torch.ones(count)
+    tables, role = [TRAIN_TABLE], AS_LABELED
+    inputs = [TRAIN_TABLE, VALIDATION_TABLE, *weights_files(train.weights, WEIGHTS)]
+    blocks: list[Block] = [image, train, *([lsr] if choice.smooths_real else [])]
+    if choice.sees_generated:
+        targets = with_generated(targets, *generated_labels(choice, classes))
+        weights = torch.cat([weights, torch.full((len(targets.row) - count,), generated.weight)])
+        role = generated_role(choice, generated, pseudo_labels, train.epochs, count, classes)
         tables.append(GENERATED_IMAGES)
-        generated = _generated_images(params, regularizer, len(labels), classes)
-    training = TrainingSet(load_pixels(tables, params.image), make_targets(distributions, classes), weights)
-    blocks, inputs = _what_is_read(params, regularizer)
-    scratch = scratch_folder(f"train-{regularizer}", blocks, inputs)
-    train_and_save(TRAINED / regularizer, training, params.train, params.image, scratch, generated)
-    if generated.noise is not None and is_first():
-        share = float(generated.noise.transition.detach().diagonal().mean())
+        inputs += [GENERATED_IMAGES, *([CLUSTER_IDENTITIES] if choice.counts_images else [])]
+        blocks += [generated, *([pseudo_labels] if choice.pseudo_label else [])]
+    training = TrainingSet(load_pixels(tables, image), targets, weights)
+    scratch = scratch_folder(scratch_root(), f"train-{regularizer}", blocks, inputs)
+    held_out = load_labeled(VALIDATION_TABLE, image)
+    train_and_save(TRAINED / regularizer, training, held_out, train, image, WEIGHTS, scratch, role)
+    if role.noise is not None and is_first():
+        share = float(role.noise.transition.detach().diagonal().mean())
         log.info("noise layer: %.4f of the probability stayed in place; the layer is dropped", share)
 
 
-def _generated_images(params: Params, regularizer: Regularizer, first: int, classes: int) -> GeneratedImages:
-    """What moves as training goes: pseudo-labels from a point on, and the noise layer where it has a rate."""
-    pseudo_label = PSEUDO_LABELS.get(regularizer)
-    epochs = params.train.epochs
-    rate = params.generated.noise_learning_rate
-    return GeneratedImages(
-        first=first,
-        pseudo_label=pseudo_label,
-        first_epoch=min(round(params.pseudo_labels.start * epochs), epochs - 1) if pseudo_label else 0,
-        noise=NoiseLayer(classes) if rate > 0 else None,
-        noise_learning_rate=rate,
-    )
-
-
-def _what_is_read(params: Params, regularizer: Regularizer) -> tuple[list[Block], list[Path]]:
-    """Parameters and files that a run follows from, beside the code."""
-    blocks: list[Block] = [params.image, params.train]
-    inputs = [TRAIN_TABLE, VALIDATION_TABLE]
-    if regularizer == "lsr":
-        blocks.append(params.lsr)
-    if regularizer not in WITHOUT_GENERATED:
-        blocks.append(params.generated)
-        inputs.append(GENERATED_IMAGES)
-    if regularizer in PSEUDO_LABELS:
-        blocks.append(params.pseudo_labels)
-    if regularizer == "slsr-weighted":
-        inputs.append(CLUSTER_IDENTITIES)
-    return blocks, inputs
-
-
-def generated_distributions(regularizer: Regularizer, classes: int) -> list[Sparse]:
-    """The fixed target of each generated image.
-
-    `slsr`: the sparse label stored with it. `slsr-weighted`: over the same identities, by the images that each has in
-    the cluster. Else uniform: that is `lsro`, and holds the place of a pseudo-label.
+def _smoothing(choice: Regularizer, train: Train, lsr: Lsr) -> float:
+    """The epsilon of real images.
 
     Raises
     ------
     InputError
-        There is no generated image, or one is labelled with other identities than its cluster has.
+        Both the recipe and the regularizer would smooth.
+    """
+    if choice.smooths_real and train.label_smoothing > 0:
+        raise InputError(
+            f"train.label_smoothing {train.label_smoothing} smooths the real images of every regularizer, the baseline "
+            f"included; set it to 0 to run {choice.name}, which smooths by lsr.epsilon"
+        )
+    return lsr.epsilon if choice.smooths_real else train.label_smoothing
+
+
+def generated_role(
+    choice: Regularizer, generated: Generated, pseudo_labels: PseudoLabels, epochs: int, first: int, classes: int
+) -> GeneratedImages:
+    """What changes during training: pseudo-labels from an epoch on, and the noise layer if it has a rate."""
+    return GeneratedImages(
+        first=first,
+        pseudo_label=choice.pseudo_label,
+        first_epoch=min(round(pseudo_labels.start * epochs), epochs - 1) if choice.pseudo_label else 0,
+        noise=NoiseLayer(classes) if generated.noise_learning_rate > 0 else None,
+        noise_learning_rate=generated.noise_learning_rate,
+    )
+
+
+def generated_labels(choice: Regularizer, classes: int) -> tuple[NDArray[np.int32], dict[int, Sparse]]:
+    """The cluster of each generated image, and the label that the regularizer gives each cluster.
+
+    Raises
+    ------
+    InputError
+        There is no generated image, images of one cluster have different labels, or a label does not fit the cluster.
     """
     table = read_table(GENERATED_IMAGES, ["cluster", "label_index", "label_weight"])
     if len(table) == 0:
-        raise InputError(f"{GENERATED_IMAGES}: holds no image; raise generate.images")
-    if regularizer not in ("slsr", "slsr-weighted"):
-        return [lsro(classes)] * len(table)
-    stored = list(zip(_lists(table, "label_index"), _lists(table, "label_weight"), strict=True))
-    if regularizer == "slsr":
-        return stored
-    weighted = _weighted_labels()
-    clusters = column_numpy(table, "cluster").tolist()
-    for (index, _), cluster in zip(stored, clusters, strict=True):
-        if cluster not in weighted or not np.array_equal(index, weighted[cluster][0]):
+        raise InputError(f"{GENERATED_IMAGES}: contains no image; raise generate.images")
+    clusters = column_numpy(table, "cluster")
+    counts = _counts() if choice.counts_images else {}
+    labels = {}
+    for cluster, stored in _stored_labels(table, clusters).items():
+        try:
+            labels[cluster] = choice.target(ClusterLabel(classes, stored, *counts.get(cluster, ())))
+        except InputError as error:
             raise InputError(
-                f"{GENERATED_IMAGES}: an image of cluster {cluster} is labelled with other identities than "
-                f"{CLUSTER_IDENTITIES} has in it; run `dvc repro` to make the images anew"
-            )
-    return [weighted[cluster] for cluster in clusters]
+                f"{GENERATED_IMAGES}: an image of cluster {cluster} {error}; run `dvc repro` to generate them again"
+            ) from error
+    return clusters, labels
 
 
-def _weighted_labels() -> dict[int, Sparse]:
-    """The label of each cluster by the images that its identities have in it."""
-    clusters = read_json(CLUSTER_IDENTITIES)["clusters"]
-    return {one["cluster"]: slsr_weighted(one["labels"], one["counts"]) for one in clusters if one["labels"]}
+def _stored_labels(table: pa.Table, clusters: NDArray[np.int32]) -> dict[int, Sparse]:
+    """The label that the images of each cluster came with."""
+    index, weight = table.column("label_index").combine_chunks(), table.column("label_weight").combine_chunks()
+    found: dict[int, Sparse] = {}
+    for cluster in np.unique(clusters).tolist():
+        rows = np.flatnonzero(clusters == cluster)
+        first = (index[rows[0]].values.to_numpy(), weight[rows[0]].values.to_numpy())
+        for column, values in zip((index, weight), first, strict=True):
+            own = column.take(pa.array(rows))
+            same = np.array_equal(own.flatten().to_numpy(), np.tile(values, len(rows)))
+            if not same or (own.value_lengths().to_numpy() != len(values)).any():
+                raise InputError(
+                    f"{GENERATED_IMAGES}: images of cluster {cluster} have different labels; run `dvc repro` to "
+                    "generate them again"
+                )
+        found[cluster] = first
+    return found
 
 
-def _lists(table: pa.Table, name: str) -> Iterator[NDArray[Any]]:
-    """The lists of a list column, as views of one array."""
-    column = table.column(name).combine_chunks()
-    values, ends = column.flatten().to_numpy(), np.cumsum(column.value_lengths().to_numpy())
-    return iter(np.split(values, ends[:-1]))
+def _counts() -> dict[int, tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """The identities of each cluster, and how many of its images show each."""
+    clusters: list[dict[str, Any]] = read_json(CLUSTER_IDENTITIES)["clusters"]
+    return {one["cluster"]: (np.array(one["labels"], np.int32), np.array(one["counts"], np.int64)) for one in clusters}

@@ -1,17 +1,20 @@
-"""Train the network whose features are clustered: cross-entropy on the labelled images."""
+"""Train the network whose features are clustered: cross-entropy on the labeled images."""
 
 from __future__ import annotations
 
-from slsr.images.loading import load_labelled
-from slsr.params import Params
-from slsr.stages.paths import ENCODER, TRAIN_TABLE, VALIDATION_TABLE
-from slsr.stages.scratch import scratch_folder
-from slsr.stages.training_run import train_and_save
+from slsr.images.loading import load_labeled
+from slsr.models.weights import weights_files
+from slsr.params.recipe import Image, Recipe
+from slsr.runtime.scratch import scratch_folder
+from slsr.stages.paths import ENCODER, TRAIN_TABLE, VALIDATION_TABLE, WEIGHTS, scratch_root
 from slsr.training.classifier import TrainingSet
+from slsr.training.run import train_and_save
 
 
-def run(params: Params) -> None:
+def run(image: Image, encoder: Recipe) -> None:
     """Read the train and validation tables, write `artifacts/encoder/`: model.safetensors and curves/."""
-    real = load_labelled(TRAIN_TABLE, params.image)
-    scratch = scratch_folder("train_encoder", [params.image, params.encoder], [TRAIN_TABLE, VALIDATION_TABLE])
-    train_and_save(ENCODER, TrainingSet.of_labelled(real), params.encoder, params.image, scratch)
+    real = load_labeled(TRAIN_TABLE, image)
+    inputs = [TRAIN_TABLE, VALIDATION_TABLE, *weights_files(encoder.weights, WEIGHTS)]
+    scratch = scratch_folder(scratch_root(), "train_encoder", [image, encoder], inputs)
+    held_out = load_labeled(VALIDATION_TABLE, image)
+    train_and_save(ENCODER, TrainingSet.of_labeled(real), held_out, encoder, image, WEIGHTS, scratch)

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from slsr.errors import CheckFailed
-from slsr.images.augmentation import augment, draw_augmentation, to_device, to_input
-from slsr.images.loading import LabelledImages
-from slsr.labels import Targets
-from slsr.losses import soft_cross_entropy
+from slsr.images.augmentation import augment, draw_augmentation, to_input
+from slsr.images.loading import LabeledImages
+from slsr.labels.generated import AS_LABELED, GeneratedImages
+from slsr.labels.loss import soft_cross_entropy
+from slsr.labels.targets import Targets, real_targets
 from slsr.models.encoder import Encoder
-from slsr.params import Image, Optimizer, Precision, Recipe
-from slsr.training.compiling import Function, compiled, compiling_pays
-from slsr.training.generated import AS_LABELLED, GeneratedImages
-from slsr.training.launch import autocast
-from slsr.training.processes import (
+from slsr.params.base import Precision
+from slsr.params.recipe import Image, Optimizer, Recipe
+from slsr.runtime.devices import autocast, to_device
+from slsr.runtime.processes import (
     agreed,
     any_process,
     gather_rows,
@@ -30,10 +30,12 @@ from slsr.training.processes import (
     rank_and_size,
     share_network,
     share_of,
-    synchronise_batch_norm,
+    synchronize_batch_norm,
     wait_for_all,
 )
-from slsr.training.resume import Keeper, derived_generator, derived_seed
+from slsr.runtime.resume import Keeper
+from slsr.runtime.seeds import derived_generator, derived_seed
+from slsr.training.compiling import Function, compiled, compiling_pays
 from slsr.training.schedule import learning_rate_factor
 
 log = logging.getLogger(__name__)
@@ -63,11 +65,9 @@ class TrainingSet:
     weights: Tensor
 
     @classmethod
-    def of_labelled(cls, images: LabelledImages) -> TrainingSet:
-        """Labelled images, each with all weight on its label."""
-        classes = int(images.labels.max()) + 1
-        targets = Targets(torch.eye(classes), images.labels)
-        return cls(images.pixels, targets, torch.ones(len(images.labels)))
+    def of_labeled(cls, images: LabeledImages) -> TrainingSet:
+        """Labeled images, each with all weight on its label."""
+        return cls(images.pixels, real_targets(images.labels), torch.ones(len(images.labels)))
 
     def to(self, device: torch.device) -> TrainingSet:
         """The same set on a device."""
@@ -88,13 +88,13 @@ class Epoch:
 def train_classifier(
     encoder: Encoder,
     training: TrainingSet,
-    validation: LabelledImages | None,
+    validation: LabeledImages | None,
     recipe: Recipe,
     image: Image,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     keeper: Keeper | None = None,
-    generated: GeneratedImages = AS_LABELLED,
+    generated: GeneratedImages = AS_LABELED,
 ) -> None:
     """Train an encoder in place; its state after the last epoch is the result.
 
@@ -104,7 +104,7 @@ def train_classifier(
     Parameters
     ----------
     encoder : with its initial weights
-    recipe : epochs, batch size, augmentation, optimiser, schedule, seed
+    recipe : epochs, batch size, augmentation, optimizer, schedule, seed
     on_epoch : called after each epoch, and again for those that a resumed run had behind it
     keeper : keeps the state of the run, and gives that of an interrupted one
     generated : labels and noise layer of generated images that move as training goes; the noise layer in place
@@ -120,7 +120,7 @@ def train_classifier(
     training = training.to(device)
     generated.to(device)
     held_out = validation.to(device) if validation is not None else None
-    synchronise_batch_norm(encoder.backbone, device)
+    synchronize_batch_norm(encoder.backbone, device)
     optimizer = build_optimizer(encoder, recipe.optimizer)
     count = len(training.pixels)
     steps = len(batches(torch.arange(count), recipe.batch_size))
@@ -254,7 +254,7 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 
 def build_optimizer(encoder: Encoder, choice: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser over two groups: backbone and head, each with its base learning rate."""
+    """The optimizer over two groups: backbone and head, each with its base learning rate."""
     groups = [
         {"params": list(encoder.backbone.parameters()), "lr": choice.learning_rate},
         {"params": list(encoder.head.parameters()), "lr": choice.head_learning_rate},
@@ -357,7 +357,7 @@ def _finish(
     encoder: Encoder,
     losses: list[Tensor],
     optimizer: torch.optim.Optimizer,
-    validation: LabelledImages | None,
+    validation: LabeledImages | None,
     number: int,
     image: Image,
     precision: Precision,
@@ -368,7 +368,7 @@ def _finish(
 
 @torch.inference_mode()
 def validate(
-    encoder: Encoder, validation: LabelledImages, image: Image, precision: Precision = "fp32"
+    encoder: Encoder, validation: LabeledImages, image: Image, precision: Precision = "fp32"
 ) -> tuple[float, float]:
     """Cross-entropy and accuracy on held-out images, which lie on the encoder's device, without augmentation."""
     encoder.eval()

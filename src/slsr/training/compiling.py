@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from slsr.params import Compile
-from slsr.training.processes import rank_and_size
+from slsr.params.recipe import Compile
+from slsr.runtime.processes import rank_and_size
 
 log = logging.getLogger(__name__)
 

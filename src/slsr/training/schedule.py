@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from slsr.params import Schedule
+from slsr.params.recipe import Schedule
 
 # The one-cycle policy starts at 1/25 of the peak and ends at 1/250,000 of it (Smith and Topin 2019; torch's defaults).
 ONE_CYCLE_START = 1 / 25

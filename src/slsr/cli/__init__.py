@@ -1,0 +1,1 @@
+"""The command `slsr`, one file per group of commands."""

@@ -1,0 +1,311 @@
+"""The commands that put a trained model to use: embed, index, search, export, transfer."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
+
+import typer
+
+from slsr.cli.options import USE
+from slsr.errors import InputError
+
+if TYPE_CHECKING:
+    from slsr.embedding.files import Side
+
+RECALL = 0.95
+FORMAT_SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
+
+P = ParamSpec("P")
+
+app = typer.Typer()
+
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="a .safetensors checkpoint of an encoder, or the folder of one")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+BatchOption = Annotated[int, typer.Option(min=1, help="images that go through the network at once")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="end at an image that cannot be read, instead of skipping and counting it")
+]
+FlipOption = Annotated[
+    bool, typer.Option("--flip/--no-flip", help="add the features of the mirrored image, as the evaluation does")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="replace what is there")]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the same as JSON here")]
+
+
+def _cleans_up(command: Callable[P, None]) -> Callable[P, None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it removes what it has half-written."""
+
+    @functools.wraps(command)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        if threading.current_thread() is not threading.main_thread():  # it could set no handler
+            return command(*arguments, **options)
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return command(*arguments, **options)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return run
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one does not interrupt the cleaning up
+    raise KeyboardInterrupt
+
+
+@app.command(rich_help_panel=USE)
+@_cleans_up
+def embed(
+    model: ModelArgument,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="image files, folders, patterns or image tables (.parquet)")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="the features and names")],
+    query: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGES", help="queries too, so that `slsr score` can evaluate the file; may be repeated"),
+    ] = None,
+    batch_size: BatchOption = 64,
+    device: DeviceOption = "auto",
+    flip: FlipOption = True,
+    strict: StrictOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Features of images, for `slsr score`, `slsr index` and programs of your own."""
+    from slsr.embedding.sources import ImageSources, find_images
+
+    _check_target(out, force, ".npz")
+    sources: dict[Side, ImageSources] = {"gallery": find_images(images)}
+    if query:
+        sources["query"] = find_images(query)
+    from slsr.embedding.encoder import load_encoder
+    from slsr.embedding.stream import embed_into, origin_of
+
+    encoder = load_encoder(model, device, flip=flip)
+    counts = embed_into(out, encoder, origin_of(encoder, model), sources, batch_size=batch_size, strict=strict)
+    written = " and ".join(f"{count:,} {side}" for side, count in counts.items())
+    typer.echo(f"wrote {out}: features of {written} images, {encoder.dimension} dimensions")
+
+
+@app.command(rich_help_panel=USE)
+@_cleans_up
+def index(
+    features: Annotated[list[Path], typer.Argument(metavar="FEATURES.npz...", help="files that `slsr embed` wrote")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="the folder of the index")],
+    add: Annotated[bool, typer.Option("--add", help="add to the index that is there")] = False,
+    kind: Annotated[
+        str, typer.Option(help="auto, flat, hnsw or ivf-pq; auto: flat to 100,000 images, then by memory")
+    ] = "auto",
+    memory: Annotated[
+        float | None, typer.Option(min=0.001, help="GB that the index may take; none: half of the machine's")
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, show_default=str(RECALL), help="recall at 10 that an approximate index is searched for"
+        ),
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """A FAISS index of features, built anew or added to; what interrupts it leaves the index as it was."""
+    from slsr.embedding.files import read_features, read_origin
+    from slsr.search import store
+    from slsr.search.kinds import KINDS, index_bytes
+
+    chosen = next((one for one in KINDS if one == kind), None)
+    if chosen is None and kind != "auto":
+        raise InputError(f"--kind {kind}: choose auto, {', '.join(KINDS)}")
+    given = {"--kind": chosen, "--force": force or None, "--memory": memory, "--recall": recall}
+    if add:
+        _refuse_idle(given, "--add keeps the kind and the settings of the index, and replaces nothing")
+    elif chosen in ("flat", "hnsw"):
+        idle = ("--memory", "--recall") if chosen == "flat" else ("--memory",)
+        _refuse_idle({name: given[name] for name in idle}, f"--kind {chosen} does not ask for it")
+    _check_writable(out)
+    origin = read_origin(features[0])
+    for path in features[1:]:
+        if not origin.agrees(read_origin(path)):
+            raise InputError(f"{path}: features of {read_origin(path)}, but those of {features[0]} are of {origin}")
+    parts = [read_features(path) for path in features]
+    wanted = RECALL if recall is None else recall
+    if add:
+        built, known = store.add(out, origin, parts)
+        typer.echo(f"added {sum(len(part.names) for part in parts) - known:,} images, {known:,} were there already")
+    else:
+        space = int(memory * 1e9) if memory is not None else _physical_memory() // 2
+        built = store.build(out, origin, parts, kind=chosen, memory=space, recall=wanted, force=force)
+    size = index_bytes(built.kind, len(built), built.dimension)
+    typer.echo(
+        f"{out}: {built.kind} index of {len(built):,} images, {built.dimension} dimensions, {size / 1e6:,.1f} MB"
+    )
+    if built.recall.effort:
+        typer.echo(
+            f"recall at 10 was {built.recall.at_10:.3f} when it was built, over {built.recall.sample} of its images"
+        )
+        if not add and built.recall.at_10 < wanted:
+            typer.echo(f"warning: that is less than the {wanted:g} asked for, with all the effort there is", err=True)
+    if advice := store.advice(built):
+        typer.echo(f"warning: {advice}", err=True)
+
+
+@app.command(rich_help_panel=USE)
+@_cleans_up
+def search(
+    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="the folder that `slsr index` wrote")],
+    query: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY...", help="image files, folders, patterns, image tables, or one embedded .npz"),
+    ],
+    depth: Annotated[int, typer.Option("-k", min=1, help="images to find for each query")] = 10,
+    rerank: Annotated[bool, typer.Option("--rerank", help="k-reciprocal re-ranking of the nearest candidates")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, show_default="100", help="how many nearest images are re-ranked")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="the model of the index; by default where it lay when it embedded the gallery")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, show_default="64", help="queries that go through the network at once")
+    ] = None,
+    device: Annotated[str | None, typer.Option(show_default="auto", help="auto, cpu, cuda, cuda:1, ...")] = None,
+    strict: StrictOption = False,
+    json_path: JsonOption = None,
+) -> None:
+    """The images of an index nearest to each query, as a table."""
+    from slsr.files import write_json
+    from slsr.search.query_features import are_embedded, embedded_queries
+    from slsr.search.ranked_lists import CANDIDATES, as_json, ranked_lists, render
+    from slsr.search.store import open_index
+
+    if not rerank:
+        _refuse_idle({"--candidates": candidates}, "nothing is re-ranked without --rerank")
+    if are_embedded(query):
+        given = {"--model": model, "--device": device, "--batch-size": batch_size, "--strict": strict or None}
+        _refuse_idle(given, "an .npz query is embedded already")
+    if json_path is not None:
+        _check_json(json_path)
+    opened = open_index(folder)
+    names, features = embedded_queries(
+        folder, opened, query, model=model, device=device or "auto", batch_size=batch_size or 64, strict=strict
+    )
+    lists = ranked_lists(opened, features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
+    wanted, fewest = min(depth, len(opened)), min(map(len, lists))
+    if fewest < wanted:
+        typer.echo(
+            f"warning: {fewest} of the {wanted} images asked for were found for some query: an {opened.kind} index "
+            "looks near a query only, with the effort it was built for; build it anew with a higher --recall, or flat",
+            err=True,
+        )
+    if json_path is not None:
+        write_json(json_path, as_json(opened, names, lists))
+    typer.echo(render(names, lists))
+
+
+@app.command(rich_help_panel=USE)
+@_cleans_up
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="the file to write, .onnx or .pt")],
+    form: Annotated[str, typer.Option("--format", help="onnx or torchscript")] = "onnx",
+    flip: FlipOption = True,
+    force: ForceOption = False,
+) -> None:
+    """The network as ONNX or TorchScript, checked against its own features before it appears."""
+    from slsr.embedding.encoder import load_encoder
+    from slsr.embedding.export import FORMATS
+    from slsr.embedding.export import export as write
+
+    chosen = next((one for one in FORMATS if one == form), None)
+    if chosen is None:
+        raise InputError(f"--format {form}: choose {' or '.join(FORMATS)}")
+    if out.suffix.lower() not in FORMAT_SUFFIXES:
+        raise InputError(f"{out}: named as neither format; name it .onnx, or .pt for TorchScript")
+    if (meant := FORMAT_SUFFIXES[out.suffix.lower()]) != form:
+        raise InputError(f"{out}: named as a file of --format {meant}, but it is to be {form}; change one of the two")
+    _check_target(out, force)
+    parity = write(load_encoder(model, "cpu", flip=flip), out, chosen)
+    typer.echo(
+        f"wrote {out}: cosine similarity to the model's own features at least {parity.cosine:.7f} over "
+        f"{parity.images} images, largest difference {parity.difference:.1e}"
+    )
+
+
+@app.command(rich_help_panel=USE)
+@_cleans_up
+def transfer(
+    model: ModelArgument,
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="another data set: an archive, or a folder of prepared tables")
+    ],
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the numbers here")] = None,
+    protocol: Annotated[str | None, typer.Option(help="CUHK03: classic or np")] = None,
+    boxes: Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")] = None,
+    split: Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")] = None,
+    params: Annotated[
+        Path | None, typer.Option(metavar="params.yaml", help="take `evaluate` from here; none: the defaults")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """A model measured on another data set than its own (cross-domain): CMC, mAP, re-ranking, intervals."""
+    from slsr.embedding.encoder import load_encoder
+    from slsr.evaluation import transfer as stage
+    from slsr.files import write_json
+    from slsr.params.file import load_params
+
+    if json_path is not None:
+        _check_json(json_path)
+    settings = load_params(params).evaluate if params is not None else stage.PUBLISHED
+    encoder = load_encoder(model, device, flip=settings.flip)
+    test = stage.read_evaluation_set(data, protocol, boxes, split)
+    measured = stage.transfer(encoder, test, settings)
+    if json_path is not None:
+        write_json(json_path, stage.as_json(encoder, test, measured, settings))
+    typer.echo(stage.render(test, measured))
+
+
+def _check_target(target: Path, force: bool, suffix: str | None = None) -> None:
+    """Refuse an output that cannot be written or is there already, before any work is done."""
+    if suffix is not None and target.suffix != suffix:
+        raise InputError(f"{target}: the file is a {suffix} file; name it so")
+    if target.is_dir() or not target.parent.is_dir():
+        raise InputError(f"{target}: {'a folder' if target.is_dir() else 'its folder does not exist'}; name a file")
+    if target.exists() and not force:
+        raise InputError(f"{target}: is there already; name another file, or say --force to replace it")
+    _check_writable(target.parent)
+
+
+def _check_json(target: Path) -> None:
+    """Refuse to put JSON where something else is; JSON of an earlier run is replaced."""
+    _check_target(target, True)
+    if target.suffix.lower() != ".json":
+        raise InputError(f"{target}: not named as JSON; name it .json")
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder, there already or to be made, in which no file can be made."""
+    place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{folder}: no file can be made in {place} ({reason}); name another folder") from error
+
+
+def _refuse_idle(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that were given (are not None), but would change nothing."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"{', '.join(given)}: without effect, since {reason}; leave out {', '.join(given)}")
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,1 @@
+"""K-means, silhouettes, and the identities of each cluster."""

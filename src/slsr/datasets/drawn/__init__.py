@@ -1,5 +1,0 @@
-"""The sample data set: drawn pedestrians seen by four cameras, packed exactly as Market-1501 is. Nobody is shown."""
-
-from slsr.datasets.drawn.archive import ROOT, SampleCounts, draw_archive
-
-__all__ = ["ROOT", "SampleCounts", "draw_archive"]

@@ -1,0 +1,226 @@
+"""A trained encoder as a file that other programs run: ONNX or TorchScript.
+
+The network takes normalized images, float32 [N, 3, height, width] with any N, and gives what `LoadedEncoder.embed`
+does: the features of the images plus those of the mirrored images, scaled to length 1. How an image becomes its input
+stands in the file's metadata, under `slsr`, as JSON. The file appears only when its features have been compared with
+ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from slsr.embedding.encoder import LoadedEncoder
+from slsr.errors import CheckFailed
+from slsr.files import replaced_file
+from slsr.images.augmentation import NORMALIZATION
+from slsr.images.decoding import Pixels
+
+Format = Literal["onnx", "torchscript"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+INPUT, OUTPUT = "images", "features"
+METADATA = "slsr"
+OPSET = 18
+COMPARED = 64
+PARITY = 0.9999
+
+Images = NDArray[np.float32]
+Run = Callable[[Images], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an exported network's features compare with ours, over `images` images: the worst of them."""
+
+    cosine: float
+    difference: float
+    images: int
+
+
+class Embedder(nn.Module):
+    """Normalized images [N, 3, H, W] to features of length 1, [N, D]: what is exported."""
+
+    def __init__(self, encoder: LoadedEncoder) -> None:
+        super().__init__()
+        self.backbone = encoder.network.backbone
+        self.flip = encoder.flip
+
+    def forward(self, images: Tensor) -> Tensor:
+        batch = torch.cat([images, images.flip(3)]) if self.flip else images
+        features = self.backbone(batch).mean((2, 3))
+        if self.flip:
+            features = features.reshape(2, -1, features.shape[1]).sum(0)
+        return nn.functional.normalize(features)
+
+
+def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:
+    """What an image goes through before the exported network, and what comes out: the file's metadata."""
+    image, (height, width) = encoder.image, encoder.size
+    mean, deviation = NORMALIZATION[image.normalization]
+    return {
+        "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, height, width], "channels": "RGB"},
+        "output": {"name": OUTPUT, "type": "float32", "shape": ["N", encoder.dimension], "length": 1},
+        "upright": "turn the image as its EXIF orientation says, before resizing",
+        "resize": {
+            "height": image.resize_height,
+            "width": image.resize_width,
+            "interpolation": image.interpolation,
+            "antialias": True,
+            "keep_aspect_ratio": False,
+        },
+        "center_crop": {"height": height, "width": width} if image.test == "center-crop" else None,
+        "scale": 1 / 255,
+        "mean": list(mean),
+        "std": list(deviation),
+        "mirrored_added": encoder.flip,
+        "backbone": encoder.network.description.backbone,
+        "model_fingerprint": encoder.fingerprint,
+    }
+
+
+def export(encoder: LoadedEncoder, path: Path, form: Format) -> Parity:
+    """Write an encoder that lies on the CPU as ONNX or TorchScript, and check it.
+
+    Parameters
+    ----------
+    path
+        Is written under a temporary name beside it first.
+
+    Returns
+    -------
+    How the features of 64 images, made of noise, agree with `encoder.embed`, at several batch sizes.
+
+    Raises
+    ------
+    InputError
+        Another process is writing this file.
+    CheckFailed
+        A cosine similarity between exported and own features is 0.9999 or less; nothing is written then.
+    """
+    write, read = (_write_onnx, run_onnx) if form == "onnx" else (_write_torchscript, run_torchscript)
+    metadata = preprocessing(encoder)
+    with replaced_file(path) as partial:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            write(partial, Embedder(encoder).eval(), encoder.size, metadata)
+        parity = compare(encoder, read(partial))
+        if not parity.cosine > PARITY:
+            raise CheckFailed(
+                f"{path}: not written, since its features are not those of the model: cosine similarity "
+                f"{parity.cosine:.6f} in the worst of {parity.images} images"
+            )
+    return parity
+
+
+def _write_onnx(path: Path, network: nn.Module, size: tuple[int, int], metadata: dict[str, Any]) -> None:
+    import onnx
+
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, 3, *size),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA, json.dumps(metadata, sort_keys=True)
+    model.producer_name = "slsr"
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(path))
+
+
+def _write_torchscript(path: Path, network: nn.Module, size: tuple[int, int], metadata: dict[str, Any]) -> None:
+    traced = torch.jit.trace(network, torch.zeros(2, 3, *size))
+    files = {METADATA: json.dumps(metadata, sort_keys=True)}
+    torch.jit.save(torch.jit.freeze(traced), str(path), _extra_files=files)
+
+
+def run_onnx(path: Path, threads: int = 0) -> Run:
+    """An exported ONNX file as a function from normalized images to features, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: Images) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0]
+        return features
+
+    return run
+
+
+def run_torchscript(path: Path) -> Run:
+    """An exported TorchScript file as a function from normalized images to features, on the CPU."""
+    with _quiet():
+        network = torch.jit.load(str(path), map_location="cpu")
+
+    @torch.inference_mode()
+    def run(images: Images) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = network(torch.from_numpy(images)).numpy()
+        return features
+
+    return run
+
+
+def compare(encoder: LoadedEncoder, run: Run, images: int = COMPARED, seed: int = 0) -> Parity:
+    """Compare the features of an exported network with ours, on smooth noise of all colors, in uneven batches."""
+    pixels = drawn_pixels(encoder, images, seed)
+    ours = encoder.embed_pixels(pixels)
+    inputs = network_input(encoder, pixels)
+    batches = np.split(inputs, [1, images // 2, images - 1]) if images > 3 else [inputs]
+    theirs = np.concatenate([run(np.ascontiguousarray(batch)) for batch in batches])
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return Parity(float(((ours * theirs).sum(axis=1) / lengths).min()), float(np.abs(ours - theirs).max()), images)
+
+
+def drawn_pixels(encoder: LoadedEncoder, images: int, seed: int = 0) -> Pixels:
+    """Noise of every coarseness, resized as images are: uint8 [N, resize_height, resize_width, 3]."""
+    image, random = encoder.image, np.random.default_rng(seed)
+    pixels = np.empty((images, image.resize_height, image.resize_width, 3), np.uint8)
+    for row, picture in enumerate(pixels):
+        cells = 2 ** (row % 5 + 1)
+        coarse = random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        vertical, horizontal = (np.arange(length) * cells // length for length in picture.shape[:2])
+        picture[:] = coarse[vertical][:, horizontal]
+    return pixels
+
+
+def network_input(encoder: LoadedEncoder, pixels: Pixels) -> Images:
+    """Resized images as the network's input, by the file's metadata alone: cut, scaled, normalized, channels first."""
+    rules = preprocessing(encoder)
+    if crop := rules["center_crop"]:
+        top, left = (pixels.shape[1] - crop["height"]) // 2, (pixels.shape[2] - crop["width"]) // 2
+        pixels = pixels[:, top : top + crop["height"], left : left + crop["width"]]
+    normalized = (pixels * rules["scale"] - rules["mean"]) / rules["std"]
+    return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2), np.float32)
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Exporters tell of their own insides and of what is to be removed from them some day."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,190 @@
+"""Where the images come from that a model is used on: files, folders, patterns and image tables, as one stream."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slsr.errors import InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
+TABLE_SUFFIX = ".parquet"
+ROWS_AT_ONCE = 64
+LABELS = ("identity", "camera")
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image that is not read yet (a path) or not decoded yet (bytes), and what is known of it."""
+
+    name: str
+    image: Path | bytes
+    identity: int | None = None
+    camera: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """All images that some arguments name.
+
+    Attributes
+    ----------
+    parts
+        Image files and image tables, in the order they were given.
+    count
+        How many images these are.
+    labeled
+        Whether identity and camera of every one are known.
+    """
+
+    parts: tuple[Path, ...]
+    count: int
+    labeled: bool
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for part in self.parts:
+            if part.suffix == TABLE_SUFFIX:
+                yield from _rows(part)
+            else:
+                yield SourceImage(os.fsencode(part).decode("utf-8", "backslashreplace"), part)
+
+
+def find_images(arguments: Sequence[str | Path]) -> ImageSources:
+    """Look up the images that arguments name; no image is read, of tables only the names and labels.
+
+    Parameters
+    ----------
+    arguments
+        Image files; folders, whose images are taken at any depth, by name, hidden ones left out; patterns such as
+        `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and `generate` write them). A file
+        that is named twice, by whatever paths, is taken once, by the first; a symbolic link is a file of its own.
+
+    Raises
+    ------
+    InputError
+        A path that is not there, a folder that cannot be read, a folder or pattern without images, a Parquet file that
+        is no image table.
+    """
+    parts = tuple(_once(part for argument in arguments for part in _expand(str(argument))))
+    if not parts:
+        raise InputError("no images were given; name image files, folders or image tables")
+    tables = [_check_table(part) for part in parts if part.suffix == TABLE_SUFFIX]
+    count = len(parts) - len(tables) + sum(rows for rows, _ in tables)
+    if count == 0:
+        raise InputError(f"{', '.join(map(str, parts))}: no rows, so no images")
+    return ImageSources(parts, count, len(tables) == len(parts) and all(labeled for _, labeled in tables))
+
+
+def _once(paths: Iterable[Path]) -> Iterator[Path]:
+    """Paths of files, each file by the first of its paths."""
+    folders: dict[Path, Path] = {}
+    seen: set[Path] = set()
+    for path in paths:
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        place = folders[path.parent] / path.name
+        if place not in seen:
+            seen.add(place)
+            yield path
+
+
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        return _images_below(path)
+    if path.exists():
+        return [path]
+    if glob.has_magic(argument):
+        found = [Path(name) for name in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207, absolute ones too
+        if not found:
+            raise InputError(f"{argument}: no file has such a name")
+        return [image for one in found for image in (_images_below(one) if one.is_dir() else [one])]
+    raise InputError(f"{argument}: no such file or folder; name image files, folders or image tables")
+
+
+def _images_below(folder: Path) -> list[Path]:
+    images = sorted(path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES)
+    if not images:
+        tables = sorted(path.name for path in folder.glob(f"*{TABLE_SUFFIX}"))
+        hint = f"; it holds tables, name those you mean: {', '.join(tables)}" if tables else ""
+        raise InputError(f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){hint}")
+    return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files at any depth; hidden ones, those of hidden folders, and what linked folders hold are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or name others")
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found = (Path(place) / name for name in names if not name.startswith("."))
+        yield from (path for path in found if path.is_file())
+
+
+def _check_table(path: Path) -> tuple[int, bool]:
+    """Number of rows, and whether identity and camera are there; raises InputError unless it is an image table."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            _check_types(path, schema)
+            labels = _labels(schema)
+            for batch in file.iter_batches(columns=["name", *labels]):
+                batch.validate(full=True)
+                _check_values(path, batch, labels)
+            return file.metadata.num_rows, bool(labels)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable Parquet table ({reason}); make or fetch it again") from error
+
+
+def _labels(schema: pa.Schema) -> tuple[str, ...]:
+    """The label columns of a table; none where one is missing, since neither is of use alone."""
+    return LABELS if set(LABELS) <= set(schema.names) else ()
+
+
+def _check_types(path: Path, schema: pa.Schema) -> None:
+    if missing := {"image", "name"} - set(schema.names):
+        raise InputError(f"{path}: no column {', '.join(sorted(missing))}; an image table has `image` and `name`")
+    types = {name: schema.field(name).type for name in ("image", "name", *_labels(schema))}
+    if not (pa.types.is_binary(types["image"]) or pa.types.is_large_binary(types["image"])):
+        raise InputError(
+            f"{path}: column image is {types['image']}; it must be binary, encoded images: give files as arguments"
+        )
+    if not (pa.types.is_string(types["name"]) or pa.types.is_large_string(types["name"])):
+        raise InputError(f"{path}: column name is {types['name']}; it must be string, the name of each image")
+    for name in _labels(schema):
+        if not pa.types.is_integer(types[name]):
+            raise InputError(
+                f"{path}: column {name} is {types[name]}; it must be whole numbers, or leave it out of the table"
+            )
+
+
+def _check_values(path: Path, batch: pa.RecordBatch, labels: Sequence[str]) -> None:
+    for name in ("name", *labels):
+        if empty := batch.column(name).null_count:
+            raise InputError(f"{path}: column {name} has rows without a value ({empty:,} or more); fill them in")
+    for name in labels:
+        try:
+            batch.column(name).cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path}: column {name} has numbers beyond 64 bits with a sign; number anew") from error
+
+
+def _rows(path: Path) -> Iterator[SourceImage]:
+    try:
+        with pq.ParquetFile(path) as file:
+            wanted = ["image", "name", *_labels(file.schema_arrow)]
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted):
+                for row in batch.to_pylist():
+                    yield SourceImage(row["name"], row["image"] or b"", row.get("identity"), row.get("camera"))
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: damaged ({reason}); make or fetch it again") from error

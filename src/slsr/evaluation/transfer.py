@@ -1,0 +1,199 @@
+"""A model on another data set than its own: the numbers that people call cross-domain.
+
+Nothing is trained or adapted: the model's features of the other data set's query and gallery are compared as
+`evaluate` compares those of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slsr.datasets.arrangement import arrange, queries_without_pool
+from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.inspection import Unreadable, inspect_images
+from slsr.datasets.opening import Choice, choose, open_collection, recognize
+from slsr.datasets.soundness import require_sound
+from slsr.embedding.encoder import LoadedEncoder
+from slsr.errors import InputError
+from slsr.evaluation.measures import (
+    Features,
+    Images,
+    Measured,
+    all_rankings,
+    described,
+    labels_of,
+    measure,
+    pooled_queries,
+    reranked,
+)
+from slsr.evaluation.scoring import render as render_numbers
+from slsr.files import read_json
+from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
+
+log = logging.getLogger(__name__)
+
+# presets/defaults.yaml's, for use where there is no params.yaml
+PUBLISHED = Evaluate(
+    flip=True,
+    batch_size=64,
+    multi_query="mean",
+    rerank=Rerank(k1=20, k2=6, lambda_value=0.3, junk="keep"),
+    bootstrap=Bootstrap(resamples=10_000, seed=1),
+    ranked_list=RankedList(queries=6, depth=10),
+)
+
+
+PROTOCOLS = ("cross-camera", "single-gallery-shot")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What a model is tested on: encoded images with labels, and how they are to be evaluated.
+
+    Attributes
+    ----------
+    dataset
+        Name of the data set, and of its split where it has several.
+    protocol
+        `protocol`, `directions` and `multi_query`, as in facts.json.
+    """
+
+    dataset: str
+    query: Images
+    gallery: Images
+    multi_query: Images | None
+    protocol: Mapping[str, Any]
+
+
+def read_evaluation_set(
+    data: Path, protocol: str | None = None, boxes: str | None = None, split: int | None = None
+) -> EvaluationSet:
+    """Query and gallery of a data set.
+
+    Parameters
+    ----------
+    data
+        A folder of prepared tables (query.parquet, gallery.parquet, facts.json), or an archive as published.
+    protocol, boxes, split
+        Which split of an archive, where its data set has several; None: the one that its preset begins with.
+
+    Raises
+    ------
+    InputError
+        Neither is there, it cannot be read, an image of it cannot be read, or it has no such split.
+    """
+    if (data / "facts.json").is_file():
+        if named := [name for name, value in (("protocol", protocol), ("boxes", boxes), ("split", split)) if value]:
+            raise InputError(f"{data}: prepared tables, whose split is chosen already; leave out --{named[0]}")
+        return _prepared(data)
+    if not data.exists():
+        raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
+    choice = choose(recognize(data), protocol, boxes, split)
+    with tempfile.TemporaryDirectory() as scratch, open_collection(data, choice, Path(scratch)) as collection:
+        return _from_archive(collection, choice)
+
+
+def _prepared(folder: Path) -> EvaluationSet:
+    facts = read_json(folder / "facts.json")
+    if not _has_facts(facts):
+        raise InputError(f"{folder / 'facts.json'}: not what `prepare` writes; make it again with `dvc repro prepare`")
+    query, gallery = (Images.read(folder / f"{name}.parquet") for name in ("query", "gallery"))
+    pool = Images.read(folder / "multi_query.parquet") if facts["evaluation"]["multi_query"] else None
+    return EvaluationSet(facts["dataset"], query, gallery, pool, facts["evaluation"])
+
+
+def _has_facts(facts: object) -> bool:
+    """Whether the data set, its protocol and whether it has boxes for several queries are stated."""
+    if not isinstance(facts, dict) or not isinstance(facts.get("evaluation"), dict):
+        return False
+    evaluation = facts["evaluation"]
+    known = evaluation.get("protocol") in PROTOCOLS
+    return known and isinstance(facts.get("dataset"), str) and isinstance(evaluation.get("multi_query"), bool)
+
+
+def _from_archive(collection: Collection, choice: Choice) -> EvaluationSet:
+    """As `prepare` would have it with every identity, but that an image which cannot be read is an error."""
+    require_sound(collection)
+    tables = arrange(collection, None, "none", 0).tables
+    pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
+    details = [f"{key} {value}" for key, value in asdict(choice).items() if key != "name" and value is not None]
+    return EvaluationSet(
+        " ".join([choice.name, *details]),
+        _read_images(tables["query"], collection),
+        _read_images(tables["gallery"], collection),
+        _read_images(tables["multi_query"], collection) if pooled else None,
+        asdict(collection.evaluation) | {"multi_query": pooled},
+    )
+
+
+def _read_images(entries: Sequence[Entry], collection: Collection) -> Images:
+    encoded = []
+    for _, content, found in inspect_images(entries, collection.read):
+        if isinstance(found, Unreadable):
+            raise InputError(f"{collection.origin}: {found.reason}")
+        encoded.append(content)
+    return Images(
+        encoded,
+        [entry.name for entry in entries],
+        np.array([entry.identity for entry in entries], np.int64),
+        np.array([entry.camera for entry in entries], np.int64),
+    )
+
+
+def transfer(encoder: LoadedEncoder, data: EvaluationSet, settings: Evaluate = PUBLISHED) -> Measured:
+    """Measure a model on a test set: everything that `evaluate` measures, re-ranking and multi-query included.
+
+    Raises
+    ------
+    InputError
+        `settings.flip` is not the encoder's.
+    """
+    if settings.flip != encoder.flip:
+        raise InputError(f"evaluate.flip: {settings.flip}, but the encoder was loaded with flip={encoder.flip}")
+    labels = labels_of(data.query, data.gallery)
+    query, gallery = (_features(encoder, images, settings) for images in (data.query, data.gallery))
+    if data.protocol["protocol"] != "cross-camera":
+        return measure(query, gallery, labels, data.protocol, settings)
+    pool = data.multi_query
+    pooled = pooled_queries(_features(encoder, pool, settings), pool, data.query, settings) if pool else None
+    single = reranked(query, gallery, labels, settings)
+    return described(all_rankings(query, gallery, labels, single, pooled, settings), settings)
+
+
+def _features(encoder: LoadedEncoder, images: Images, settings: Evaluate) -> Features:
+    named = zip(images.names, images.encoded, strict=True)
+    blocks = [features for _, features in encoder.stream(named, batch_size=settings.batch_size)]
+    return np.concatenate(blocks)
+
+
+def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, settings: Evaluate) -> dict[str, Any]:
+    """What was measured, of which model, on what and how: the JSON that `slsr transfer` writes."""
+    return {
+        "model": {
+            "fingerprint": encoder.fingerprint,
+            "backbone": encoder.network.description.backbone,
+            "trained_identities": encoder.network.description.classes,
+        },
+        "dataset": data.dataset,
+        "protocol": dict(data.protocol),
+        "settings": {
+            "flip": settings.flip,
+            "multi_query": settings.multi_query,
+            "rerank": settings.rerank.model_dump(),
+            "bootstrap": settings.bootstrap.model_dump(),
+        },
+        "metrics": measured.metrics,
+        "cmc": {name: [float(share) for share in curve] for name, curve in measured.curves.items()},
+    }
+
+
+def render(data: EvaluationSet, measured: Measured) -> str:
+    """The headline numbers for people to read, as `slsr score` prints them."""
+    return f"{data.dataset}: {render_numbers(measured.metrics)}"

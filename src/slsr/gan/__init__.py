@@ -1,0 +1,1 @@
+"""Generators of images: networks, training, checks and pictures."""

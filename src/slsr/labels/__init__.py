@@ -1,0 +1,1 @@
+"""What each image is told: distributions over the identities, and the losses that use them."""

@@ -1,0 +1,1 @@
+"""The schema of params.yaml, one file per block, and the presets."""

@@ -1,0 +1,85 @@
+"""The block `gan`: the generators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
+
+DiscriminatorActivation = Literal["leaky-relu", "relu"]
+
+
+DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
+
+
+Upsampling = Literal["transposed", "nearest"]
+
+
+GanLoss = Literal["cross-entropy", "hinge"]
+
+
+GanKind = Literal["per-cluster", "conditional"]
+
+
+OnCollapse = Literal["warn", "stop", "restart"]
+
+
+GanAugmentation = Literal["color", "translation", "cutout"]
+
+
+class Collapse(Block):
+    """When a trained generator counts as collapsed, and how often it is trained again."""
+
+    coverage: Share
+    duplicates: Share
+    restarts: Count
+
+
+class Gan(Block):
+    """The DCGANs, one a cluster, or one that is told the cluster."""
+
+    kind: GanKind
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    latent: Count
+    channels: Annotated[int, Field(ge=4)]
+    upsampling: Upsampling
+    parent_epochs: Annotated[int, Field(ge=0)]
+    epochs: Count
+    minimum_steps: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)]
+    loss: GanLoss
+    learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    generator_steps: Count
+    discriminator_activation: DiscriminatorActivation
+    discriminator_batch_norm: DiscriminatorBatchNorm
+    spectral_norm: bool
+    r1: Annotated[float, Field(ge=0)]
+    augmentation: list[GanAugmentation]
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    on_collapse: OnCollapse
+    collapse: Collapse
+    precision: Precision
+    deterministic: bool
+    seed: Seed
+
+    @model_validator(mode="after")
+    def sizes_divide(self) -> Self:
+        if self.height % 16 or self.width % 16:
+            raise ValueError(
+                f"height x width = {self.height}x{self.width}: both must be multiples of 16 (four stride-2 layers)"
+            )
+        if len(set(self.augmentation)) != len(self.augmentation):
+            raise ValueError(f"augmentation {self.augmentation} names one twice; name each once")
+        return self
+
+    @model_validator(mode="after")
+    def conditional_has_no_parent(self) -> Self:
+        if self.kind == "conditional" and self.parent_epochs:
+            raise ValueError(
+                f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, one network; make it 0"
+            )
+        return self

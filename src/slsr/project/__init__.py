@@ -1,0 +1,1 @@
+"""The project around the code: git, dvc.lock, remotes, the gate and the doctor."""

@@ -1,0 +1,1 @@
+"""Checking machine, packages, parameters, data and remotes."""

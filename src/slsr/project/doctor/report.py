@@ -1,0 +1,87 @@
+"""Findings, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import slsr
+
+Level = Literal["ok", "note", "problem"]
+
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes
+    ----------
+    level
+        `ok`; `note`, worth knowing; `problem`, in the way of work.
+    remedy
+        What to do about it, empty where nothing is to be done.
+    """
+
+    topic: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def render(findings: Sequence[Finding]) -> str:
+    """The report as text, a line a finding, its remedy below it."""
+    width = max(len(finding.topic) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level:<8}{finding.topic:<{width}}  {finding.text}")
+        if finding.remedy:
+            lines.append(f"{'':<8}{'':<{width}}  -> {finding.remedy}")
+    return "\n".join(lines)
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """The report for programs: `{"findings": [{topic, level, text, remedy}], "problems": n}`."""
+    return json.dumps({"findings": [asdict(one) for one in findings], "problems": len(problems(findings))}, indent=2)
+
+
+def problems(findings: Sequence[Finding]) -> list[Finding]:
+    """Those in the way of work."""
+    return [finding for finding in findings if finding.level == "problem"]
+
+
+def some(items: Sequence[str], count: int = 3) -> str:
+    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
+
+
+def ask(
+    program: str, arguments: Sequence[str], root: Path, environment: Mapping[str, str], seconds: float
+) -> dict[str, Any] | str:
+    """Run a program that prints JSON as its last line; a sentence where it fails or takes too long."""
+    path = os.pathsep.join(filter(None, [str(Path(slsr.__file__).parents[1]), environment.get("PYTHONPATH", "")]))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=root,
+            env=dict(environment) | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {seconds:g} s"
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        return said[-1]
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer

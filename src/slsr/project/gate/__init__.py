@@ -1,0 +1,1 @@
+"""Comparing metrics with those of another commit, by rules."""

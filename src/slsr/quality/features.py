@@ -1,0 +1,105 @@
+"""Feature spaces in which images are compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slsr.images.color import hsv_stripes
+from slsr.images.decoding import Pixels
+
+Features = NDArray[np.float32]
+
+
+ROWS_AT_ONCE = 256
+
+
+HANDCRAFTED_SIZE = (128, 64)
+
+
+HOG_CELL, HOG_BINS, HOG_CLIP = 8, 9, 0.2
+
+
+# Added to a block's squared length before the root: cells with differences below 4 gray levels, grain, count little.
+HOG_FLAT = (4 * HOG_CELL**2) ** 2
+
+
+def handcrafted(pixels: Pixels) -> Features:
+    """The fixed feature space: HSV stripes and HOG of images resized to 128x64, each half of unit length, over sqrt 2.
+
+    Parameters
+    ----------
+    pixels : uint8 [N, H, W, 3], RGB
+
+    Returns
+    -------
+    float32 [N, 4804], rows of unit length: colors (1,024) and gradients (3,780) weigh the same.
+    """
+    blocks = [_handcrafted(pixels[start : start + ROWS_AT_ONCE]) for start in range(0, len(pixels), ROWS_AT_ONCE)]
+    return np.concatenate(blocks) if blocks else np.empty((0, 4804), np.float32)
+
+
+def _handcrafted(pixels: Pixels) -> Features:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    if images.shape[2:] != HANDCRAFTED_SIZE:
+        images = torch.nn.functional.interpolate(images.float(), HANDCRAFTED_SIZE, mode="bilinear", antialias=True)
+        images = images.round().clamp(0, 255).to(torch.uint8)
+    resized = images.permute(0, 2, 3, 1).contiguous().numpy()
+    both: Features = np.concatenate([hsv_stripes(resized), hog(resized)], axis=1)
+    return both / np.float32(np.sqrt(2))
+
+
+def hog(pixels: Pixels) -> Features:
+    """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), of the color channel with the strongest one.
+
+    Centerd differences, 9 unsigned orientations with linear interpolation between neighboring ones, cells of 8x8
+    pixels, overlapping blocks of 2x2 cells, each normalized (but not what is flat) and clipped at 0.2.
+
+    Parameters
+    ----------
+    pixels : uint8 [N, H, W, 3]; H and W at least 16, what exceeds a multiple of 8 is left out
+
+    Returns
+    -------
+    float32 [N, (H//8 - 1) * (W//8 - 1) * 36], 3,780 values for 128x64, rows of unit length.
+    """
+    height, width = (size // HOG_CELL * HOG_CELL for size in pixels.shape[1:3])
+    down, right = _strongest_gradient(pixels)
+    cells = _cell_histograms(down[:, :height, :width], right[:, :height, :width])
+    rows, columns = cells.shape[1] - 1, cells.shape[2] - 1
+    corners = [cells[:, y : y + rows, x : x + columns] for y in (0, 1) for x in (0, 1)]
+    blocks = np.concatenate(corners, axis=3)
+    normed = blocks / np.sqrt(np.square(blocks).sum(axis=3, keepdims=True) + HOG_FLAT)
+    return unit_rows(np.minimum(normed, HOG_CLIP).reshape(len(pixels), -1))
+
+
+def _strongest_gradient(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Centerd differences down and to the right, of the channel in which they are largest, [N, H, W] each."""
+    padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge").astype(np.int16)
+    down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    right = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    strongest = (down.astype(np.int32) ** 2 + right.astype(np.int32) ** 2).argmax(axis=3)[..., None]
+    gradients = (np.take_along_axis(part, strongest, axis=3)[..., 0].astype(np.float32) for part in (down, right))
+    return next(gradients), next(gradients)
+
+
+def _cell_histograms(down: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Orientation histograms of cells, [N, H/8, W/8, 9], from gradients [N, H, W]."""
+    count, height, width = down.shape
+    rows, columns = height // HOG_CELL, width // HOG_CELL
+    position = np.arctan2(down, right) % np.pi / np.pi * HOG_BINS - 0.5
+    below = np.floor(position).astype(np.int64)
+    magnitude, share = np.hypot(down, right), position - below
+    row, column = np.arange(height)[:, None] // HOG_CELL, np.arange(width) // HOG_CELL
+    cell = (np.arange(count)[:, None, None] * rows + row) * columns + column
+    size = count * rows * columns * HOG_BINS
+    histogram = np.bincount((cell * HOG_BINS + below % HOG_BINS).ravel(), (magnitude * (1 - share)).ravel(), size)
+    histogram += np.bincount((cell * HOG_BINS + (below + 1) % HOG_BINS).ravel(), (magnitude * share).ravel(), size)
+    return histogram.reshape(count, rows, columns, HOG_BINS).astype(np.float32)
+
+
+def unit_rows(features: Features) -> Features:
+    """Last axis scaled to unit Euclidean length; zeros stay."""
+    length = np.linalg.norm(features, axis=-1, keepdims=True)
+    return (features / np.where(length > 0, length, 1)).astype(np.float32)

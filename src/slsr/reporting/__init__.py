@@ -1,0 +1,1 @@
+"""Reports, figures, sheets and model cards."""

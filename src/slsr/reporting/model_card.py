@@ -1,0 +1,292 @@
+"""The model card of an artifact: what it is, what it learned from, how well it does, where it must not be used.
+
+Everything in it comes from what git keeps of the run - dvc.yaml, dvc.lock and metrics/ - so a card can be written in a
+clone without data, and cannot speak of another run than the model's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from slsr.errors import CheckFailed, InputError
+from slsr.files import read_json
+from slsr.labels.regularizers import regularizer_named
+from slsr.markdown import table
+from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
+
+METRICS = Path("metrics")
+REPORT = "report"
+FLOORS = {"untrained": "floor: the same network, untrained", "color_histogram": "floor: color histogram"}
+DRAWN = "slsr-sample.zip"
+
+
+def model_card(name: str, root: Path) -> str:
+    """The card of an artifact of dvc.yaml, as Markdown.
+
+    Raises
+    ------
+    InputError
+        No such artifact, or a file that the card is made of is missing or unreadable.
+    CheckFailed
+        A file in metrics/ is not the one that dvc.lock records, or a stage on the way to the report has not seen what
+        the stage before it wrote last: the numbers would be another model's.
+    """
+    pipeline, lock = _load_yaml(root / "dvc.yaml"), _load_yaml(root / "dvc.lock")
+    artifacts = pipeline.get("artifacts", {})
+    if name not in artifacts:
+        raise InputError(f"artifact {name!r}: not in dvc.yaml; choose one of {', '.join(artifacts)}")
+    artifact, stages = artifacts[name], lock.get("stages", {})
+    stage, out = _producer(artifact["path"], stages)
+    _require_fresh(root, stages)
+    _require_one_run(stages)
+    params = {key: value for one in stages.values() for key, value in _params(one).items()} | _params(stages[stage])
+    facts = read_json(root / METRICS / "dataset.json")
+    parts = [f"# {name}", artifact["desc"] + ".", _identity(artifact, out), "## Data", _data(params["dataset"], facts)]
+    leg = stage.partition("@")[2]
+    if stage.startswith("train@"):
+        parts += ["## Recipe", _recipe(params["train"], params["image"], leg, params)]
+        parts += ["## Numbers", *_numbers(root, leg, params["train"]["seed"])]
+    elif stage == "train_encoder":
+        parts += ["## Recipe", _recipe(params["encoder"], params["image"], None, params)]
+        parts += ["## Numbers", _clusters(read_json(root / METRICS / "clusters.json"))]
+    else:
+        parts += ["## Recipe", _gan(params["gan"], params["generate"])]
+        parts += ["## Numbers", *_generated(read_json(root / METRICS / "generated.json"))]
+    parts += ["## Limits", _limits(params["dataset"], params, stage), "## Ethics", _ethics(stage, params["dataset"])]
+    return "\n\n".join([*parts, "## Use", _use(name, stage, artifact["path"])]) + "\n"
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run this in the root of the project, after `dvc repro`") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({error}); `git checkout {path}` brings the committed one") from error
+    return dict(values or {})
+
+
+def _producer(path: str, stages: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The stage that wrote an artifact, and its entry in dvc.lock."""
+    for stage, entry in stages.items():
+        for out in entry["outs"]:
+            if out["path"] == path:
+                return stage, out
+    raise InputError(f"dvc.lock: no stage has written {path}; run `dvc repro`")
+
+
+def _require_fresh(root: Path, stages: Mapping[str, Any]) -> None:
+    if REPORT not in stages:
+        raise InputError("dvc.lock: the stage report has not run; run `dvc repro`")
+    for out in stages[REPORT]["outs"]:
+        path = root / out["path"]
+        if path.suffix != ".json":
+            continue
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; `git checkout {out['path']}`, or run `dvc repro`")
+        if hashlib.md5(path.read_bytes()).hexdigest() != out["md5"]:
+            raise CheckFailed(f"{path}: not what dvc.lock records; run `dvc repro report`, then write the card again")
+
+
+def _require_one_run(stages: Mapping[str, Any]) -> None:
+    """From the report upwards, every stage has read what the stage before it wrote last."""
+    written = {out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry["outs"]}
+    waiting, seen = [REPORT], {REPORT}
+    while waiting:
+        reader = waiting.pop()
+        for dep in stages[reader].get("deps", []):
+            writer, md5 = written.get(dep["path"], (None, None))
+            if writer is None:
+                continue
+            if dep["md5"] != md5:
+                raise CheckFailed(
+                    f"dvc.lock: {reader} has not seen the {dep['path']} that {writer} wrote last, so the numbers in "
+                    "metrics/ are not its; run `dvc repro`, then write the card again"
+                )
+            if writer not in seen:
+                seen.add(writer)
+                waiting.append(writer)
+
+
+def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a stage in dvc.lock, blocks only: `a.b` names are parts of a block that others have whole."""
+    values = entry.get("params", {}).get("params.yaml", {})
+    return {key: value for key, value in values.items() if isinstance(value, dict) and "." not in key}
+
+
+def _identity(artifact: Mapping[str, Any], out: Mapping[str, Any]) -> str:
+    return f"`{artifact['path']}`, {out['size'] / 1e6:,.1f} MB, md5 `{out['md5']}`."
+
+
+def _data(dataset: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    splits = facts["splits"]
+    counts = ", ".join(f"{part['images']:,} {name.replace('_', '-')}" for name, part in splits.items())
+    train = splits["train"]
+    text = (
+        f"`{dataset['archive']}` ({facts['dataset']}): {counts} images; {facts['training_identities']:,} training "
+        f"identities seen by {train['cameras']} cameras, {splits['query']['identities']:,} other identities as queries."
+    )
+    if dataset["identities"]:
+        text += f" Cut to the first {dataset['identities']} training and test identities."
+    if dataset["archive"] == DRAWN:
+        text += " The images are drawn by `slsr sample`; they show nobody."
+    return text
+
+
+def _recipe(recipe: Mapping[str, Any], image: Mapping[str, Any], leg: str | None, params: Mapping[str, Any]) -> str:
+    optimizer, schedule = recipe["optimizer"], recipe["schedule"]
+    rows = [
+        ("network", f"{recipe['backbone']}, head {recipe['head']}, weights {recipe['weights']}"),
+        ("input", f"{image['height']}x{image['width']} pixels, {image['normalization']} normalization"),
+        ("training", f"{recipe['epochs']} epochs of batches of {recipe['batch_size']}, seed {recipe['seed']}"),
+        ("optimizer", f"{optimizer['name']}, rate {optimizer['learning_rate']:g} ({schedule['name']})"),
+        ("random erasing", f"{recipe['random_erasing']:g}"),
+        ("precision", recipe["precision"]),
+    ]
+    if leg is not None:
+        rows.append(("labels of generated images", _labels(leg, params)))
+    return table(["", ""], rows, right=[False, False])
+
+
+def _labels(leg: str, params: Mapping[str, Any]) -> str:
+    """In words, by the name of the regularizer."""
+    choice = regularizer_named(leg)
+    if not choice.sees_generated:
+        return choice.label
+    images, clusters = params["generate"]["images"], params["cluster"]["k"]
+    return f"{choice.label}; {images:,} images, k = {clusters}, weight {params['generated']['weight']:g}"
+
+
+def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
+    runs, floors = read_json(root / METRICS / f"{leg}.json"), read_json(root / METRICS / "floors.json")
+    rankings = [name for name in RANKINGS if name in runs]
+    rows = [[RANKINGS[name].lower(), *_cells(runs[name])] for name in rankings]
+    rows += [[text, *_cells(floors[name][rankings[0]])] for name, text in FLOORS.items() if name in floors]
+    first = runs[rankings[0]]
+    yield (
+        f"Percent; in brackets the 95 % bootstrap interval over the {first['queries']:,} queries, against "
+        f"{first['gallery']:,} gallery images. It covers the choice of queries, not the seed of training ({seed}): "
+        "another seed moves every row."
+    )
+    yield table(["", *RETRIEVAL_MEASURES.values()], rows)
+    difference = read_json(root / METRICS / "comparison.json").get(f"{leg}_minus_none")
+    if difference:
+        one = difference[rankings[0]]
+        yield "Minus the baseline of the same recipe, paired over queries, in points: " + (
+            ", ".join(f"{RETRIEVAL_MEASURES[name]} {_difference(one[name])}" for name in ("rank1", "map_trapezoid"))
+            + "."
+        )
+
+
+def _cells(measured: Mapping[str, Any]) -> list[str]:
+    return [_cell(measured, name) for name in RETRIEVAL_MEASURES]
+
+
+def _cell(measured: Mapping[str, Any], name: str) -> str:
+    if measured.get(name) is None:
+        return "-"
+    text = f"{100 * measured[name]:.1f}"
+    interval = measured.get(f"{name}_ci95")
+    return f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else text
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    low, high = (100 * bound for bound in one["ci95"])
+    return f"{100 * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}], p = {one['p']:.3f}"
+
+
+def _clusters(clusters: Mapping[str, Any]) -> str:
+    rows = [
+        (str(one["k"]), f"{one['silhouette_full_dimension']:.3f}", f"{one['silhouette_two_components']:.3f}")
+        for one in clusters["sweep"]
+        if one["silhouette_full_dimension"] is not None
+    ]
+    return "Silhouettes of its features under k-means:\n\n" + table(
+        ["k", "full dimension", "two principal components"], rows
+    )
+
+
+def _gan(gan: Mapping[str, Any], generate: Mapping[str, Any]) -> str:
+    parent = f"{gan['parent_epochs']} epochs of a common parent, then " if gan["parent_epochs"] else ""
+    rows = [
+        ("network", f"DCGAN, {gan['height']}x{gan['width']} pixels, latent {gan['latent']}"),
+        ("training", f"{parent}{gan['epochs']} epochs of batches of {gan['batch_size']}, seed {gan['seed']}"),
+        ("loss", f"{gan['loss']}, Adam at {gan['learning_rate']:g}"),
+        ("images drawn", f"{generate['images']:,}, {generate['allocation']} over the clusters"),
+    ]
+    return table(["", ""], rows, right=[False, False])
+
+
+def _generated(generated: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "Of the generated images against the real ones, in two feature spaces; in brackets the floor, real images "
+        "against real ones."
+    )
+    overall = generated["overall"]
+    spaces = [name for name in ("handcrafted", "encoder") if name in overall]
+    rows = [
+        [text, *(_measured(overall[space].get(name)) for space in spaces)] for name, text in QUALITY_MEASURES.items()
+    ]
+    yield table(["", *spaces], rows)
+    alarms = generated["alarms"]
+    yield f"Alarms: {len(alarms)}; metrics/generated.json has them." if alarms else "No alarm."
+
+
+def _measured(one: Mapping[str, Any] | None) -> str:
+    if one is None or one["value"] is None:
+        return "-"
+    return f"{one['value']:.3f}" + ("" if one["floor"] is None else f" [{one['floor']:.3f}]")
+
+
+def _limits(dataset: Mapping[str, Any], params: Mapping[str, Any], stage: str) -> str:
+    lines = ["One training run with one seed; nothing here says how much another seed would change."]
+    if stage.startswith("train@"):
+        lines += [
+            "Measured on the test identities of the same data set: other cameras, clothes, seasons and countries are "
+            "unmeasured, and re-identification is known to lose much of its accuracy there.",
+            "No measurement by skin color, sex, age or disability has been made: assume that errors are unevenly "
+            "spread.",
+        ]
+    if dataset["archive"] == DRAWN:
+        lines.append("It has seen drawn figures only. On photographs it is useless: it shows that the pipeline works.")
+    if stage.startswith("train@") and params["train"]["weights"] == "imagenet":
+        lines.append("The backbone started from ImageNet weights, whose own limits it inherits.")
+    if stage == "train_gan":
+        lines.append("Generated images can repeat training images; `copies` above counts those found, not all.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _ethics(stage: str, dataset: Mapping[str, Any]) -> str:
+    text = (
+        "Person re-identification finds the same body in the pictures of several cameras. It can be used to follow "
+        "people who did not agree to it and cannot notice it; in many places that is unlawful, and where it is lawful "
+        "it still can do harm. This model is for research on methods: comparing regularizers, protocols and "
+        "measurements. It is not for watching people, for identifying anybody, for decisions about a person, nor for "
+        "deployment. A match is a resemblance of clothes and shape, never evidence of who somebody is."
+    )
+    if dataset["archive"] != DRAWN:
+        text += (
+            " The training images show real people, who were filmed in public and were mostly not asked. Keep to the "
+            "terms under which the data set was obtained (docs/ethics.md says what is known of them)"
+        )
+        text += (
+            "; generators can give back what they were trained on: treat them and their images as that data."
+            if stage == "train_gan"
+            else ", also for what this model was trained on."
+        )
+    return text
+
+
+def _use(name: str, stage: str, path: str) -> str:
+    fetch = f"```console\ndvc artifacts get REPOSITORY {name} --rev VERSION\n```"
+    if stage == "train_gan":
+        load = "from pathlib import Path\n\nfrom slsr.gan.networks import load_generator\n\ngenerator = load_generator("
+        return f'{fetch}\n\n```python\n{load}Path("{path}/cluster_0.safetensors"))\n```'
+    load = f'from slsr import load_encoder\n\nfeatures = load_encoder("{path}").embed(["one.jpg", "another.jpg"])'
+    return f"{fetch}\n\n```python\n{load}\n```\n\nWhat else can be done with it: docs/using.md and docs/explore.md."

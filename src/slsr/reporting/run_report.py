@@ -1,0 +1,244 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slsr.markdown import table
+from slsr.params.dataset import Dataset
+from slsr.params.generate import Generate
+from slsr.params.recipe import Image, Recipe, Train
+from slsr.reporting.published import published_silhouettes
+from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES, title_of
+
+ARTIFACTS = "../artifacts"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The blocks of params.yaml that the report states."""
+
+    dataset: Dataset
+    image: Image
+    encoder: Recipe
+    train: Train
+    generate: Generate
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report says, as the stages wrote it."""
+
+    setting: Setting
+    dataset: dict[str, Any]
+    floors: dict[str, Any]
+    clusters: dict[str, Any]
+    generated: dict[str, Any]
+    runs: dict[str, dict[str, Any]]
+    comparison: dict[str, Any]
+
+
+def rankings_of(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The ways of ranking that runs were measured by, the plain one first."""
+    measured = next(iter(runs.values()))
+    return [name for name in RANKINGS if name in measured]
+
+
+def render(report: Report) -> str:
+    """The report, `metrics/report.md`."""
+    parts = [
+        "# Baseline, LSRO and SLSR under one recipe",
+        _setting(report),
+        *_rankings(report),
+        "## Differences",
+        _differences(report),
+        "![CMC curves, Figure 5 of the paper](cmc.png)",
+        "## Training",
+        "![Training loss and validation accuracy](curves.png)",
+        "## Clusters",
+        _clusters(report.clusters, _published_silhouettes(report)),
+        "![Mean silhouette for each k, Table 1 of the paper](silhouettes.png)",
+        "## Generated images",
+        _generated(report.generated),
+        "## Pictures of people",
+        _pictures(list(report.runs)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting(report: Report) -> str:
+    setting, splits = report.setting, report.dataset["splits"]
+    train, recipe = splits["train"], setting.train
+    counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in SPLITS)
+    return (
+        f"`{setting.dataset.archive}`: {counts} images; {train['identities']} training identities. "
+        f"{recipe.backbone}, {setting.image.height}x{setting.image.width} pixels, weights {recipe.weights}, "
+        f"{recipe.epochs} epochs, {recipe.optimizer.name}, {recipe.schedule.name} schedule, seed {recipe.seed}; "
+        f"{setting.generate.images:,} generated images from {report.clusters['chosen_k']} clusters for LSRO and SLSR. "
+        "One recipe for all; LSRO and SLSR differ in the labels of the generated images alone. The baseline sees none "
+        "of them, so that its epochs have fewer images and its training fewer steps: a gain on it is one of images, "
+        "labels and steps together.\n\n"
+        "Percentages; in brackets the 95 % bootstrap interval over queries. It covers the choice of queries, not the "
+        "seed of the training: another seed moves every row."
+    )
+
+
+def _rankings(report: Report) -> list[str]:
+    parts = []
+    for ranking in rankings_of(report.runs):
+        rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
+        keys = [key for key in RETRIEVAL_MEASURES if key in next(iter(rows.values()))]
+        body = [[title_of(name), *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
+        found = next(iter(rows.values()))
+        size = f"{found['queries']:,} queries, {found['gallery']:,} gallery images"
+        if found.get("queries_without_match"):
+            size += f"; {found['queries_without_match']:,} queries without a right match are left out"
+        parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)]
+    return parts
+
+
+def _with_interval(found: Mapping[str, Any], key: str) -> str:
+    low, high = found[f"{key}_ci95"]
+    return f"{100 * found[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _differences(report: Report) -> str:
+    rows = []
+    for pair, rankings in report.comparison.items():
+        second, first = pair.split("_minus_")
+        for ranking in (name for name in RANKINGS if name in rankings):
+            found = rankings[ranking]
+            cells = [_difference(found[key]) for key in ("rank1", "map_trapezoid")]
+            rows.append([f"{title_of(second)} - {title_of(first)}, {RANKINGS[ranking].lower()}", *cells])
+    if not rows:
+        return "No paired test exists for this protocol."
+    note = (
+        "Points, paired over the same queries: difference [95 % interval], two-sided p. An interval that holds 0 means "
+        "that this run does not tell the two apart; one that does not still rests on a single seed."
+    )
+    return f"{note}\n\n{table(['', 'rank-1', 'mAP (trapezoid)'], rows)}"
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    low, high = found["ci95"]
+    chance = f"p = {found['p']:.3f}" if found["p"] >= 0.001 else "p < 0.001"
+    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], {chance}"
+
+
+def _published_silhouettes(report: Report) -> Mapping[int, float]:
+    setting = report.setting
+    return published_silhouettes(
+        setting.dataset.name,
+        setting.encoder.backbone,
+        setting.encoder.weights,
+        setting.image.height,
+        report.clusters["make_up"]["training_identities"],
+    )
+
+
+def _clusters(clusters: Mapping[str, Any], published: Mapping[int, float]) -> str:
+    rows = [
+        [
+            f"{row['k']}{' (used)' if row['k'] == clusters['chosen_k'] else ''}",
+            _silhouette(row["silhouette_full_dimension"]),
+            _silhouette(row["silhouette_two_components"]),
+            *([f"{published[row['k']]:.2f} %" if row["k"] in published else "-"] if published else []),
+        ]
+        for row in clusters["sweep"]
+    ]
+    header = ["k", "silhouette, full dimension", "silhouette, two principal components"]
+    header += ["published, two principal components (Table 1)"] if published else []
+    make_up = clusters["make_up"]
+    sizes = ", ".join(
+        f"{images:,} images of {identities} identities"
+        for images, identities in zip(make_up["images"][:10], make_up["identities"][:10], strict=True)
+    )
+    more = ", ..." if len(make_up["images"]) > 10 else ""
+    sampled = clusters["silhouette_images"]
+    note = f"\n\nSilhouettes are of {sampled:,} images drawn at random." if sampled < sum(make_up["images"]) else ""
+    if published:
+        note += (
+            "\n\nThe published column is one run of the paper's own training, on the validation images too: it stands "
+            "beside these values, and is no target for them."
+        )
+    return (
+        table(header, rows)
+        + f"{note}\n\nClusters: {sizes}{more}. {make_up['straddling_identities']} of {make_up['training_identities']} "
+        f"identities have images in several; purity {make_up['purity']:.3f}."
+    )
+
+
+def _silhouette(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _pictures(runs: Sequence[str]) -> str:
+    """Links to pictures that stay out of git: whose faces they show is the data set's affair."""
+    shown = {
+        "The clusters on the first two principal components (Figure 4)": f"{ARTIFACTS}/clusters/clusters.png",
+        "Members of each cluster (Figure 3)": f"{ARTIFACTS}/clusters/members.png",
+        "Generated images above real ones of their cluster (Figure 2)": f"{ARTIFACTS}/generated/sheet.png",
+    }
+    for run in runs:
+        for name, how in (("ranked_lists", "ranked"), ("ranked_lists_rerank", "re-ranked")):
+            title = f"{title_of(run)}: galleries {how} for some queries (Figure 6)"
+            shown[title] = f"{ARTIFACTS}/evaluate/{run}/{name}.png"
+    note = (
+        "They are cached by DVC and never enter git, because real data sets show real people; where `dvc pull` or "
+        "`dvc repro` has put them, they are seen here, and on the page of `dvc plots show`."
+    )
+    return "\n\n".join([note, *(f"{title}:\n\n![{title}]({path})" for title, path in shown.items())])
+
+
+SPLITS = ("train", "validation", "query", "gallery", "multi_query")
+
+
+def _generated(quality: Mapping[str, Any]) -> str:
+    overall = quality["overall"]
+    spaces = [space for space in ("handcrafted", "encoder") if space in overall]
+    rows = [
+        [title, *(_measured(overall[space].get(name)) for space in spaces)]
+        for name, title in QUALITY_MEASURES.items()
+        if any(name in overall[space] for space in spaces)
+    ]
+    consistency = quality["cluster_consistency"]
+    note = (
+        f"{overall['generated']:,} generated images against {overall['real']:,} real ones, in a space of colors and "
+        "edges and in the encoder's; in brackets the floor, the same measure of real images against real ones. "
+        f"{_percent(consistency['value'])} of the generated images lie nearest to the centroid of their own cluster "
+        f"(real ones: {_percent(consistency['floor'])})."
+    )
+    return "\n\n".join([note, table(["", *(f"{space} space" for space in spaces)], rows), _alarms(quality["alarms"])])
+
+
+def _measured(found: Mapping[str, float | None] | None) -> str:
+    if found is None or found["value"] is None:
+        return "-"
+    floor = "" if found["floor"] is None else f" [{found['floor']:.3f}]"
+    return f"{found['value']:.3f}{floor}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each kind of alarm: where it sounded, with the value there."""
+    if not alarms:
+        return "No alarm."
+    kinds: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for alarm in alarms:
+        kinds.setdefault((alarm["alarm"], alarm["measure"], alarm["space"]), []).append(alarm)
+    lines = [
+        f"- **{kind}**, {space} space: {measure} beyond {found[0]['limit']:g} in {_places(found)}"
+        for (kind, measure, space), found in kinds.items()
+    ]
+    return "\n".join(["Alarms:", "", *lines])
+
+
+def _places(alarms: Sequence[Mapping[str, Any]]) -> str:
+    names = ["all clusters together" if one["cluster"] is None else f"cluster {one['cluster']}" for one in alarms]
+    shown = [f"{name} ({one['value']:.3f})" for name, one in zip(names[:8], alarms, strict=False)]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,1 @@
+"""Devices, processes, resumable state and seeds: nothing about re-identification."""

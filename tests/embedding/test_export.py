@@ -1,0 +1,113 @@
+"""Exported networks in the programs that others run them with, against the model's own features."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image as PillowImage
+from tiny import make_image, noise
+from trained import write_model
+
+from slsr.embedding import export as room
+from slsr.embedding.encoder import load_encoder
+from slsr.embedding.export import FORMATS, export
+from slsr.errors import CheckFailed
+from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
+
+PICTURES = [PillowImage.fromarray(noise(1, 20 + number, 50 - number // 2, seed=number)[0]) for number in range(64)]
+
+
+def loaded(path, form):
+    """The metadata, and a function from inputs to features, by the other libraries alone."""
+    if form == "onnx":
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map["slsr"])
+        return metadata, lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
+    files = {"slsr": ""}
+    network = torch.jit.load(str(path), _extra_files=files)
+    return json.loads(files["slsr"]), lambda images: network(torch.from_numpy(images)).detach().numpy()
+
+
+def prepared(picture, rules):
+    """An image as the metadata says, by Pillow and numpy."""
+    size = rules["resize"]
+    how = {"bicubic": PillowImage.Resampling.BICUBIC, "bilinear": PillowImage.Resampling.BILINEAR}
+    pixels = np.asarray(picture.resize((size["width"], size["height"]), how[size["interpolation"]]))
+    if crop := rules["center_crop"]:
+        top, left = (pixels.shape[0] - crop["height"]) // 2, (pixels.shape[1] - crop["width"]) // 2
+        pixels = pixels[top : top + crop["height"], left : left + crop["width"]]
+    return ((pixels * rules["scale"] - rules["mean"]) / rules["std"]).transpose(2, 0, 1).astype(np.float32)
+
+
+@pytest.mark.usefixtures("tiny_backbone")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("flip", "image"),
+    [
+        (True, {"test": "center-crop"}),
+        (True, {"test": "whole", "normalization": "symmetric", "interpolation": "bilinear"}),
+        (False, {"test": "whole", "normalization": "unit"}),
+    ],
+)
+def test_features_of_real_pictures_are_those_of_the_model(tmp_path, form, flip, image):
+    encoder = load_encoder(write_model(tmp_path / "m.safetensors", **image), "cpu", flip=flip)
+    path = tmp_path / "network"
+    parity = export(encoder, path, form)
+    assert parity.images == 64
+    assert parity.cosine > 0.9999
+    rules, run = loaded(path, form)
+    ours = encoder.embed(PICTURES)
+    inputs = np.stack([prepared(picture, rules) for picture in PICTURES])
+    for batch in (64, 1, 7):
+        theirs = np.concatenate([run(inputs[start : start + batch]) for start in range(0, 64, batch)])
+        assert (ours * theirs).sum(axis=1).min() > 0.9999
+        np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
+    assert rules["mirrored_added"] == flip
+    assert rules["model_fingerprint"] == encoder.fingerprint
+    assert (rules["input"]["shape"][2:], rules["output"]["shape"]) == (list(encoder.size), ["N", encoder.dimension])
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["m.safetensors", "network"]
+
+
+@pytest.mark.usefixtures("tiny_backbone")
+def test_the_onnx_file_is_sound_and_its_batch_is_free(tmp_path):
+    export(load_encoder(write_model(tmp_path / "m.safetensors"), "cpu"), tmp_path / "network.onnx", "onnx")
+    model = onnx.load(tmp_path / "network.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    batch, *rest = (one.dim_param or one.dim_value for one in model.graph.input[0].type.tensor_type.shape.dim)
+    assert isinstance(batch, str)
+    assert rest == [3, 32, 32]
+    convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
+    assert convolutions == 2, "the mirrored images go through in the same batch, not through a second network"
+
+
+@pytest.mark.usefixtures("tiny_backbone")
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_network_with_other_features_is_not_written(tmp_path, monkeypatch, form):
+    """As if the exporter had lost the mirrored images."""
+    encoder = load_encoder(write_model(tmp_path / "m.safetensors"), "cpu")
+    (tmp_path / "network").write_text("the one before")
+
+    class WithoutMirror(room.Embedder):
+        def __init__(self, encoder):
+            super().__init__(encoder)
+            self.flip = False
+
+    monkeypatch.setattr(room, "Embedder", WithoutMirror)
+    with pytest.raises(CheckFailed, match="cosine similarity 0"):
+        export(encoder, tmp_path / "network", form)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["m.safetensors", "network"]
+    assert (tmp_path / "network").read_text() == "the one before"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
+def test_every_backbone_can_be_exported(tmp_path, backbone, form):
+    torch.manual_seed(0)
+    network = Encoder(EncoderDescription(backbone, "bottleneck", 5, make_image()))
+    network.train()(torch.randn(4, 3, 32, 32))
+    save_encoder(tmp_path / "m.safetensors", network.eval())
+    assert export(load_encoder(tmp_path / "m.safetensors", "cpu"), tmp_path / "network", form).cosine > 0.9999

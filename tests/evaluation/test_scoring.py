@@ -1,0 +1,194 @@
+"""`slsr score`: what it writes, and one clear line for everything that can be wrong with its input."""
+
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from naive import clustered
+from typer.testing import CliRunner
+
+from slsr.cli.main import app
+from slsr.errors import InputError
+from slsr.evaluation.scoring import FEATURES, LABELS, score_file
+from slsr.retrieval import evaluate, evaluate_reranked, headline
+
+QUERY, GALLERY, TRUTH = clustered(30, 200, 8, noise=2.0)
+ARRAYS = {
+    "query_features": QUERY,
+    "gallery_features": GALLERY,
+    **{name: getattr(TRUTH, name) for name in LABELS},
+}
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A function: write the arrays, with some changed or (None) left out; the path."""
+
+    def write(**changes):
+        path = tmp_path / "features.npz"
+        np.savez(path, **{name: array for name, array in (ARRAYS | changes).items() if array is not None})
+        return path
+
+    return write
+
+
+def refused(path, **options):
+    choices = {"rerank": False, "normalize": True, "json_path": None, "per_query": None} | options
+    with pytest.raises(InputError) as caught:
+        score_file(path, **choices)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_numbers_are_those_of_the_functions(features, tmp_path):
+    target, table = tmp_path / "out.json", tmp_path / "out.parquet"
+    arguments = ["score", str(features()), "--rerank", "--json", str(target), "--per-query", str(table)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    plain, reranked = evaluate(QUERY, GALLERY, TRUTH), evaluate_reranked(QUERY, GALLERY, TRUTH)
+    left_out = {"queries_without_match": plain.excluded}
+    assert json.loads(target.read_text()) == headline(plain) | left_out | {"rerank": headline(reranked) | left_out}
+    assert f"{100 * plain.means()['rank1']:.2f}" in result.output
+    rows = pq.read_table(table).to_pylist()
+    assert [row["query"] for row in rows] == list(range(30))
+    for found, prefix in ((plain, ""), (reranked, "rerank_")):
+        assert [row[f"{prefix}ranks"] for row in rows] == [found.ranks_of(query).tolist() for query in range(30)]
+        for name in ("average_precision_trapezoid", "average_precision_standard", "inverse_negative_penalty"):
+            assert [row[f"{prefix}{name}"] for row in rows] == getattr(found, name).tolist()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_normalization_can_be_switched_off(features, tmp_path):
+    target = tmp_path / "out.json"
+    result = CliRunner().invoke(app, ["score", str(features()), "--no-normalize", "--json", str(target)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(target.read_text())
+    assert found["map_standard"] == evaluate(QUERY, GALLERY, TRUTH, normalize=False).means()["map_standard"]
+    assert "rerank" not in found
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_precisions(features, tmp_path, dtype):
+    target = tmp_path / "out.json"
+    path = features(query_features=QUERY.astype(dtype), gallery_features=GALLERY.astype(dtype))
+    score_file(path, rerank=False, normalize=True, json_path=target, per_query=None)
+    assert json.loads(target.read_text())["map_standard"] == pytest.approx(
+        evaluate(QUERY, GALLERY, TRUTH).means()["map_standard"], abs=0.02
+    )
+
+
+def test_queries_without_a_match_are_counted_and_null(features, tmp_path, caplog):
+    identities = TRUTH.query_identities.copy()
+    identities[[2, 5]] = 999
+    target, table = tmp_path / "out.json", tmp_path / "out.parquet"
+    path = features(query_identities=identities)
+    score_file(path, rerank=False, normalize=True, json_path=target, per_query=table)
+    found = json.loads(target.read_text())
+    assert (found["queries"], found["queries_without_match"]) == (28, 2)
+    assert "2 of 30 queries have no right match" in caplog.text
+    row = pq.read_table(table).to_pylist()[2]
+    assert (row["first_rank"], row["average_precision_standard"], row["ranks"]) == (None, None, [])
+
+
+def changed(name, row, value):
+    array = ARRAYS[name].copy()
+    array[row] = value
+    return {name: array}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_cameras": None, "gallery_identities": None}, "no array gallery_identities, query_cameras; it holds"),
+        ({"gallery_features": GALLERY[:, :3]}, "8 dimensions and gallery_features 3"),
+        ({"query_features": QUERY[0]}, "query_features has shape [8]"),
+        ({"gallery_features": GALLERY[:-1]}, "199 gallery images but 200"),
+        ({"query_cameras": TRUTH.query_cameras[:-1]}, "query_identities holds 30 images and query_cameras 29"),
+        (changed("query_features", 3, np.nan), "query_features holds NaN or infinite features in 1 of its rows (3)"),
+        (changed("gallery_features", (4, 2), np.inf), "gallery_features holds NaN or infinite features in 1 of its"),
+        (
+            changed("gallery_features", slice(0, 12), 0),
+            "zero vectors, which have no direction, in 12 of its rows (0, 1",
+        ),
+        ({name: ARRAYS[name][:0] for name in ARRAYS if name[0] == "g"}, "gallery_identities is empty"),
+        ({name: ARRAYS[name][:0] for name in ARRAYS if name[0] == "q"}, "query_identities is empty"),
+        ({"query_identities": TRUTH.query_identities + 500}, "none of the 30 queries has a right match"),
+        ({"gallery_identities": TRUTH.gallery_identities * 0 - 1}, "none of the 30 queries has a right match"),
+        ({"query_identities": TRUTH.query_identities.astype(float)}, "query_identities is of type float64"),
+        ({"query_identities": TRUTH.query_identities.astype(str)}, "query_identities is of type <U"),
+        ({"query_features": QUERY.astype(int)}, "query_features is of type int64"),
+        ({"query_features": QUERY.astype(complex)}, "query_features is of type complex128"),
+        ({"query_features": QUERY.astype(object)}, "query_features is not a plain array (Object arrays"),
+    ],
+)
+def test_bad_arrays_are_named(features, changes, message):
+    path = features(**changes)
+    assert refused(path).startswith(f"{path}: ")
+    assert message in refused(path)
+
+
+def test_exit_code_and_message_of_the_command(features, monkeypatch, capsys):
+    from slsr.cli import main as cli
+
+    monkeypatch.setattr("sys.argv", ["slsr", "score", str(features(query_cameras=None))])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def with_members(path, content):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in (*FEATURES, *LABELS):
+            archive.writestr(name + ".npy", content)
+
+
+def huge_header():
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000000), }".ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def test_files_that_are_no_npz(features, tmp_path):
+    path = tmp_path / "bad.npz"
+    assert "no such file" in refused(path)
+    assert "no such file" in refused(tmp_path)
+    for content in (b"", b"hello", features().read_bytes()[:4000]):
+        path.write_bytes(content)
+        assert "not an .npz file" in refused(path)
+    damaged = bytearray(features().read_bytes())
+    damaged[300:800] = bytes(500)
+    path.write_bytes(damaged)
+    assert "cannot be read (Bad CRC-32" in refused(path)
+    with_members(path, b"no array")
+    assert "query_features is not an array" in refused(path)
+    with_members(path, huge_header())
+    assert "does not fit into memory" in refused(path)
+
+
+def test_nothing_is_unpickled(features, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("sprung").touch, ())
+
+    for trap in (np.array([Trap()] * 30, object), np.array(Trap(), object)):
+        assert "is not a plain array" in refused(features(query_identities=trap))
+    path = tmp_path / "pickle.npz"
+    path.write_bytes(pickle.dumps(Trap()))
+    assert "not an .npz file" in refused(path)
+    with_members(path, pickle.dumps(Trap()))
+    assert "query_features" in refused(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_outputs_are_checked_first(features, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = features()
+    assert "its folder does not exist" in refused(path, json_path=tmp_path / "no" / "out.json")
+    assert "a folder" in refused(path, per_query=tmp_path)
+    assert "that is the input" in refused(path, json_path=path)
+    assert "both --json and --per-query" in refused(path, json_path=tmp_path / "a", per_query=tmp_path / "a")
+    assert [found.name for found in tmp_path.iterdir()] == ["features.npz"]

@@ -1,0 +1,134 @@
+"""A model on another data set: the numbers of `evaluate` and `score`, from tables or from the archive."""
+
+import json
+
+import numpy as np
+import pytest
+from builders import market_files, params, viper_files, write_folder, write_zip
+from trained import write_model
+
+from slsr.embedding.encoder import load_encoder
+from slsr.embedding.sources import find_images
+from slsr.embedding.stream import embed_into, origin_of
+from slsr.errors import InputError
+from slsr.evaluation.scoring import score
+from slsr.evaluation.transfer import PUBLISHED, as_json, read_evaluation_set, render, transfer
+from slsr.params.file import run_with_blocks
+from slsr.stages import prepare
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+RERANK = PUBLISHED.rerank.model_copy(update={"k1": 5, "k2": 2})
+SETTINGS = PUBLISHED.model_copy(update={"rerank": RERANK})
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    return load_encoder(write_model(tmp_path / "model.safetensors"))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Market-1501 in small, as an archive and prepared."""
+    monkeypatch.chdir(tmp_path)
+    write_zip(tmp_path / "data" / "market.zip", market_files())
+    run_with_blocks(prepare.run, params({"name": "market1501", "archive": "market.zip"}))
+    return tmp_path
+
+
+def test_tables_and_archive_give_the_same(project, encoder):
+    from_tables, from_archive = (
+        read_evaluation_set(path) for path in (project / "artifacts/prepared", project / "data/market.zip")
+    )
+    tables, archive = (transfer(encoder, data, SETTINGS) for data in (from_tables, from_archive))
+    assert from_tables.dataset == from_archive.dataset == "market1501"
+    assert dict(from_tables.protocol) == dict(from_archive.protocol)
+    assert tables.metrics == archive.metrics
+    assert set(tables.metrics) == {"single_query", "single_query_rerank", "multi_query", "multi_query_rerank"}
+
+
+def test_the_numbers_are_those_of_score(project, encoder):
+    measured = transfer(encoder, read_evaluation_set(project / "artifacts/prepared"), SETTINGS)
+    sides = {side: find_images([f"artifacts/prepared/{side}.parquet"]) for side in ("gallery", "query")}
+    embed_into(project / "f.npz", encoder, origin_of(encoder, project / "model.safetensors"), sides)
+    scored = score(project / "f.npz").evaluations["plain"].means()
+    found = measured.metrics["single_query"]
+    for key, value in scored.items():
+        assert found[key] == pytest.approx(value, abs=1e-9)
+        low, high = found[f"{key}_ci95"]
+        assert low <= found[key] <= high
+
+
+def test_json_and_table_say_what_was_measured(project, encoder):
+    data = read_evaluation_set(project / "artifacts/prepared")
+    measured = transfer(encoder, data, SETTINGS)
+    written = json.loads(json.dumps(as_json(encoder, data, measured, SETTINGS), allow_nan=False))
+    assert written["model"] == {
+        "fingerprint": encoder.fingerprint,
+        "backbone": "resnet18",
+        "trained_identities": 5,
+    }
+    assert written["settings"]["rerank"]["k1"] == 5
+    assert written["metrics"]["single_query"]["queries"] == 4
+    curve = written["cmc"]["single_query"]
+    assert curve[0] == written["metrics"]["single_query"]["rank1"]
+    assert curve == sorted(curve)
+    text = render(data, measured)
+    assert text.startswith("market1501: 4 queries, 8 gallery images")
+    for key in ("rank1", "map_trapezoid", "map_standard"):
+        line = next(line for line in text.splitlines() if line.startswith(key))
+        assert f"{100 * written['metrics']['single_query'][key]:.2f}" in line
+
+
+def test_a_data_set_with_another_protocol(tmp_path, encoder):
+    archive = write_folder(tmp_path / "viper", viper_files())
+    data = read_evaluation_set(archive, split=3)
+    assert data.dataset == "viper split 3"
+    measured = transfer(encoder, data)
+    assert set(measured.metrics) == {"single_gallery_shot"}
+    assert "map_standard" not in measured.metrics["single_gallery_shot"]
+    assert "rank1" in render(data, measured)
+    others = read_evaluation_set(archive, split=4)
+    assert others.query.names != data.query.names
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    files = market_files()
+    name = next(name for name in files if "bounding_box_test/0001" in name)
+    with pytest.raises(InputError, match=name.rsplit("/", 1)[1]):
+        read_evaluation_set(write_zip(tmp_path / "m.zip", files | {name: b"no image"}))
+
+
+def test_what_is_no_data_set_is_refused(project, encoder):
+    with pytest.raises(InputError, match="no such file or folder"):
+        read_evaluation_set(project / "missing.zip")
+    with pytest.raises(InputError, match="--split"):
+        read_evaluation_set(project / "artifacts/prepared", split=1)
+    with pytest.raises(InputError, match="none of the data sets"):
+        read_evaluation_set(write_folder(project / "other", {"a.txt": b"x"}))
+    cross = {"protocol": "cross-camera"}
+    for facts in (
+        {"dataset": "x", "evaluation": {"protocol": "nonsense", "multi_query": False}},
+        {},
+        {"evaluation": None},
+        {"dataset": "x", "evaluation": cross},
+        {"evaluation": cross | {"multi_query": True}},
+    ):
+        (project / "artifacts/prepared/facts.json").write_text(json.dumps(facts))
+        with pytest.raises(InputError, match=r"facts.json"):
+            read_evaluation_set(project / "artifacts/prepared")
+
+
+def test_features_without_mirrored_images_need_an_encoder_without(project, encoder):
+    data = read_evaluation_set(project / "artifacts/prepared")
+    settings = SETTINGS.model_copy(update={"flip": False})
+    with pytest.raises(InputError, match=r"evaluate.flip"):
+        transfer(encoder, data, settings)
+    plain = load_encoder(project / "model.safetensors", flip=False)
+    found = transfer(plain, data, settings).metrics["single_query"]["map_standard"]
+    assert np.isfinite(found)
+
+
+def test_published_settings_are_the_defaults(values):
+    defaults = values["evaluate"] | {"batch_size": PUBLISHED.batch_size}
+    assert PUBLISHED.model_dump() == defaults

@@ -1,0 +1,388 @@
+"""The doctor: each finding against a clone made ill on purpose."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tiny import ROOT
+
+from slsr.params.file import validate_params
+from slsr.params.presets import render_preset
+from slsr.project.doctor import clone as clone_checks
+from slsr.project.doctor import findings as doctor
+from slsr.project.doctor import machine, report
+from slsr.project.doctor.clone import committed_secrets, working_links
+from slsr.project.doctor.machine import pins
+from slsr.project.doctor.report import Finding, problems
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What the doctor looks at in a clone, healthy."""
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
+    (tmp_path / "params.yaml").write_text(render_preset(ROOT / "presets", "sample"))
+    (tmp_path / "requirements.txt").write_text((ROOT / "requirements.txt").read_text())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "slsr-sample.zip").write_bytes(b"zip")
+    return tmp_path
+
+
+PROBED = {"torch": "2.0", "hub": "/nowhere", "gpus": [], "weights": {}, "launched": False, "processes": 1}
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    """Torch's answer given, not asked for: a second each otherwise."""
+    monkeypatch.setattr(doctor, "probe_torch", lambda *arguments: PROBED)
+
+
+def examine(root, **arguments):
+    return doctor.examine(root, dict(os.environ), arguments.get("seconds", 30.0))
+
+
+def about(findings, topic):
+    found = [finding for finding in findings if finding.topic == topic]
+    assert found, f"nothing about {topic} in {[finding.topic for finding in findings]}"
+    return found
+
+
+def only(findings, topic):
+    (finding,) = about(findings, topic)
+    return finding
+
+
+def test_a_healthy_clone_has_no_problem(clone, no_torch):
+    findings = examine(clone)
+    assert problems(findings) == []
+    assert only(findings, "data").text.startswith("slsr-sample.zip")
+    assert only(findings, "remote private").level == "ok"
+    assert only(findings, "lock").level == "ok"
+    assert only(findings, "unfinished").level == "ok"
+    assert only(findings, "remote").level == "note", "a new clone shares nothing yet"
+
+
+def test_every_note_and_problem_but_facts_has_a_remedy(clone, no_torch):
+    (clone / "data" / "slsr-sample.zip").unlink()
+    (clone / ".dvc" / "tmp" / "rwlock").write_text('{"read": {')
+    for finding in problems(examine(clone)):
+        assert finding.remedy, finding
+
+
+def test_the_text_has_a_line_for_each_and_the_json_says_the_same(clone, no_torch):
+    findings = [*examine(clone), Finding("ill", "problem", "something is wrong", "mend it")]
+    text = report.render(findings)
+    assert sum(line.startswith(("ok ", "note ", "problem ")) for line in text.splitlines()) == len(findings)
+    assert "-> mend it" in text
+    read = json.loads(report.as_json(findings))
+    assert read["problems"] == 1
+    assert [one["text"] for one in read["findings"]] == [one.text for one in findings]
+
+
+def test_missing_data_is_a_problem(clone, no_torch):
+    (clone / "data" / "slsr-sample.zip").unlink()
+    finding = only(examine(clone), "data")
+    assert finding.level == "problem"
+    assert "dvc pull data.dvc" in finding.remedy
+    assert "slsr data add" in finding.remedy
+
+
+def test_wrong_parameters_are_a_problem_and_the_rest_is_still_examined(clone, no_torch):
+    (clone / "params.yaml").write_text("dataset: 3\n")
+    findings = examine(clone)
+    assert only(findings, "parameters").level == "problem"
+    assert about(findings, "disk")
+
+
+def test_a_configuration_that_does_not_read_is_a_problem_and_the_rest_is_still_examined(clone, no_torch):
+    with (clone / ".dvc" / "config").open("a") as file:
+        file.write("\n[core\n")
+    findings = examine(clone)
+    assert only(findings, "dvc").level == "problem"
+    assert "configuration cannot be read" in only(findings, "dvc").text
+    assert about(findings, "disk")
+
+
+def test_packages_of_other_versions_are_noted_and_missing_ones_a_problem(clone, no_torch):
+    text = (clone / "requirements.txt").read_text()
+    (clone / "requirements.txt").write_text(
+        re.sub(r"^numpy==[^ ]+", "numpy==0.0.1", text, flags=re.M) + "\nno-such-package-of-ours==1.0\n"
+    )
+    findings = about(examine(clone), "packages")
+    assert {finding.level for finding in findings} == {"problem", "note"}
+    assert any("no-such-package-of-ours" in finding.text for finding in findings)
+    assert any("numpy" in finding.text and "pinned 0.0.1" in finding.text for finding in findings)
+
+
+def test_pins_are_those_that_hold_here():
+    text = """
+numpy==2.1.0 \\
+    --hash=sha256:0
+    # via slsr
+of-another-system==1.0 ; sys_platform == 'no-such-system' \\
+    --hash=sha256:0
+Of.This_One==3.0 ; python_version >= '3' \\
+-e .
+"""
+    assert pins(text) == {"numpy": "2.1.0", "of-this-one": "3.0"}
+
+
+def test_the_pins_of_the_project_are_read():
+    found = pins((ROOT / "requirements.txt").read_text())
+    lines = [
+        line for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line and line[0].isalnum()
+    ]
+    assert len(found) > 100
+    assert len(found) >= 0.7 * len(lines)
+
+
+LOCK = {"read": {}, "write": {"/x/model": {"pid": 0, "cmd": "dvc repro"}}}
+
+
+def hold(clone, pid):
+    LOCK["write"]["/x/model"]["pid"] = pid
+    (clone / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(LOCK))
+
+
+def test_a_killed_command_is_told_from_one_at_work(clone, no_torch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    hold(clone, ended.pid)
+    assert "was killed" in only(examine(clone), "lock").text
+    hold(clone, os.getpid())
+    assert str(os.getpid()) in only(examine(clone), "lock").text
+
+
+def test_a_lock_cut_short_is_a_problem(clone, no_torch):
+    (clone / ".dvc" / "tmp" / "rwlock").write_text('{"read": {"/x": [{"pi')
+    finding = only(examine(clone), "lock")
+    assert finding.level == "problem"
+    assert finding.remedy.startswith("rm ")
+
+
+def test_a_lock_that_dvc_holds_is_seen(clone, no_torch):
+    with (clone / ".dvc" / "tmp" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "at work" in only(examine(clone), "lock").text
+    assert only(examine(clone), "lock").level == "ok"
+
+
+def test_states_of_runs_left_in_the_middle(clone, no_torch):
+    forgotten = "0123456789abcdef" * 2
+    (clone / ".scratch" / "vega" / "node_modules").mkdir(parents=True)
+    for name, days in (("train/" + "f" * 32, 0), (f"train_gan/{forgotten}", 40)):
+        folder = clone / ".scratch" / name
+        folder.mkdir(parents=True)
+        (folder / "state.pt").write_bytes(b"0" * 2_000_000)
+        for path in (folder / "state.pt", folder):
+            os.utime(path, (time.time() - days * 86400,) * 2)
+    (clone / "artifacts" / "gan").mkdir(parents=True)
+    (clone / "artifacts" / "gan" / ".x.png.partial").write_bytes(b"0")
+    (clone / "artifacts" / "gan" / ".7JzrA7WsqRq-HM_ngNSF2A.tmp").write_bytes(b"0")
+    (clone / ".dvc" / "tmp" / "exps" / "tmpabc").mkdir(parents=True)
+    texts = {finding.text.split(",")[0]: finding for finding in about(examine(clone), "unfinished")}
+    assert len(texts) == 5
+    assert "-delete" in texts["1 files of a pull that was killed"].remedy
+    assert forgotten in texts["1 states of runs untouched for 14 days"].remedy
+    assert "2 MB" in texts["1 unfinished runs (train)"].text
+
+
+def with_remote(clone, url, more=""):
+    config = clone / ".dvc" / "config"
+    text = config.read_text().replace("[core]\n", "[core]\n    remote = store\n")
+    config.write_text(f"{text}['remote \"store\"']\n    url = {url}\n{more}")
+
+
+def make_repository(clone):
+    subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
+
+
+def test_a_default_remote_that_answers(clone, no_torch, tmp_path_factory):
+    make_repository(clone)
+    folder = tmp_path_factory.mktemp("remote")
+    with_remote(clone, folder)
+    first, second = about(examine(clone), "remote store (default)")
+    assert (first.level, second.level) == ("ok", "note")
+    assert "verify" in second.remedy
+
+
+def test_a_folder_that_is_not_there_may_be_a_disk_not_mounted(clone, no_torch):
+    make_repository(clone)
+    with_remote(clone, clone / "not-mounted", "    verify = true\n")
+    finding = only(examine(clone), "remote store (default)")
+    assert finding.level == "note"
+    assert "mounted" in finding.remedy
+
+
+def test_a_server_that_refuses_is_a_problem_of_the_default_remote(clone, no_torch):
+    make_repository(clone)
+    with_remote(clone, "ssh://127.0.0.1/x", "    port = 1\n    user = nobody\n    verify = true\n")
+    finding = only(examine(clone), "remote store (default)")
+    assert finding.level == "problem"
+    assert "refused" in finding.text.lower() or "connect" in finding.text.lower()
+
+
+def test_a_server_that_never_answers_costs_the_time_limit_alone(clone, no_torch):
+    """A port that accepts and says nothing: sftp would wait for minutes."""
+    import socket
+
+    make_repository(clone)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with_remote(clone, "ssh://127.0.0.1/x", f"    port = {port}\n    user = nobody\n    verify = true\n")
+        finding = only(examine(clone, seconds=3.0), "remote store (default)")
+    assert finding.level == "problem"
+    assert "no answer within 3 s" in finding.text
+
+
+SECRET = """
+[core]
+    remote = store
+['remote "store"']
+    url = s3://bucket/path
+    secret_access_key = abc
+['remote "web"']
+    url = https://user:word@host/path
+    user = somebody
+"""
+
+
+def test_secrets_in_the_committed_configuration_are_a_problem_and_not_printed(clone, no_torch):
+    assert committed_secrets(SECRET) == ['remote "store": secret_access_key', 'remote "web": url']
+    (clone / ".dvc" / "config").write_text(
+        (clone / ".dvc" / "config").read_text() + SECRET.replace("[core]\n    remote = store\n", "")
+    )
+    finding = only(doctor_secrets(clone), "secrets")
+    assert finding.level == "problem"
+    assert "abc" not in finding.text
+    assert "word" not in finding.text
+
+
+def doctor_secrets(clone):
+    return list(clone_checks.check_secrets(clone))
+
+
+def test_no_committed_configuration_has_secrets():
+    """What git keeps of DVC's configuration, and what a user's .gitignore keeps out of it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    configurations = [name for name in listed if Path(name).parts[0] == ".dvc"]
+    assert ".dvc/config" in configurations
+    assert ".dvc/config.local" not in configurations
+    for name in configurations:
+        assert committed_secrets((ROOT / name).read_text()) == [], name
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", ".dvc/config.local"], cwd=ROOT)
+    assert ignored.returncode == 0, ".dvc/config.local could be committed by oversight"
+
+
+def test_links_are_tried_and_nothing_is_left_behind(tmp_path):
+    cache, workspace = tmp_path / "cache", tmp_path / "workspace"
+    cache.mkdir()
+    workspace.mkdir()
+    found = working_links(cache, workspace)
+    assert found[-1] == "copy"
+    assert {"hardlink", "symlink"} <= set(found)
+    assert list(cache.iterdir()) == list(workspace.iterdir()) == []
+
+
+def test_copies_are_said_to_cost_twice_the_disk(clone, no_torch, monkeypatch):
+    (clone / "artifacts").mkdir()
+    (clone / "artifacts" / "model").write_bytes(b"0" * 3_000_000)
+    monkeypatch.setattr(clone_checks, "working_links", lambda cache, workspace: ["hardlink", "symlink", "copy"])
+    finding = only(examine(clone), "cache")
+    assert finding.level == "note"
+    assert "3 MB more" in finding.text
+    assert finding.remedy == "dvc config --local cache.type hardlink,symlink,copy"
+    monkeypatch.setattr(clone_checks, "working_links", lambda cache, workspace: ["reflink", "hardlink", "copy"])
+    assert only(examine(clone), "cache").level == "ok"
+
+
+def params_with(**train):
+    import yaml
+
+    values = yaml.safe_load(render_preset(ROOT / "presets", "sample"))
+    values["train"] |= train
+    return validate_params(values, "params.yaml")
+
+
+AMPERE, VOLTA = {"name": "A", "memory": 2**33, "major": 8}, {"name": "V", "memory": 2**33, "major": 7}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "precision", "level"),
+    [
+        ([], "fp32", "ok"),
+        ([], "bf16", "note"),
+        ([AMPERE] * 2, "bf16", "ok"),
+        ([], "tf32", "note"),
+        ([AMPERE, VOLTA], "tf32", "problem"),
+        ([VOLTA], "bf16", "problem"),
+    ],
+)
+def test_a_precision_that_the_device_lacks_is_noted(gpus, precision, level):
+    probe = PROBED | {"gpus": gpus, "processes": max(1, len(gpus))}
+    findings = list(machine.check_devices(probe, params_with(precision=precision)))
+    assert only(findings, "precision").level == level
+    assert only(findings, "processes").text.startswith("one" if len(gpus) < 2 else "2 on this machine")
+
+
+def test_torch_that_fails_or_a_refused_number_of_processes_is_a_problem():
+    assert problems(list(machine.check_devices("no answer within 60 s", None)))
+    assert problems(list(machine.check_devices(PROBED | {"refused": "SLSR_PROCESSES: 'x'"}, None)))
+
+
+def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path, no_torch):
+    url = "http://127.0.0.1:1/resnet50-0676ba61.pth"
+    probe = PROBED | {"hub": str(tmp_path), "weights": {"resnet50": url}}
+    params = params_with(weights="imagenet")
+    (finding,) = problems(list(machine.check_weights(tmp_path, probe, params)))
+    assert str(tmp_path / "checkpoints") in finding.remedy
+    (tmp_path / "checkpoints").mkdir()
+    half = tmp_path / "checkpoints" / "resnet50-0676ba61.pth"
+    half.write_bytes(b"0")
+    (finding,) = problems(list(machine.check_weights(tmp_path, probe, params)))
+    assert (
+        finding.text == f"{half} is not the file of this name: its SHA-256 begins with {sha256(b'0').hexdigest()[:8]}"
+    )
+    right = f"resnet50-{sha256(b'0').hexdigest()[:8]}.pth"
+    half.rename(half.with_name(right))
+    probe["weights"] = {"resnet50": f"http://127.0.0.1:1/{right}"}
+    assert not problems(list(machine.check_weights(tmp_path, probe, params)))
+    assert problems(list(machine.check_weights(tmp_path, probe, params_with(weights="absent.safetensors"))))
+
+
+def test_the_command_asks_torch_itself_and_ends_with_the_worst(clone):
+    program = [sys.executable, "-m", "slsr", "doctor", "--json"]
+    environment = os.environ | {"SLSR_PROCESSES": "1"}
+    done = subprocess.run(program, cwd=clone, capture_output=True, text=True, env=environment)
+    read = json.loads(done.stdout)
+    device = next(one for one in read["findings"] if one["topic"] == "device")
+    assert "torch 2." in device["text"]
+    assert done.returncode == (1 if read["problems"] else 0)
+    done = subprocess.run(program, cwd=clone, capture_output=True, text=True, env=environment | {"SLSR_PROCESSES": "x"})
+    assert done.returncode == 1
+    assert "SLSR_PROCESSES" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dvc_lock_that_a_kill_cut_short(clone, no_torch):
+    lock, whole = clone / "dvc.lock", (ROOT / "dvc.lock").read_text()
+    lock.write_text(whole)
+    assert "lock file" not in {finding.topic for finding in examine(clone)}
+    for cut in ("  - path", "    md5: 0123\n    si", "    hash: md"):
+        lock.write_text(whole[: len(whole) // 2].rsplit("\n  - path", 1)[0] + "\n" + cut)
+        finding = only(examine(clone), "lock file")
+        assert finding.level == "problem"
+        assert "git checkout dvc.lock" in finding.remedy
+    lock.write_text("")
+    assert only(examine(clone), "lock file").level == "problem"
+    lock.write_text("<<<<<<< HEAD\n" + whole)
+    assert "both sides of a merge" in only(examine(clone), "lock file").text
+    lock.unlink()
+    assert "lock file" not in {finding.topic for finding in examine(clone)}

@@ -1,0 +1,208 @@
+"""Two processes compute what one does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from in_processes import in_two_processes
+from torch import nn
+
+from slsr.embedding.tables import extract_features
+from slsr.errors import CheckFailed, InputError, Interrupted
+from slsr.images.decoding import encode_jpeg
+from slsr.images.loading import LabeledImages
+from slsr.models.weights import initial_encoder
+from slsr.params.recipe import Image, Optimizer, Recipe, Schedule
+from slsr.runtime import spread
+from slsr.runtime.devices import check_precision
+from slsr.runtime.launch import join_processes, launched, processes_wanted
+from slsr.runtime.processes import GlobalBatchNorm, gather_rows, share_of
+from slsr.runtime.resume import kept
+from slsr.training.classifier import TrainingSet, train_classifier
+
+IMAGE = Image(
+    height=32, width=32, resize_height=34, resize_width=34, interpolation="bilinear", test="whole", normalization="unit"
+)
+RECIPE = Recipe(
+    backbone="resnet18",
+    weights="none",
+    head="bottleneck",
+    epochs=20,
+    batch_size=13,
+    random_crop=True,
+    horizontal_flip=True,
+    random_erasing=0.5,
+    precision="fp32",
+    deterministic=True,
+    compile="never",
+    seed=3,
+    optimizer=Optimizer(name="sgd", learning_rate=0.0003, head_learning_rate=0.0003, momentum=0.9, weight_decay=5e-4),
+    schedule=Schedule(
+        name="constant", step_epochs=1, step_factor=0.5, inverse_gamma=0.1, inverse_power=0.1, one_cycle_warmup=0.3
+    ),
+)
+COUNT = 13  # does not divide by two: the shares differ
+
+
+def train_and_extract(folder: Path, dtype: torch.dtype = torch.float64) -> tuple[list[float], np.ndarray]:
+    """Twenty steps of one batch each, then features; what each process gets.
+
+    In float64 rounding stays invisible, so that whatever differs is computed otherwise.
+    """
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (COUNT, 34, 34, 3), dtype=torch.uint8, generator=generator)
+    images = LabeledImages(pixels, torch.arange(COUNT) % 3)
+    encoder = initial_encoder(RECIPE, 3, IMAGE).to(dtype)
+    widened = encoder.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+    losses: list[float] = []
+    with kept(folder / "scratch" / "key", 0.0) as keeper:
+        train_classifier(
+            encoder,
+            TrainingSet.of_labeled(images),
+            images,
+            RECIPE,
+            IMAGE,
+            torch.device("cpu"),
+            lambda epoch: losses.append(epoch.loss),
+            keeper,
+        )
+    widened.remove()
+    encoder.float()
+    encoded = [encode_jpeg(image.numpy(), 95) for image in pixels]
+    return losses, extract_features(encoder, encoded, IMAGE, torch.device("cpu"), flip=True, batch_size=4)
+
+
+def train_in_single_precision(folder: Path) -> tuple[list[float], np.ndarray]:
+    return train_and_extract(folder, torch.float32)
+
+
+def test_loss_curve_and_features_are_those_of_one_process(tmp_path):
+    torch.set_num_threads(1)
+    expected_losses, expected_features = train_and_extract(tmp_path / "alone")
+    (first_losses, first_features), (_, second_features) = in_two_processes(tmp_path, train_and_extract)
+    assert len(expected_losses) == 20
+    assert np.std(expected_losses) > 0.005
+    np.testing.assert_allclose(first_losses, expected_losses, atol=1e-6)
+    np.testing.assert_array_equal(first_features, second_features)
+    np.testing.assert_allclose(first_features, expected_features, rtol=1e-5, atol=1e-5)
+    assert not (tmp_path / "scratch" / "key").exists()
+
+
+@pytest.mark.slow
+def test_in_single_precision_rounding_is_all_that_differs(tmp_path):
+    """A step multiplies what rounding left by some factor, so that the curves part in the end; see docs/training.md."""
+    torch.set_num_threads(1)
+    expected, _ = train_in_single_precision(tmp_path / "alone")
+    (found, _), _ = in_two_processes(tmp_path, train_in_single_precision)
+    np.testing.assert_allclose(found[:10], expected[:10], atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+def normalize_share(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A share through the global norm; the whole output, the input's gradient, and the running variance."""
+    torch.manual_seed(0)
+    whole = torch.randn(5, 3, 4, 2) * 3 + 1
+    share = whole[share_of(5)].requires_grad_()
+    norm = GlobalBatchNorm(3)
+    output = gather_rows(norm(share), 5)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    return output.detach(), share.grad / 2, norm.running_var
+
+
+def test_global_batch_norm_is_batch_norm_over_everything(tmp_path):
+    results = in_two_processes(tmp_path, normalize_share)
+    torch.manual_seed(0)
+    whole = (torch.randn(5, 3, 4, 2) * 3 + 1).requires_grad_()
+    norm = nn.BatchNorm2d(3)
+    output = norm(whole)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    for result in results:
+        torch.testing.assert_close(result[0], output.detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result[2], norm.running_var)
+    gradient = torch.cat([results[0][1], results[1][1]])
+    torch.testing.assert_close(gradient, whole.grad, atol=2e-3, rtol=1e-4)
+
+
+def test_shares_cover_everything_once():
+    assert share_of(7) == slice(0, 7)
+
+
+@pytest.mark.parametrize(("text", "message"), [("two", "SLSR_PROCESSES: 'two'"), ("0", "at least 1")])
+def test_a_wrong_number_of_processes_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        processes_wanted({"SLSR_PROCESSES": text})
+
+
+def test_who_is_launched():
+    assert processes_wanted({"SLSR_PROCESSES": "3"}) == 3 or torch.cuda.is_available()
+    assert not launched({})
+    assert not launched({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"})
+    assert not launched({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}), "a batch script of two tasks runs once"
+    assert launched({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"})
+    assert launched({"RANK": "0"})
+
+
+def test_a_precision_that_the_gpu_lacks_is_refused():
+    for precision in ("bf16", "tf32"):
+        with pytest.raises(
+            InputError, match=rf"precision: {precision}: Tesla T4 does not have it; set precision: fp32"
+        ):
+            check_precision(precision, (7, 5), "Tesla T4")
+        check_precision(precision, (8, 0), "A100")
+    check_precision("fp32", (7, 5), "Tesla T4")
+
+
+CRASH = """
+import os, sys, time
+import torch.distributed as dist
+import slsr.stages.train_encoder as stage
+import slsr.params.file, slsr.cli.main
+from slsr.errors import CheckFailed, InputError, Interrupted
+def run(image):
+    if dist.get_rank() == 1:
+        raise InputError("the second process fails")
+    time.sleep(300)
+stage.run = run
+slsr.params.file.load_params = lambda path: type("Params", (), {"image": None})
+slsr.cli.main.main()
+"""
+
+
+def test_a_crash_of_one_process_ends_the_others_with_its_error_and_status(tmp_path):
+    """The launcher runs `python -m slsr`; here that is a package whose second process fails."""
+    package = tmp_path / "slsr_crash.py"
+    package.write_text(CRASH)
+    program = (
+        "import sys; from slsr.runtime import launch; "
+        "real = launch.elastic_launch; "
+        f"launch.elastic_launch = lambda config, entry: lambda *a: real(config, entry)({str(package)!r}, *a[2:]); "
+        "sys.exit(launch.start_processes(2, ['train-encoder']))"
+    )
+    environment = os.environ | {"SLSR_PROCESSES": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )  # the other process would sleep for 300 s; half a minute is for starting
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "slsr, process 1: the second process fails"
+
+
+@pytest.mark.parametrize(("stopping", "error"), [(True, Interrupted), (False, CheckFailed)])
+def test_who_waits_for_a_process_that_has_left_leaves_without_a_traceback(monkeypatch, stopping, error):
+    def closed(*arguments, **more):
+        raise RuntimeError("Connection closed by peer")
+
+    channel = spread.Channel(lambda: stopping)
+    monkeypatch.setattr(spread, "rank_and_size", lambda: (0, 2))
+    monkeypatch.setattr(dist, "recv_object_list", closed)
+    with pytest.raises(error, match="the same command goes on"):
+        channel.to_first(None, owner=1)
+
+
+def test_half_of_what_torchrun_sets_is_refused():
+    with pytest.raises(InputError, match="RANK is set, and WORLD_SIZE and MASTER_ADDR not"):
+        join_processes({"RANK": "0", "MASTER_PORT": "1"})

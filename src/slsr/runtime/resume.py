@@ -163,13 +163,14 @@ class Keeper:
         Interrupted
             Always.
         """
-        done = f"interrupted after step {step}"
         if not self.keeps:
-            raise Interrupted(f"{done}; the first process says how to go on")
+            raise Interrupted(f"interrupted after step {step}; the first process says how to go on")
         if self._step is None:
-            raise Interrupted(f"{done}; nothing could be saved, the same command starts from the beginning")
+            raise Interrupted(
+                f"interrupted after step {step}; nothing could be saved, so the same command starts from the beginning"
+            )
         older = f", step {self._step}, because this step could not be saved" if self._step != step else ""
-        raise Interrupted(f"{done}; the same command goes on from {self.folder}{older}")
+        raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}{older}")
 
     def _remove_leftovers(self) -> None:
         """Remove unfinished files of processes that were killed while saving, but not those of a running process."""

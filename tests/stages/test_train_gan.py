@@ -30,7 +30,6 @@ from slsr.gan.steps import Adversaries
 from slsr.images.tables import table_writer
 from slsr.models.checkpoint import load_checkpoint
 from slsr.params.file import run_with_blocks
-from slsr.runtime.resume import Interval
 from slsr.runtime.spread import spread
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
@@ -221,11 +220,11 @@ def test_tasks_are_spread_evenly():
 CHOICES = {"parent_epochs": 2, "epochs": 3, "ema": 0.9, "augmentation": ["translation"], "spectral_norm": True}
 
 
-def train_in(folder: Path, choices: dict, seconds: float = 0.0) -> None:
-    """Run the stage in a process of its own; it saves its state after every step where `seconds` is 0."""
+def train_in(folder: Path, choices: dict) -> None:
+    """Run the stage in a process of its own, which saves its state after every step."""
     os.chdir(folder)
+    os.environ["SLSR_SAVE_EVERY"] = "0.00001 minutes"
     torch.set_num_threads(1)
-    train_gan.save_interval = lambda environment: Interval(seconds=seconds)
     with threadpool_limits(1):
         run_with_blocks(train_gan.run, make_params(gan=choices))
 

@@ -359,10 +359,7 @@ def test_a_rate_out_of_all_proportion_is_a_failed_check():
         trained(real_set(16), epochs=6, optimizer={"learning_rate": 1e30, "head_learning_rate": 1e30})
 
 
-def test_validation_is_a_loop_over_images(monkeypatch):
-    from slsr.training import classifier
-
-    monkeypatch.setattr(classifier, "VALIDATION_BATCH", 3)
+def test_validation_is_a_loop_over_images():
     image = make_image()
     encoder, _ = trained(real_set(), epochs=1)
     held_out = LabeledImages(torch.from_numpy(noise(8)), torch.tensor([0, 1, 2, 3, 3, 2, 1, 1]))
@@ -374,7 +371,7 @@ def test_validation_is_a_loop_over_images(monkeypatch):
             losses.append(-float(torch.log(probability[label])))
             right += int(probability.argmax() == label)
     encoder.train()
-    loss, accuracy = validate(encoder, held_out, image)
+    loss, accuracy = validate(encoder, held_out, image, batch_size=3)
     assert loss == pytest.approx(np.mean(losses), rel=1e-4)
     assert accuracy == right / 8
 

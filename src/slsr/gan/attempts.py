@@ -130,7 +130,8 @@ class _Trainer:
             The images collapsed, and `on_collapse` is `stop`.
         """
         settings, title = self.settings, "the conditional generator" if cluster is None else f"cluster {cluster}"
-        detector, attempts = CollapseDetector(self.images, settings, self.device), list[Attempt]()
+        detector = CollapseDetector(self.images, settings, self.device)
+        attempts: list[Attempt] = []
         for number in range(1 + (settings.collapse.restarts if settings.on_collapse == "restart" else 0)):
             attempts.append(self._attempt(cluster, number, title, start, detector))
             if not attempts[-1].collapsed:

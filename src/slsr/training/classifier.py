@@ -300,14 +300,18 @@ def _warn_without_progress(losses: Tensor, recipe: Recipe) -> None:
 
 @torch.inference_mode()
 def validate(
-    encoder: Encoder, validation: LabeledImages, image: Image, precision: Precision = "fp32"
+    encoder: Encoder,
+    validation: LabeledImages,
+    image: Image,
+    precision: Precision = "fp32",
+    batch_size: int = VALIDATION_BATCH,
 ) -> tuple[float, float]:
     """Return cross-entropy and accuracy on held-out images on the encoder's device, without augmentation."""
     encoder.eval()
     device = validation.pixels.device
     loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
-    for start in range(0, len(validation.labels), VALIDATION_BATCH):
-        rows = slice(start, start + VALIDATION_BATCH)
+    for start in range(0, len(validation.labels), batch_size):
+        rows = slice(start, start + batch_size)
         labels = validation.labels[rows]
         with autocast(device, precision):
             logits = encoder(to_input(validation.pixels[rows], image)).float()

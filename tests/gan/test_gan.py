@@ -13,15 +13,14 @@ from torch import nn
 
 from slsr.errors import CheckFailed, InputError, Interrupted
 from slsr.gan import augmentation as diffaugment
-from slsr.gan import loop as gan
 from slsr.gan import steps
 from slsr.gan.augmentation import diff_augment
 from slsr.gan.batches import balanced_batch, epoch_plan, shuffled_batch
 from slsr.gan.loop import FRAMES, frame_epochs, train_gan
 from slsr.gan.networks import draw_images, draw_noise
-from slsr.gan.steps import discriminator_loss, generator_loss, gradient_penalty, prepare_adversaries, train_step
+from slsr.gan.steps import Adversaries, discriminator_loss, generator_loss, gradient_penalty
 from slsr.params.gan import Gan
-from slsr.runtime.resume import STATE, Keeper, kept
+from slsr.runtime.resume import NOT_KEPT, STATE, Interval, Keeper, kept
 from slsr.runtime.seeds import derived_seed
 
 CPU = torch.device("cpu")
@@ -206,7 +205,7 @@ def test_no_image_is_an_error():
 
 @pytest.mark.parametrize(("poisoned", "epoch", "step"), [(0, 1, 1), (29, 1, 30), (44, 2, 5)])
 def test_divergence_stops_and_names_epoch_and_step(monkeypatch, poisoned, epoch, step):
-    """A loss is made none in one step, since Adam's own scaling can keep an absurd learning rate finite."""
+    """A loss is made NaN in one step, since Adam's own scaling can keep an absurd learning rate finite."""
     calls = Counter()
 
     def loss(*arguments):
@@ -216,7 +215,7 @@ def test_divergence_stops_and_names_epoch_and_step(monkeypatch, poisoned, epoch,
     monkeypatch.setattr(steps, "discriminator_loss", loss)
     with pytest.raises(CheckFailed, match=rf"cluster 3, epoch {epoch}, step {step}: .*diverged.*gan\.learning_rate"):
         train_gan(striped(160), tiny(batch_size=4, epochs=3), (1,), CPU, "cluster 3")
-    assert calls["steps"] <= poisoned + gan.STEPS_BETWEEN_CHECKS
+    assert calls["steps"] == poisoned + 1, "at once, where checking costs nothing"
 
 
 def test_divergence_names_the_last_good_state(monkeypatch, tmp_path):
@@ -227,7 +226,7 @@ def test_divergence_names_the_last_good_state(monkeypatch, tmp_path):
         return discriminator_loss(*arguments) * (float("nan") if calls["steps"] == 8 else 1)
 
     monkeypatch.setattr(steps, "discriminator_loss", loss)
-    keeper = Keeper(tmp_path / "t", 0.0)
+    keeper = Keeper(tmp_path / "t", Interval(0))
     with pytest.raises(CheckFailed, match=r"after step 7 of all, is .*state\.pt"):
         train_gan(striped(16), tiny(batch_size=4, epochs=3), (1,), CPU, "t", keeper=keeper)
     assert torch.load(tmp_path / "t" / STATE, weights_only=True)["step"] == 7
@@ -236,7 +235,7 @@ def test_divergence_names_the_last_good_state(monkeypatch, tmp_path):
 def test_a_diverged_training_leaves_no_state_to_go_on_from(monkeypatch, tmp_path):
     monkeypatch.setattr(steps, "discriminator_loss", lambda *arguments: discriminator_loss(*arguments) * float("nan"))
     with pytest.raises(CheckFailed):
-        train_gan(striped(16), tiny(), (1,), CPU, "t", keeper=Keeper(tmp_path / "t", 0.0))
+        train_gan(striped(16), tiny(), (1,), CPU, "t", keeper=Keeper(tmp_path / "t", Interval(0)))
     assert not (tmp_path / "t" / STATE).exists()
 
 
@@ -252,19 +251,19 @@ INTERRUPTED = [
 def test_a_training_interrupted_at_every_step_ends_as_one_that_was_not(tmp_path, changes, clusters):
     choice = tiny(epochs=3, **changes)
 
-    def train(keeper=None):
+    def train(keeper=NOT_KEPT):
         return train_gan(striped(20), choice, (1, 0), CPU, "t", clusters=clusters, keeper=keeper, keep_networks=True)
 
     whole = train()
     ended = None
     for _ in range(12):
-        keeper = Keeper(tmp_path / "t", 1e9)
-        keeper.stop_requested = True
+        keeper = Keeper(tmp_path / "t", Interval(1e9))
+        keeper.request_stop()
         try:
             ended = train(keeper)
         except Interrupted as error:
             assert "the same command goes on" in str(error)
-    again = train(Keeper(tmp_path / "t", 1e9))
+    again = train(Keeper(tmp_path / "t", Interval(1e9)))
     assert ended is not None
     for found in (ended, again):
         assert found.epochs == whole.epochs
@@ -284,7 +283,7 @@ def test_a_training_interrupted_at_every_step_ends_as_one_that_was_not(tmp_path,
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, number):
     choice = tiny(epochs=3)
     expected = parameters(train_gan(striped(20), choice, (1,), CPU, "t").generator)
-    steps = Counter()
+    steps, train_step = Counter(), Adversaries.train_step
 
     def step(*arguments):
         steps["seen"] += 1
@@ -292,12 +291,12 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, number):
             os.kill(os.getpid(), number)
         return train_step(*arguments)
 
-    monkeypatch.setattr(gan, "train_step", step)
+    monkeypatch.setattr(Adversaries, "train_step", step)
     message = r"interrupted after step 5; the same command goes on from"
-    with pytest.raises(Interrupted, match=message), kept(tmp_path / "key", 1e9) as keeper:
+    with pytest.raises(Interrupted, match=message), kept(tmp_path / "key", Interval(1e9)) as keeper:
         train_gan(striped(20), choice, (1,), CPU, "t", keeper=keeper)
     assert steps["seen"] == 5
-    with kept(tmp_path / "key", 1e9) as keeper:
+    with kept(tmp_path / "key", Interval(1e9)) as keeper:
         found = train_gan(striped(20), choice, (1,), CPU, "t", keeper=keeper)
     assert steps["seen"] == 9, "three epochs of three steps"
     assert torch.equal(parameters(found.generator), expected)
@@ -321,21 +320,19 @@ def test_generator_steps_leave_the_discriminator_alone():
     real = torch.rand(8, 3, 32, 32) * 2 - 1
     judges = []
     for count in (1, 3):
-        choice = tiny(generator_steps=count)
-        adversaries = prepare_adversaries(choice, (1,), CPU)
-        train_step(adversaries, real.clone(), choice, 0)
+        adversaries = Adversaries(tiny(generator_steps=count), (1,), CPU)
+        adversaries.train_step(real.clone(), 0)
         judges.append(parameters(adversaries.networks.discriminator))
         assert all(parameter.requires_grad for parameter in adversaries.networks.discriminator.parameters())
     assert torch.equal(*judges)
 
 
 def test_averaged_generator_is_the_running_mean_of_a_loop():
-    choice = tiny(ema=0.5, generator_steps=1)
-    adversaries = prepare_adversaries(choice, (1,), CPU)
+    adversaries = Adversaries(tiny(ema=0.5, generator_steps=1), (1,), CPU)
     expected = parameters(adversaries.averaged).clone()
     real = torch.rand(8, 3, 32, 32) * 2 - 1
     for update in range(1, 13):
-        train_step(adversaries, real.clone(), choice, update - 1)
+        adversaries.train_step(real.clone(), update - 1)
         decay = min(0.5, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * parameters(adversaries.networks.generator)
     torch.testing.assert_close(parameters(adversaries.averaged), expected)
@@ -421,7 +418,7 @@ def test_gradients_reach_exactly_what_is_still_seen(names):
 def test_gradients_of_color_are_those_of_differences():
     images = torch.rand(2, 3, 3, 3, dtype=torch.float64).mul(2).sub(1).requires_grad_()
     draws = torch.rand(3, 2, 1, 1, 1, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda given: diffaugment._change_color(given, *draws), (images,))
+    assert torch.autograd.gradcheck(lambda given: diffaugment.change_color(given, *draws), (images,))
     single = images.detach().float().requires_grad_()
     diff_augment(single, ["color"], torch.Generator().manual_seed(1)).square().sum().backward()
     assert (single.grad.flatten(1).abs().sum(dim=1) > 0).all()

@@ -224,7 +224,7 @@ def test_a_stored_generator_keeps_its_upsampling_and_one_without_a_word_of_it_is
 def test_a_file_that_holds_no_generator_is_refused(tmp_path):
     other, broken = tmp_path / "encoder.safetensors", tmp_path / "broken.safetensors"
     save_checkpoint(other, {"weight": torch.zeros(2)}, {"kind": "encoder"})
-    with pytest.raises(InputError, match=r"encoder\.safetensors: a model, but no generator"):
+    with pytest.raises(InputError, match=r"encoder\.safetensors: a model, but not a generator"):
         load_generator(other)
     description = {"height": 32, "width": 48, "latent": 10, "channels": 8, "kind": "dcgan", "extra": {}}
     save_checkpoint(broken, tiny_generator().state_dict(), description)

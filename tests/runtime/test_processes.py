@@ -22,7 +22,7 @@ from slsr.runtime import spread
 from slsr.runtime.devices import check_precision
 from slsr.runtime.launch import join_processes, launched, processes_wanted
 from slsr.runtime.processes import GlobalBatchNorm, gather_rows, share_of
-from slsr.runtime.resume import kept
+from slsr.runtime.resume import Interval, kept
 from slsr.training.classifier import TrainingSet, train_classifier
 
 IMAGE = Image(
@@ -60,7 +60,7 @@ def train_and_extract(folder: Path, dtype: torch.dtype = torch.float64) -> tuple
     encoder = initial_encoder(RECIPE, 3, IMAGE).to(dtype)
     widened = encoder.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
     losses: list[float] = []
-    with kept(folder / "scratch" / "key", 0.0) as keeper:
+    with kept(folder / "scratch" / "key", Interval(0)) as keeper:
         train_classifier(
             encoder,
             TrainingSet.of_labeled(images),
@@ -150,7 +150,7 @@ def test_who_is_launched():
 def test_a_precision_that_the_gpu_lacks_is_refused():
     for precision in ("bf16", "tf32"):
         with pytest.raises(
-            InputError, match=rf"precision: {precision}: Tesla T4 does not have it; set precision: fp32"
+            InputError, match=rf"precision: {precision}: Tesla T4 does not support it; set precision: fp32"
         ):
             check_precision(precision, (7, 5), "Tesla T4")
         check_precision(precision, (8, 0), "A100")
@@ -204,5 +204,5 @@ def test_who_waits_for_a_process_that_has_left_leaves_without_a_traceback(monkey
 
 
 def test_half_of_what_torchrun_sets_is_refused():
-    with pytest.raises(InputError, match="RANK is set, and WORLD_SIZE and MASTER_ADDR not"):
+    with pytest.raises(InputError, match="RANK is set, but WORLD_SIZE and MASTER_ADDR not"):
         join_processes({"RANK": "0", "MASTER_PORT": "1"})

@@ -62,7 +62,7 @@ def train(folder: Path, scratch: Path | None, seconds: float = 0.0) -> None:
     if scratch is None:
         train_classifier(*arguments, lambda epoch: said.append(repr(epoch)))
     else:
-        with kept(scratch, seconds) as keeper:
+        with kept(scratch, Interval(seconds)) as keeper:
             train_classifier(*arguments, lambda epoch: said.append(repr(epoch)), keeper)
     save_encoder(folder / "model.safetensors", encoder)
     (folder / "epochs.txt").write_text("\n".join(said))
@@ -135,7 +135,7 @@ def test_signal_handlers_are_put_back(tmp_path):
 
 
 def test_a_full_disk_keeps_the_state_before_and_the_run_going(tmp_path, monkeypatch, caplog):
-    keeper = Keeper(tmp_path / "key", seconds=0)
+    keeper = Keeper(tmp_path / "key", Interval(0))
     keeper.save({"step": 1, "weights": torch.ones(3)})
 
     def full(*arguments):
@@ -150,7 +150,7 @@ def test_a_full_disk_keeps_the_state_before_and_the_run_going(tmp_path, monkeypa
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_disk_that_fills_up_while_torch_writes_keeps_the_state_before(tmp_path, caplog):
-    keeper = Keeper(tmp_path, seconds=0)
+    keeper = Keeper(tmp_path, Interval(0))
     keeper.save({"step": 1, "weights": torch.ones(300_000)})
     (tmp_path / f".{STATE}.{os.getpid()}.partial").symlink_to("/dev/full")
     keeper.save({"step": 2, "weights": torch.zeros(300_000)})
@@ -170,7 +170,7 @@ def test_leaving_with_nothing_saved_does_not_promise_to_go_on(tmp_path, monkeypa
     with pytest.raises(Interrupted, match=f"the same command goes on from {tmp_path}$"):
         keeper.leave(7)
     keeper.save({"step": 9, "loss": float("nan")})
-    with pytest.raises(Interrupted, match=r"after step 9; .*, step 7, since this one could not be saved"):
+    with pytest.raises(Interrupted, match=r"after step 9; .*, step 7, because this step could not be saved"):
         keeper.leave(9)
 
 
@@ -180,23 +180,24 @@ def test_where_each_process_keeps_a_state_each_says_where(tmp_path, monkeypatch)
     for each, words in ((False, "the first process says"), (True, "after step 3 of all, is")):
         keeper = Keeper(tmp_path, each_process=each)
         keeper.save({"step": 3})
-        assert words in keeper.described()
+        assert words in keeper.last_good_state()
         with pytest.raises(Interrupted, match=str(tmp_path) if each else "the first process says"):
             keeper.leave(3)
 
 
-def test_a_state_that_cannot_be_saved_is_not_tried_again_at_once(tmp_path):
-    keeper = Keeper(tmp_path, seconds=30)
-    keeper._saved_at -= 60
+def test_a_state_that_cannot_be_saved_is_not_tried_again_at_once(tmp_path, monkeypatch):
+    keeper, later = Keeper(tmp_path, Interval(30)), time.monotonic() + 60
+    assert not keeper.due()
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert keeper.due()
     keeper.save({"step": 1, "loss": float("nan")})
     assert not keeper.due()
 
 
 def test_saving_that_takes_longer_than_its_interval_leaves_time_for_steps(tmp_path, monkeypatch):
-    keeper = Keeper(tmp_path, seconds=0.2)
-    original = keeper._write
-    monkeypatch.setattr(keeper, "_write", lambda state: (time.sleep(0.3), original(state)))
+    keeper = Keeper(tmp_path, Interval(0.2))
+    original = torch.save
+    monkeypatch.setattr(torch, "save", lambda *arguments: (time.sleep(0.3), original(*arguments)))
     keeper.save({"step": 1})
     assert not keeper.due()
 
@@ -211,12 +212,12 @@ def test_what_killed_processes_left_while_saving_goes_and_that_of_living_ones_st
 
 
 @pytest.mark.parametrize("bad", [float("nan"), torch.tensor([1.0, float("inf")]), [1.0, float("nan")]])
-def test_numbers_that_are_none_are_not_saved(tmp_path, caplog, bad):
-    keeper = Keeper(tmp_path, seconds=0)
+def test_nan_and_infinity_are_not_saved(tmp_path, caplog, bad):
+    keeper = Keeper(tmp_path, Interval(0))
     keeper.save({"step": 1, "weights": {"a": torch.ones(2), "counts": [torch.tensor(3)]}})
     keeper.save({"step": 2, "weights": {"a": bad}})
     assert keeper.load()["step"] == 1
-    assert "not saved" in caplog.text
+    assert "the state after step 2 contains NaN or infinity; not saved" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -235,17 +236,17 @@ def test_an_interval_that_is_none_is_refused(text):
 
 
 def test_saving_by_epochs_and_by_time(tmp_path):
-    by_epochs = Keeper(tmp_path, seconds=0, epochs=2)
+    by_epochs = Keeper(tmp_path, Interval(0, 2))
     assert [by_epochs.due(ended) for ended in (0, 1, 0, 2, 3, 4)] == [False, False, False, True, False, True]
-    assert Keeper(tmp_path, seconds=0).due()
-    assert not Keeper(tmp_path, seconds=1e9).due(2)
+    assert Keeper(tmp_path, Interval(0)).due()
+    assert not Keeper(tmp_path, Interval(1e9)).due(2)
 
 
 def test_a_state_that_does_not_read_is_put_aside(tmp_path, caplog):
     keeper = Keeper(tmp_path)
     (tmp_path / STATE).write_bytes(b"half a sta")
     assert keeper.load() is None
-    assert "starts afresh" in caplog.text
+    assert "starts from the beginning" in caplog.text
 
 
 def test_a_state_is_never_unpickled_into_code(tmp_path):

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from slsr.models.encoder import load_encoder
 from slsr.params.file import run_with_blocks
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
-from slsr.stages.generate import allocate
+from slsr.stages.generate import allocate, measure_quality
 from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES, TRAIN_TABLE
 
 
@@ -145,8 +146,8 @@ def test_tables_that_do_not_belong_together_are_refused(project):
         run_with_blocks(train_gan.run, make_params())
 
 
-def as_generated(monkeypatch, of_cluster) -> dict:
-    """quality.json where the generators draw what a function of the cluster's real images (and their number) gives.
+def measured(of_cluster) -> tuple[dict, list[list[bytes]]]:
+    """quality.json if the generated images are what a function of the cluster's real images (and their number) gives.
 
     The real ones are coarse patterns, no two of them alike.
     """
@@ -159,48 +160,40 @@ def as_generated(monkeypatch, of_cluster) -> dict:
     encoder = load_encoder(ENCODER_MODEL)
     train = [row["image"] for row in pq.read_table(TRAIN_TABLE).to_pylist()]
     write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, torch.device("cpu")))
-
-    def images_of(cluster, count, *rest):
-        return iter([encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), count)])
-
-    run_with_blocks(train_gan.run, make_params())
-    with monkeypatch.context() as patch:
-        patch.setattr(generate, "_images_of", images_of)
-        run_with_blocks(generate.run, make_params(generate={"images": 2 * 18}))
-    return json.loads((GENERATED / "quality.json").read_text())
+    encoded = [[encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), 18)] for cluster in (0, 1)]
+    return measure_quality(encoded, real, make_params().generate, torch.device("cpu")), encoded
 
 
 def sounding(quality) -> set[tuple[str, str]]:
     return {(alarm["space"], alarm["alarm"]) for alarm in quality["alarms"] if alarm["cluster"] is None}
 
 
-def test_memorized_images_sound_the_alarm_in_both_spaces(project, monkeypatch):
-    quality = as_generated(monkeypatch, lambda real, count: real[:count])
+def test_memorized_images_sound_the_alarm_in_both_spaces(project):
+    quality, _ = measured(lambda real, count: real[:count])
     assert {("handcrafted", "memorization"), ("encoder", "memorization")} <= sounding(quality)
     assert quality["overall"]["encoder"]["copies"]["value"] > 0.9
 
 
-def test_one_image_again_and_again_sounds_collapse_in_both_spaces(project, monkeypatch):
-    quality = as_generated(monkeypatch, lambda real, count: real[:1].repeat(count, 0))
+def test_one_image_again_and_again_sounds_collapse_in_both_spaces(project):
+    quality, _ = measured(lambda real, count: real[:1].repeat(count, 0))
     assert {("handcrafted", "collapse"), ("encoder", "collapse")} <= sounding(quality)
 
 
-def test_noise_sounds_unlike_where_it_can_be_seen(project, monkeypatch):
+def test_noise_sounds_unlike_where_it_can_be_seen(project):
     stream = np.random.default_rng(1)
-    quality = as_generated(monkeypatch, lambda real, count: stream.integers(0, 256, (count, 32, 32, 3), np.uint8))
+    quality, _ = measured(lambda real, count: stream.integers(0, 256, (count, 32, 32, 3), np.uint8))
     assert ("handcrafted", "unlike") in sounding(quality)
     assert ("encoder", "unlike") not in sounding(quality), "precision is not measured there"
     assert not {what for what in sounding(quality) if what[1] == "memorization"}
 
 
-def test_consistency_is_that_of_the_nearest_centroid(project, monkeypatch):
-    quality = as_generated(monkeypatch, lambda real, count: real[:count])
+def test_consistency_is_that_of_the_nearest_centroid(project):
+    quality, encoded = measured(lambda real, count: real[:count])
     features, clusters = np.load(TRAIN_FEATURES), pq.read_table(ASSIGNMENTS)["cluster"].to_numpy()
     expected = NearestCentroid().fit(features, clusters)
     assert quality["cluster_consistency"]["floor"] == pytest.approx(expected.score(features, clusters), abs=1e-6)
     encoder = load_encoder(ENCODER_MODEL)
-    rows = pq.read_table(GENERATED / "images.parquet").to_pylist()
-    images, own = [row["image"] for row in rows], np.array([row["cluster"] for row in rows])
+    images, own = [*chain(*encoded)], np.repeat([0, 1], 18)
     drawn = extract_features(encoder, images, encoder.description.image, torch.device("cpu"))
     assert quality["cluster_consistency"]["value"] == pytest.approx(expected.score(drawn, own), abs=1e-6)
     by_cluster = [expected.score(drawn[own == cluster], own[own == cluster]) for cluster in (0, 1)]

@@ -22,14 +22,14 @@ from tiny import ROOT
 from slsr.errors import CheckFailed, InputError
 from slsr.files import write_json
 from slsr.gan import attempts
-from slsr.gan import loop as gan
-from slsr.gan.attempts import Attempt, Check, choose
+from slsr.gan.attempts import Attempt, choose
+from slsr.gan.collapse import CollapseCheck, CollapseDetector
 from slsr.gan.loop import GanEpoch
 from slsr.gan.networks import draw_images, draw_noise, load_generator
+from slsr.gan.steps import Adversaries
 from slsr.images.tables import table_writer
 from slsr.models.checkpoint import load_checkpoint
 from slsr.params.file import run_with_blocks
-from slsr.runtime.resume import Interval
 from slsr.runtime.spread import spread
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
@@ -156,16 +156,16 @@ def test_collapse_restarts_from_other_seeds_a_few_times_and_the_same_bytes_again
 
 
 def test_a_second_attempt_that_is_sound_is_the_generator_that_stays(project, monkeypatch):
-    real_check = attempts._check
+    check = CollapseDetector.check
 
-    def first_of_cluster_1_collapses(cluster, attempt, *arguments):
-        found = real_check(cluster, attempt, *arguments)
+    def first_of_cluster_1_collapses(detector, generator, cluster, attempt):
+        found = check(detector, generator, cluster, attempt)
         return replace(found, collapsed=(cluster, attempt) == (1, 0), coverage=0.1)
 
     choice = {"on_collapse": "restart", "collapse": IMPOSSIBLE | {"coverage": 0.5, "duplicates": 1.0}}
     run_with_blocks(train_gan.run, make_params())
     without = outputs()
-    monkeypatch.setattr(attempts, "_check", first_of_cluster_1_collapses)
+    monkeypatch.setattr(CollapseDetector, "check", first_of_cluster_1_collapses)
     run_with_blocks(train_gan.run, make_params(gan=choice))
     assert [(line["cluster"], line["attempt"]) for line in lines("checks.jsonl")] == [(0, 0), (1, 0), (1, 1)]
     assert [load_checkpoint(GAN / f"cluster_{one}.safetensors")[1]["extra"]["attempt"] for one in (0, 1)] == [0, 1]
@@ -177,7 +177,7 @@ def test_a_second_attempt_that_is_sound_is_the_generator_that_stays(project, mon
 
 def test_the_first_sound_attempt_is_chosen_else_the_one_that_covers_most():
     def attempt(number, coverage, collapsed):
-        return Attempt(0, number, (1, 0, 0, number), None, [Check(0, number, coverage, 0.0, collapsed)])
+        return Attempt(0, number, (1, 0, 0, number), None, [CollapseCheck(0, number, coverage, 0.0, collapsed)])
 
     assert choose([attempt(0, 0.2, True), attempt(1, 0.6, False)]).number == 1
     assert choose([attempt(0, 0.2, True), attempt(1, 0.4, True), attempt(2, 0.1, True)]).number == 1
@@ -220,11 +220,11 @@ def test_tasks_are_spread_evenly():
 CHOICES = {"parent_epochs": 2, "epochs": 3, "ema": 0.9, "augmentation": ["translation"], "spectral_norm": True}
 
 
-def train_in(folder: Path, choices: dict, seconds: float = 0.0) -> None:
-    """Run the stage in a process of its own; it saves its state after every step where `seconds` is 0."""
+def train_in(folder: Path, choices: dict) -> None:
+    """Run the stage in a process of its own, which saves its state after every step."""
     os.chdir(folder)
+    os.environ["SLSR_SAVE_EVERY"] = "0.00001 minutes"
     torch.set_num_threads(1)
-    train_gan.save_interval = lambda environment: Interval(seconds=seconds)
     with threadpool_limits(1):
         run_with_blocks(train_gan.run, make_params(gan=choices))
 
@@ -280,8 +280,8 @@ def test_finished_clusters_are_not_trained_again(project, monkeypatch):
     monkeypatch.setattr(attempts, "train_gan", broken)
     with pytest.raises(CheckFailed, match="power"):
         run_with_blocks(train_gan.run, make_params())
-    steps, taken = [], gan.train_step
-    monkeypatch.setattr(gan, "train_step", lambda *arguments: steps.append(1) or taken(*arguments))
+    steps, taken = [], Adversaries.train_step
+    monkeypatch.setattr(Adversaries, "train_step", lambda *arguments: steps.append(1) or taken(*arguments))
     run_with_blocks(train_gan.run, make_params())
     assert len(steps) == 2 * 3, "two epochs of three batches: cluster 1 alone"
     assert outputs() == expected

@@ -17,7 +17,7 @@ from slsr.labels.distributions import lsro, one_hot, slsr
 from slsr.labels.targets import make_targets
 from slsr.models.encoder import Encoder, EncoderDescription
 from slsr.models.weights import initial_encoder
-from slsr.runtime.resume import STATE, Keeper
+from slsr.runtime.resume import STATE, Interval, Keeper
 from slsr.training.classifier import (
     TrainingSet,
     batches,
@@ -273,7 +273,7 @@ def test_the_reported_loss_is_the_mean_of_the_steps():
 
 
 @pytest.mark.parametrize(("at", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (7, 2, 3), (8, 2, 4)])
-def test_a_loss_that_is_no_number_stops_with_epoch_and_step(monkeypatch, at, epoch, step):
+def test_a_loss_that_is_nan_stops_with_epoch_and_step(monkeypatch, at, epoch, step):
     from slsr.training import classifier
 
     original, calls = classifier.soft_cross_entropy, []
@@ -288,7 +288,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_step(monkeypatch, at, epo
     assert len(calls) <= 4 * epoch
 
 
-def test_a_loss_that_is_no_number_names_the_last_good_state_and_leaves_it(monkeypatch, tmp_path):
+def test_a_loss_that_is_nan_names_the_last_good_state_and_leaves_it(monkeypatch, tmp_path):
     from slsr.training import classifier
 
     original, calls = classifier.soft_cross_entropy, []
@@ -298,20 +298,20 @@ def test_a_loss_that_is_no_number_names_the_last_good_state_and_leaves_it(monkey
         return original(*arguments) * (float("nan") if len(calls) == 6 else 1.0)
 
     monkeypatch.setattr(classifier, "soft_cross_entropy", sometimes)
-    recipe, image, keeper = make_recipe(epochs=5, batch_size=4), make_image(), Keeper(tmp_path, seconds=0)
+    recipe, image, keeper = make_recipe(epochs=5, batch_size=4), make_image(), Keeper(tmp_path, Interval(0))
     encoder = initial_encoder(recipe, CLASSES, image)
     with pytest.raises(CheckFailed, match=rf"epoch 2, step 2: .*after step 5 of all, is {tmp_path / STATE}\)"):
         train_classifier(encoder, real_set(16), None, recipe, image, CPU, keeper=keeper)
     assert keeper.load()["step"] == 5
 
 
-def test_a_validation_loss_that_is_no_number_stops_after_its_epoch(monkeypatch, tmp_path):
+def test_a_validation_loss_that_is_nan_stops_after_its_epoch(monkeypatch, tmp_path):
     """Else no later state could be saved, since the curve is part of it."""
     from slsr.training import classifier
 
     losses = iter([0.5, float("nan")])
     monkeypatch.setattr(classifier, "validate", lambda *arguments: (next(losses), 0.5))
-    recipe, image, keeper = make_recipe(epochs=5, batch_size=4), make_image(), Keeper(tmp_path, seconds=0)
+    recipe, image, keeper = make_recipe(epochs=5, batch_size=4), make_image(), Keeper(tmp_path, Interval(0))
     encoder = initial_encoder(recipe, CLASSES, image)
     with pytest.raises(CheckFailed, match=r"held-out images is nan after epoch 2: .*after step 7 of all"):
         train_classifier(
@@ -323,26 +323,6 @@ def test_a_validation_loss_that_is_no_number_stops_after_its_epoch(monkeypatch, 
             CPU,
             keeper=keeper,
         )
-
-
-@pytest.mark.parametrize("every", [1, 25])
-def test_a_state_after_a_loss_that_is_no_number_is_never_saved(monkeypatch, tmp_path, every):
-    """Also where a GPU's losses are looked at now and then only."""
-    from slsr.training import classifier
-
-    monkeypatch.setitem(classifier.STEPS_BETWEEN_CHECKS, "cpu", every)
-    original, calls = classifier.soft_cross_entropy, []
-
-    def sometimes(*arguments):
-        calls.append(1)
-        return original(*arguments) * (float("nan") if len(calls) == 3 else 1.0)
-
-    monkeypatch.setattr(classifier, "soft_cross_entropy", sometimes)
-    recipe, image, keeper = make_recipe(epochs=1, batch_size=2), make_image(), Keeper(tmp_path, seconds=0)
-    encoder = initial_encoder(recipe, CLASSES, image)
-    with pytest.raises(CheckFailed, match=r"epoch 1, step 3: "):
-        train_classifier(encoder, real_set(32), None, recipe, image, CPU, keeper=keeper)
-    assert keeper.load()["step"] == 2
 
 
 def test_a_loss_that_does_not_move_in_the_first_epoch_is_warned_about(caplog):
@@ -379,10 +359,7 @@ def test_a_rate_out_of_all_proportion_is_a_failed_check():
         trained(real_set(16), epochs=6, optimizer={"learning_rate": 1e30, "head_learning_rate": 1e30})
 
 
-def test_validation_is_a_loop_over_images(monkeypatch):
-    from slsr.training import classifier
-
-    monkeypatch.setattr(classifier, "VALIDATION_BATCH", 3)
+def test_validation_is_a_loop_over_images():
     image = make_image()
     encoder, _ = trained(real_set(), epochs=1)
     held_out = LabeledImages(torch.from_numpy(noise(8)), torch.tensor([0, 1, 2, 3, 3, 2, 1, 1]))
@@ -394,7 +371,7 @@ def test_validation_is_a_loop_over_images(monkeypatch):
             losses.append(-float(torch.log(probability[label])))
             right += int(probability.argmax() == label)
     encoder.train()
-    loss, accuracy = validate(encoder, held_out, image)
+    loss, accuracy = validate(encoder, held_out, image, batch_size=3)
     assert loss == pytest.approx(np.mean(losses), rel=1e-4)
     assert accuracy == right / 8
 

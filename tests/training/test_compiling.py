@@ -1,4 +1,4 @@
-"""Compiled or not, a network computes the same; what does not compile runs as it is and says so."""
+"""Compiled or not, a network computes the same; what does not compile runs uncompiled, and the log says so."""
 
 import logging
 import shutil
@@ -94,7 +94,7 @@ def test_a_failure_is_said_and_the_network_runs_as_it_is(monkeypatch, caplog, wh
     before = {name: value.clone() for name, value in network.state_dict().items()}
     function = network.features
     assert compiled(function, network, batch()) is function
-    assert caplog.messages == ["not compiled, the network runs as it is: RuntimeError: no working compiler"]
+    assert caplog.messages == ["not compiled, the network runs uncompiled: RuntimeError: no working compiler"]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

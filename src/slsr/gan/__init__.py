@@ -1,1 +1,1 @@
-"""Generators of images: networks, training, checks and pictures."""
+"""Generators of images: networks, training, checks for collapse, and pictures."""

@@ -1,9 +1,9 @@
-"""Trainings of generators, checked for collapse and repeated."""
+"""All generators of a training set: each is trained, checked for collapse, and trained again if it collapsed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,43 +11,25 @@ import torch
 
 from slsr.errors import CheckFailed
 from slsr.gan.batches import epoch_plan
+from slsr.gan.collapse import CollapseCheck, CollapseDetector
 from slsr.gan.images import ClusteredImages
 from slsr.gan.loop import TrainedGan, train_gan
-from slsr.gan.networks import draw_images, draw_noise
 from slsr.gan.steps import Networks, build_networks
-from slsr.images.decoding import Pixels
 from slsr.params.gan import Gan
-from slsr.quality.assessment import Alarm, Measured, assess, find_alarms
-from slsr.quality.features import handcrafted
-from slsr.quality.measures import NEIGHBORS
 from slsr.runtime.processes import rank_and_size
 from slsr.runtime.resume import Keeper
 from slsr.runtime.spread import Channel, spread
 
 log = logging.getLogger(__name__)
 
-# What the second number of a seed stands for: the GAN of a cluster, their common parent, the conditional one, and the
-# noise of the images that are checked.
-OF_CLUSTER, OF_PARENT, OF_ALL, OF_CHECK = range(4)
-
-
-CHECKED_IMAGES, REAL_IMAGES = 256, 1000
-
-
-@dataclass(frozen=True)
-class Check:
-    """Whether a generator's images of one cluster collapsed, in the handcrafted feature space."""
-
-    cluster: int
-    attempt: int
-    coverage: float | None
-    duplicates: float | None
-    collapsed: bool
+# The second number of a seed: for the generator of a cluster, for their common parent, for the conditional generator.
+# `collapse` has one more.
+OF_CLUSTER, OF_PARENT, OF_ALL = range(3)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A training from one seed, and how its images are; the attempt 0 is the first.
+    """A training from one seed, and the checks of its images; the attempt 0 is the first.
 
     `cluster` is None for the parent of all and for the conditional generator.
     """
@@ -56,10 +38,10 @@ class Attempt:
     number: int
     seed: tuple[int, ...]
     trained: TrainedGan
-    checks: list[Check]
+    checks: list[CollapseCheck]
 
     @property
-    def collapsed(self) -> list[Check]:
+    def collapsed(self) -> list[CollapseCheck]:
         return [check for check in self.checks if check.collapsed]
 
     @property
@@ -67,150 +49,117 @@ class Attempt:
         return min([check.coverage for check in self.checks if check.coverage is not None], default=0.0)
 
 
-def train_all(images: ClusteredImages, settings: Gan, device: torch.device, keeper: Keeper) -> Iterator[list[Attempt]]:
-    """The attempts of the parent where there is one, then of each generator, on the first process.
-
-    The first process trains the parent, or the conditional generator; clusters are spread over all.
-    """
-    folder, channel = keeper.folder, Channel(lambda: keeper.stop_requested)
-    rank, processes = rank_and_size()
-    start: Networks | None = None
-    if settings.kind == "conditional":
-        if rank == 0:
-            yield _attempts(None, images, settings, device, keeper, None)
-            keeper.folder = folder
-        return
-    if settings.parent_epochs:
-        keeper.folder = folder / "parent"
-        if rank == 0:
-            parent = settings.model_copy(update={"epochs": settings.parent_epochs, "minimum_steps": 0})
-            seed = (settings.seed, OF_PARENT, 0, 0)
-            trained = train_gan(images.pixels, parent, seed, device, "all clusters", keeper=keeper, keep_networks=True)
-            _log_training("all clusters", len(images.pixels), trained)
-            start = trained.networks
-            yield [Attempt(None, 0, seed, trained, [])]
-        if processes > 1:
-            start = _shared(start, settings, channel)
-    sizes = np.maximum(np.bincount(images.clusters), 1)
-    costs = [epochs * steps for epochs, steps in (epoch_plan(int(size), settings) for size in sizes)]
-    owners = spread(costs, processes)
-    own: dict[int, list[Attempt]] = {}
-    for cluster in [cluster for cluster, owner in enumerate(owners) if owner == rank]:
-        keeper.folder = folder
-        found = _attempts(cluster, images, settings, device, keeper, start)
-        if rank == 0:
-            yield found
-        else:
-            own[cluster] = found
-    keeper.folder = folder
-    for cluster, owner in enumerate(owners):
-        if owner and rank in (0, owner):
-            yield channel.to_first(own.pop(cluster, None), owner)
-
-
-def _shared(networks: Networks | None, settings: Gan, channel: Channel) -> Networks:
-    """The first process's networks, on every process; as tensors, since bounded layers cannot be pickled."""
-    states = None
-    if networks is not None:
-        both = (networks.generator, networks.discriminator)
-        states = [{name: tensor.cpu() for name, tensor in network.state_dict().items()} for network in both]
-    states = channel.from_first(states)
-    received = networks if networks is not None else build_networks(settings, (settings.seed,))
-    received.generator.load_state_dict(states[0])
-    received.discriminator.load_state_dict(states[1])
-    return received
-
-
-def _attempts(
-    cluster: int | None,
-    images: ClusteredImages,
-    settings: Gan,
-    device: torch.device,
-    keeper: Keeper,
-    start: Networks | None,
-) -> list[Attempt]:
-    """Train a generator, and again from other seeds while its images collapse and `on_collapse` says so.
-
-    Raises
-    ------
-    CheckFailed
-        The images collapsed, and `on_collapse` is `stop`.
-    """
-    folder, title = keeper.folder, "the conditional generator" if cluster is None else f"cluster {cluster}"
-    pixels = images.pixels if cluster is None else images.of(cluster)
-    known = images.clusters if cluster is None else None
-    attempts: list[Attempt] = []
-    for number in range(1 + (settings.collapse.restarts if settings.on_collapse == "restart" else 0)):
-        seed = (settings.seed, OF_ALL if cluster is None else OF_CLUSTER, cluster or 0, number)
-        keeper.folder = folder / f"{'conditional' if cluster is None else f'cluster_{cluster}'}_{number}"
-        trained = train_gan(pixels, settings, seed, device, title, start, known, keeper)
-        _log_training(title, len(pixels), trained)
-        checks = _checks(cluster, number, trained, images, settings, device)
-        attempts.append(Attempt(cluster, number, seed, trained, checks))
-        if not attempts[-1].collapsed:
-            return attempts
-        message = "; ".join(_describe(check, settings) for check in attempts[-1].collapsed[:8])
-        if settings.on_collapse == "stop":
-            raise CheckFailed(f"{message} (gan.on_collapse: stop)")
-        log.warning("%s", message)
-    if len(attempts) > 1:
-        log.warning("%s: collapsed from %d seeds; attempt %d stays", title, len(attempts), choose(attempts).number)
-    return attempts
-
-
 def choose(attempts: Sequence[Attempt]) -> Attempt:
-    """The first attempt that did not collapse, else the one with the highest coverage (of its worst cluster)."""
+    """Return the first attempt that did not collapse, else the one with the highest coverage of its worst cluster."""
     sound = [attempt for attempt in attempts if not attempt.collapsed]
     return sound[0] if sound else max(attempts, key=lambda attempt: attempt.lowest_coverage)
 
 
-def _checks(
-    cluster: int | None,
-    attempt: int,
-    trained: TrainedGan,
-    images: ClusteredImages,
-    settings: Gan,
-    device: torch.device,
-) -> list[Check]:
-    """Coverage and duplicates of images of each of a generator's clusters."""
-    return [
-        _check(one, attempt, trained, images.of(one), settings, device)
-        for one in ([cluster] if cluster is not None else range(int(images.clusters.max()) + 1))
-    ]
+def train_all(images: ClusteredImages, settings: Gan, device: torch.device, keeper: Keeper) -> Iterator[list[Attempt]]:
+    """Yield the attempts of the parent if there is one, then of each generator, on the first process.
+
+    The first process trains the parent, or the conditional generator; the clusters are spread over all processes.
+    """
+    trainer, channel = _Trainer(images, settings, device, keeper), Channel(lambda: keeper.stop_requested)
+    rank, processes = rank_and_size()
+    if settings.kind == "conditional":
+        if rank == 0:
+            yield trainer.attempts(None, None)
+        return
+    start: Networks | None = None
+    if settings.parent_epochs:
+        if rank == 0:
+            parent = trainer.parent()
+            start = parent.trained.networks
+            yield [parent]
+        if processes > 1:
+            start = trainer.share(start, channel)
+    owners = spread(trainer.costs(), processes)
+    elsewhere: dict[int, list[Attempt]] = {}
+    for cluster in [cluster for cluster, owner in enumerate(owners) if owner == rank]:
+        found = trainer.attempts(cluster, start)
+        if rank == 0:
+            yield found
+        else:
+            elsewhere[cluster] = found
+    for cluster, owner in enumerate(owners):
+        if owner and rank in (0, owner):
+            yield channel.to_first(elsewhere.pop(cluster, None), owner)
 
 
-def _check(cluster: int, attempt: int, trained: TrainedGan, real: Pixels, settings: Gan, device: torch.device) -> Check:
-    real = evenly(real, REAL_IMAGES)
-    count = min(CHECKED_IMAGES, len(real) // 2)  # more would not be looked at
-    if count <= NEIGHBORS:
-        return Check(cluster, attempt, None, None, False)
-    generator = trained.generator.to(device)
-    noise = draw_noise((settings.seed, OF_CHECK, cluster, attempt, 0), count, settings.latent)
-    drawn = draw_images(generator, noise, cluster if generator.description.clusters else None)
-    generator.cpu()
-    found = assess(handcrafted(real), handcrafted(drawn), ["coverage", "duplicates"], settings.seed)
-    values = {name: None if one.value is None else round(one.value, 6) for name, one in found.items()}
-    return Check(cluster, attempt, values["coverage"], values["duplicates"], bool(_collapse_alarms(values, settings)))
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains generators of the images with the settings, on the device; the keeper keeps their states."""
 
+    images: ClusteredImages
+    settings: Gan
+    device: torch.device
+    keeper: Keeper
 
-def _collapse_alarms(values: Mapping[str, float | None], settings: Gan) -> list[Alarm]:
-    limits = {"coverage": settings.collapse.coverage, "duplicates": settings.collapse.duplicates}
-    return find_alarms({name: Measured(value, None, None, None) for name, value in values.items()}, limits)
+    def costs(self) -> list[int]:
+        """Return how many steps the generator of each cluster takes."""
+        sizes = np.maximum(np.bincount(self.images.clusters), 1).tolist()
+        return [epochs * steps for epochs, steps in (epoch_plan(size, self.settings) for size in sizes)]
 
+    def parent(self) -> Attempt:
+        """Train the generator that those of the clusters start from, on all images."""
+        settings = self.settings.model_copy(update={"epochs": self.settings.parent_epochs, "minimum_steps": 0})
+        seed, keeper, title = (settings.seed, OF_PARENT, 0, 0), self.keeper.below("parent"), "all clusters"
+        trained = train_gan(self.images.pixels, settings, seed, self.device, title, keeper=keeper, keep_networks=True)
+        _log_training(title, len(self.images.pixels), trained)
+        return Attempt(None, 0, seed, trained, [])
 
-def _describe(check: Check, settings: Gan) -> str:
-    alarms = _collapse_alarms({"coverage": check.coverage, "duplicates": check.duplicates}, settings)
-    found = " and ".join(
-        f"{alarm.measure} {alarm.value:.3f} ({'below' if alarm.value < alarm.limit else 'above'} {alarm.limit:g})"
-        for alarm in alarms
-    )
-    return f"cluster {check.cluster}: the generator collapsed, attempt {check.attempt}: {found}"
+    def share(self, networks: Networks | None, channel: Channel) -> Networks:
+        """Return the first process's networks on every process; as tensors, since bounded layers cannot be pickled."""
+        states = None
+        if networks is not None:
+            both = (networks.generator, networks.discriminator)
+            states = [{name: tensor.cpu() for name, tensor in network.state_dict().items()} for network in both]
+        states = channel.from_first(states)
+        received = networks if networks is not None else build_networks(self.settings, (self.settings.seed,))
+        received.generator.load_state_dict(states[0])
+        received.discriminator.load_state_dict(states[1])
+        return received
 
+    def attempts(self, cluster: int | None, start: Networks | None) -> list[Attempt]:
+        """Train a generator, and again from other seeds while its images collapse and `on_collapse` is `restart`.
 
-def evenly(pixels: Pixels, count: int) -> Pixels:
-    """At most so many images, spread over all."""
-    chosen: Pixels = pixels[np.unique(np.linspace(0, len(pixels) - 1, count).astype(int))]
-    return chosen
+        Raises
+        ------
+        CheckFailed
+            The images collapsed, and `on_collapse` is `stop`.
+        """
+        settings, title = self.settings, "the conditional generator" if cluster is None else f"cluster {cluster}"
+        detector = CollapseDetector(self.images, settings, self.device)
+        attempts: list[Attempt] = []
+        for number in range(1 + (settings.collapse.restarts if settings.on_collapse == "restart" else 0)):
+            attempts.append(self._attempt(cluster, number, title, start, detector))
+            if not attempts[-1].collapsed:
+                return attempts
+            message = "; ".join(detector.describe(check) for check in attempts[-1].collapsed[:8])
+            if settings.on_collapse == "stop":
+                raise CheckFailed(f"{message} (gan.on_collapse: stop)")
+            log.warning("%s", message)
+        if len(attempts) > 1:
+            kept = choose(attempts).number
+            log.warning("%s: collapsed from %d seeds; attempt %d is kept", title, len(attempts), kept)
+        return attempts
+
+    def _attempt(
+        self, cluster: int | None, number: int, title: str, start: Networks | None, detector: CollapseDetector
+    ) -> Attempt:
+        images = self.images
+        if cluster is None:
+            seed, name = (self.settings.seed, OF_ALL, 0, number), f"conditional_{number}"
+            pixels, known, clusters = images.pixels, images.clusters, range(int(images.clusters.max()) + 1)
+        else:
+            seed, name = (self.settings.seed, OF_CLUSTER, cluster, number), f"cluster_{cluster}_{number}"
+            pixels, known, clusters = images.of(cluster), None, range(cluster, cluster + 1)
+        keeper = self.keeper.below(name)
+        trained = train_gan(pixels, self.settings, seed, self.device, title, start, known, keeper)
+        _log_training(title, len(pixels), trained)
+        checks = [detector.check(trained.generator, one, number) for one in clusters]
+        return Attempt(cluster, number, seed, trained, checks)
 
 
 def _log_training(title: str, images: int, trained: TrainedGan) -> None:

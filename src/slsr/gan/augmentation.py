@@ -28,7 +28,7 @@ def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: t
     Parameters
     ----------
     images : float [B, 3, H, W] in [-1, 1]
-    names : which, applied in the order color, translation, cutout
+    names : which augmentations; they are applied in the order color, translation, cutout
     randomness : a generator on the CPU; `images` may be on any device
 
     Returns
@@ -37,7 +37,7 @@ def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: t
     """
     images = images.float()
     if "color" in names:
-        images = _change_color(images, *_uniform(3, images, randomness).view(3, -1, 1, 1, 1))
+        images = change_color(images, *_uniform(3, images, randomness).view(3, -1, 1, 1, 1))
     if "translation" in names:
         images = _translate(images, _uniform(2, images, randomness))
     if "cutout" in names:
@@ -46,11 +46,12 @@ def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: t
 
 
 def _uniform(rows: int, images: Tensor, randomness: torch.Generator) -> Tensor:
-    """[rows, B], drawn on the host, on the device of the images."""
+    """Draw [rows, B] on the host, and return it on the device of the images."""
     return to_device(torch.rand(rows, len(images), generator=randomness), images.device)
 
 
-def _change_color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+def change_color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """Change brightness, saturation and contrast by draws in [0, 1], each [B, 1, 1, 1]."""
     images = images + brightness - 0.5
     gray = images.mean(dim=1, keepdim=True)
     images = gray + (images - gray) * saturation * 2
@@ -65,7 +66,7 @@ def _translate(images: Tensor, draw: Tensor) -> Tensor:
 
 
 def _shift_matrices(size: int, draw: Tensor) -> Tensor:
-    """[B, 1, size, size]: ones where row = column + shift."""
+    """Return [B, 1, size, size]: 1 where row = column + shift."""
     most = round(size * TRANSLATION)
     shift = (draw * (2 * most + 1)).floor().long() - most
     position = torch.arange(size, device=draw.device)
@@ -79,7 +80,7 @@ def _cut_out(images: Tensor, draw: Tensor) -> Tensor:
 
 
 def _inside(size: int, draw: Tensor) -> Tensor:
-    """[B, size]: which rows (or columns) a hole covers whose center lies anywhere in the image."""
+    """Return [B, size]: which rows (or columns) a hole covers; its center may be anywhere in the image."""
     length = round(size * CUTOUT)
     start = (draw * (size + 1 - length % 2)).floor().long()[:, None] - length // 2
     position = torch.arange(size, device=draw.device)

@@ -1,4 +1,4 @@
-"""Which images a step sees."""
+"""The images that each step of a training sees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slsr.runtime.devices import to_device
 
 
 def rows_of_clusters(clusters: NDArray[np.int32], title: str) -> list[NDArray[np.int64]]:
-    """The rows of each cluster."""
+    """Return the rows of each cluster."""
     members = [np.flatnonzero(clusters == cluster) for cluster in range(int(clusters.max()) + 1)]
     for cluster, rows in enumerate(members):
         if len(rows) == 0:
@@ -33,7 +33,7 @@ def step_batch(
     step: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor | None]:
-    """Rows of a step's images, and their clusters where there are some, on the device."""
+    """Return the rows of a step's images on the device, and their clusters if `members` are given."""
     if members is None:
         return to_device(torch.from_numpy(shuffled_batch(count, batch_size, seed, step)), device), None
     rows, clusters = (torch.from_numpy(each) for each in balanced_batch(members, batch_size, seed, step))
@@ -41,13 +41,13 @@ def step_batch(
 
 
 def epoch_plan(images: int, settings: Gan) -> tuple[int, int]:
-    """How many epochs a set of so many images gets, and how many steps each has."""
+    """Return how many epochs a set of this many images gets, and how many steps each epoch has."""
     steps = math.ceil(images / settings.batch_size)
     return max(settings.epochs, math.ceil(settings.minimum_steps / steps)), steps
 
 
 def shuffled_batch(count: int, batch_size: int, seed: tuple[int, ...], step: int) -> NDArray[np.int64]:
-    """A step's indices below `count`: its part of an endless sequence of random permutations."""
+    """Return a step's indices below `count`: its part of an endless sequence of random permutations."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     passes, places = np.divmod(positions, count)
     parts = [_permutation(count, (*seed, int(number)))[places[passes == number]] for number in np.unique(passes)]
@@ -57,7 +57,7 @@ def shuffled_batch(count: int, batch_size: int, seed: tuple[int, ...], step: int
 def balanced_batch(
     members: Sequence[NDArray[np.int64]], batch_size: int, seed: tuple[int, ...], step: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A step's rows and their clusters: clusters follow each other in shuffled rounds, each gives its images in turn.
+    """Return a step's rows and their clusters: clusters come in shuffled rounds, and each gives its images in turn.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What `train_gan` and `generate` read: the training images, and the cluster of each."""
+"""The input of `train_gan` and `generate`: the training images, and the cluster of each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ class ClusteredImages:
     clusters: NDArray[np.int32]
 
     def of(self, cluster: int) -> Pixels:
-        """The images of one cluster, in the order of the table."""
+        """Return the images of one cluster, in the order of the table."""
         own: Pixels = self.pixels[self.clusters == cluster]
         return own
+
+
+def evenly(pixels: Pixels, count: int) -> Pixels:
+    """Return at most `count` images, spread evenly over all."""
+    chosen: Pixels = pixels[np.unique(np.linspace(0, len(pixels) - 1, count).astype(int))]
+    return chosen
 
 
 def load_clustered(train_table: Path, assignments_table: Path, height: int, width: int) -> ClusteredImages:

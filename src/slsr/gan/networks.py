@@ -19,15 +19,15 @@ from slsr.images.decoding import Pixels
 from slsr.models.checkpoint import load_checkpoint, save_checkpoint
 from slsr.params.gan import DiscriminatorActivation, DiscriminatorBatchNorm, Upsampling
 
-# Images go through a generator so many at a time, always: the last bits of a convolution depend on its batch size.
+# A generator always draws this many images at a time: the last bits of a convolution depend on its batch size.
 SAMPLING_BATCH = 64
 
 
 @dataclass(frozen=True)
 class GeneratorDescription:
-    """What is needed to rebuild a generator: the size of its images, of its noise, its width, clusters and upsampling.
+    """All that is needed to rebuild a generator: the size of its images and noise, its width, clusters and upsampling.
 
-    `clusters` is 0 where the generator knows of none.
+    `clusters` is 0 if the generator is not conditional.
     """
 
     height: int
@@ -41,16 +41,17 @@ class GeneratorDescription:
 class NearestConvolution(nn.Conv2d):
     """A 3x3 convolution of maps doubled by repeating each value (Odena, Dumoulin and Olah, Distill 2016).
 
-    A transposed convolution with stride 2 and an odd kernel writes to neighboring pixels unequally often, which shows
-    as a checkerboard; here all are written to alike. The repeated maps are never made: repeating and convolving is one
-    transposed convolution with a 4x4 kernel, the sum of the 3x3 one at its four places, at 4/9 of the products.
+    A transposed convolution with stride 2 and an odd kernel writes to some pixels more often than to their neighbors,
+    which shows as a checkerboard; here every pixel is written to equally often. The repeated maps are never made:
+    repeating and convolving is one transposed convolution with a 4x4 kernel, the sum of the 3x3 kernel at its four
+    places, with 4/9 of the products.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C', 2 H, 2 W]."""
+        """Turn [B, C, H, W] into [B, C', 2 H, 2 W]."""
         kernel = self.weight.transpose(0, 1).flip(2, 3)
         places = [pad(kernel, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
         doubled: Tensor = conv_transpose2d(maps, torch.stack(places).sum(dim=0), self.bias, stride=2, padding=1)
@@ -60,7 +61,7 @@ class NearestConvolution(nn.Conv2d):
 class ConditionalBatchNorm(nn.BatchNorm2d):
     """Batch norm with a scale and a shift for each cluster (Dumoulin et al., ICLR 2017; de Vries et al., 2017).
 
-    Mean and variance are those of the whole batch, whatever its clusters.
+    Mean and variance are over the whole batch, over all its clusters.
     """
 
     def __init__(self, channels: int, clusters: int) -> None:
@@ -69,7 +70,7 @@ class ConditionalBatchNorm(nn.BatchNorm2d):
         self.shift = nn.Embedding(clusters, channels)
 
     def forward(self, maps: Tensor, clusters: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] and int64 [B] to [B, C, H, W].
+        """Normalize [B, C, H, W], with the scale and shift of the clusters, int64 [B].
 
         Raises
         ------
@@ -85,12 +86,12 @@ class ConditionalBatchNorm(nn.BatchNorm2d):
 
 
 class Generator(nn.Module):
-    """Noise to images: a linear layer to height/16 x width/16, then four layers that double height and width.
+    """Turns noise into images: a linear layer to height/16 x width/16, then four layers that double height and width.
 
-    They are 5x5 stride-2 transposed convolutions, or `NearestConvolution` where `upsampling` is `nearest`. With 64
+    They are 5x5 stride-2 transposed convolutions, or `NearestConvolution` if `upsampling` is `nearest`. With 64
     channels and 128x128 images the maps are 8x8x512, 16x16x256, 32x32x128, 64x64x64 and 128x128x3. Batch norm and ReLU
-    follow each layer but the last, which has tanh. With `clusters` in the description every batch norm is a conditional
-    one: four vectors of scales and four of shifts are all that a cluster has for itself.
+    follow each layer but the last, which has tanh. With `clusters` in the description every batch norm is
+    conditional: a cluster has only four vectors of scales and four of shifts of its own.
     """
 
     def __init__(self, description: GeneratorDescription) -> None:
@@ -115,7 +116,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, noise: Tensor, clusters: Tensor | None = None) -> Tensor:
-        """[B, latent], and int64 [B] where the generator has clusters, to [B, 3, height, width] in (-1, 1)."""
+        """Turn [B, latent], and int64 [B] if the generator has clusters, into [B, 3, height, width] in (-1, 1)."""
         maps: Tensor = self.start(noise)
         for layer in self.layers:
             if isinstance(layer, nn.Sequential) and isinstance(layer[0], ConditionalBatchNorm):
@@ -130,14 +131,14 @@ def _batch_norm(channels: int, clusters: int) -> nn.Module:
 
 
 def _double(inputs: int, outputs: int, bias: bool, upsampling: Upsampling) -> nn.Module:
-    """Twice the height and width; a bias before batch norm would do nothing."""
+    """Return a layer that doubles height and width; it has no bias before batch norm, which would remove it."""
     if upsampling == "nearest":
         return NearestConvolution(inputs, outputs, bias)
     return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)
 
 
 class Discriminator(nn.Module):
-    """Images to the logit of being real: four 5x5 stride-2 convolutions (c, 2c, 4c, 8c channels), then a linear layer.
+    """Turns images into logits of being real: four 5x5 stride-2 convolutions (c, 2c, 4c, 8c channels), a linear layer.
 
     Parameters
     ----------
@@ -145,9 +146,9 @@ class Discriminator(nn.Module):
     channels : c
     activation : `leaky-relu` (slope 0.2, the DCGAN publication's advice) or `relu` (the paper's text)
     batch_norm : `all-but-first` (the DCGAN publication's advice), `all` (the paper's text) or `none`
-    clusters : 0, or how many: then the logit says whether an image is a real one of its cluster, by a projection
-        (Miyato and Koyama, ICLR 2018): the scalar product of the last maps, summed over positions, with the cluster's
-        vector is added
+    clusters : 0, or the number of clusters: then the logit says whether an image is a real one of its cluster, by a
+        projection (Miyato and Koyama, ICLR 2018), which adds the scalar product of the last maps, summed over
+        positions, with the cluster's vector
     """
 
     def __init__(
@@ -172,12 +173,12 @@ class Discriminator(nn.Module):
         self.projection = nn.Embedding(clusters, 8 * channels) if clusters else None
 
     def forward(self, images: Tensor, clusters: Tensor | None = None) -> Tensor:
-        """[B, 3, height, width] in [-1, 1], and int64 [B] where it has clusters, to logits, [B].
+        """Turn [B, 3, height, width] in [-1, 1], and int64 [B] if it has clusters, into logits, [B].
 
         Raises
         ------
         ValueError
-            It has clusters, and none are given.
+            It has clusters, but none are given.
         """
         maps = self.layers(images)
         logits: Tensor = self.judge(maps).squeeze(1)
@@ -219,10 +220,11 @@ def bound_layers(discriminator: Discriminator, seed: int) -> None:
 def measure_batch_norm(generator: Generator, noise: Tensor, batch_size: int, clusters: Tensor | None = None) -> None:
     """Set the batch norms' mean and variance to their averages over batches of noise, and switch to evaluation mode.
 
-    `clusters`, int64 [N], is given for a generator that has some.
+    `clusters`, int64 [N], is given for a conditional generator.
 
-    The running averages that training leaves mix the statistics of many past weights, and an averaged generator has
-    none of its own; these are those of the weights as they are, so that evaluation draws what training saw.
+    The running averages that training leaves mix the statistics of many past weights, and an averaged generator has no
+    statistics of its own. The statistics measured here fit the weights as they are, so that evaluation draws what
+    training saw.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -239,15 +241,15 @@ def measure_batch_norm(generator: Generator, noise: Tensor, batch_size: int, clu
 
 
 def draw_noise(seed: tuple[int, ...], count: int, latent: int) -> Tensor:
-    """Uniform noise on [-1, 1), float32 [count, latent] on the CPU; row i depends on the seed and i alone."""
+    """Draw uniform noise on [-1, 1), float32 [count, latent] on the CPU; row i depends on the seed and i alone."""
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     return torch.from_numpy(stream.uniform(-1.0, 1.0, (count, latent)).astype(np.float32))
 
 
 def draw_images(generator: Generator, noise: Tensor, cluster: int | None = None) -> Pixels:
-    """Images of a generator in evaluation mode, uint8 [N, H, W, 3]; each depends on its row of noise alone.
+    """Draw images, uint8 [N, H, W, 3], from a generator in evaluation mode; each depends on its row of noise alone.
 
-    `cluster` is given for a generator that has some.
+    `cluster` is given for a conditional generator.
     """
     batches = list(iterate_images(generator, noise, cluster))
     size = (0, generator.description.height, generator.description.width, 3)
@@ -256,7 +258,7 @@ def draw_images(generator: Generator, noise: Tensor, cluster: int | None = None)
 
 @torch.inference_mode()
 def iterate_images(generator: Generator, noise: Tensor, cluster: int | None = None) -> Iterator[Pixels]:
-    """The same images, `SAMPLING_BATCH` at a time; the last batch is filled up, so that its size changes nothing."""
+    """Yield the same images, `SAMPLING_BATCH` at a time; the last batch is filled up, so its size changes nothing."""
     device = next(generator.parameters()).device
     clusters = None if cluster is None else torch.full((SAMPLING_BATCH,), cluster, device=device)
     for batch in noise.split(SAMPLING_BATCH):
@@ -265,19 +267,19 @@ def iterate_images(generator: Generator, noise: Tensor, cluster: int | None = No
 
 
 def to_pixels(images: Tensor) -> Pixels:
-    """Float [N, 3, H, W] in [-1, 1] to uint8 [N, H, W, 3]."""
+    """Turn float [N, 3, H, W] in [-1, 1] into uint8 [N, H, W, 3]."""
     scaled = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     pixels: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
 
 
 def to_images(pixels: Tensor) -> Tensor:
-    """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1], on the same device."""
+    """Turn uint8 [N, H, W, 3] into float32 [N, 3, H, W] in [-1, 1], on the same device."""
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def save_generator(path: Path, generator: Generator, extra: Mapping[str, Any]) -> None:
-    """Write a generator with its description, and what else is to be known of it, as safetensors."""
+    """Write a generator with its description and `extra` information as safetensors."""
     description = asdict(generator.description) | {"kind": "dcgan", "extra": dict(extra)}
     save_checkpoint(path, generator.state_dict(), description)
 
@@ -288,11 +290,11 @@ def load_generator(path: Path) -> Generator:
     Raises
     ------
     InputError
-        The file is missing, unreadable, or no generator.
+        The file is missing, unreadable, or not a generator.
     """
     tensors, description = load_checkpoint(path)
     if description.pop("kind", None) != "dcgan":
-        raise InputError(f"{path}: a model, but no generator; make it again with `dvc repro`")
+        raise InputError(f"{path}: a model, but not a generator; make it again with `dvc repro`")
     description.pop("extra", None)
     generator = Generator(GeneratorDescription(**description))
     try:

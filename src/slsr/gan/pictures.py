@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from slsr.gan.attempts import Attempt, evenly
-from slsr.gan.images import ClusteredImages
+from slsr.gan.attempts import Attempt
+from slsr.gan.images import ClusteredImages, evenly
 from slsr.gan.loop import CLUSTERS_IN_FRAME, IMAGES_IN_FRAME, preview_noise
 from slsr.gan.networks import draw_images
 from slsr.images.decoding import Pixels
-from slsr.params.gan import Gan
 from slsr.reporting.sheets import Panel, draw_panels
 
 PREVIEWS, COLUMNS, PROGRESS_ROWS = 32, 16, 9
@@ -21,9 +20,12 @@ PREVIEWS, COLUMNS, PROGRESS_ROWS = 32, 16, 9
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images of one cluster: real ones, generated ones from fixed noise, and those after each epoch shown.
+    """Images of one cluster: real ones, ones generated from fixed noise, and ones generated after each epoch shown.
 
-    `frames` pairs an epoch with uint8 [8, H, W, 3].
+    Attributes
+    ----------
+    frames : pairs of an epoch and uint8 [8, H, W, 3]
+    seen : how many real images the training has seen
     """
 
     real: Pixels
@@ -32,9 +34,10 @@ class Pictures:
     seen: int
 
 
-def pictures_of(attempt: Attempt, images: ClusteredImages, settings: Gan) -> dict[int, Pictures]:
-    """Of the first clusters."""
-    trained, noise = attempt.trained, preview_noise(attempt.seed, PREVIEWS, settings)
+def pictures_of(attempt: Attempt, images: ClusteredImages) -> dict[int, Pictures]:
+    """Return the pictures of an attempt, for those of its clusters that are among the first."""
+    trained = attempt.trained
+    noise = preview_noise(attempt.seed, PREVIEWS, trained.generator.description.latent)
     conditional = attempt.cluster is None
     clusters = range(int(images.clusters.max()) + 1) if attempt.cluster is None else [attempt.cluster]
     return {
@@ -50,7 +53,7 @@ def pictures_of(attempt: Attempt, images: ClusteredImages, settings: Gan) -> dic
 
 
 def draw_sheets(folder: Path, cluster: int, pictures: Pictures) -> None:
-    """The last images beside real ones, and a row after each epoch shown above real ones."""
+    """Draw two sheets: the last generated images above real ones, and a row of images for each epoch shown."""
     title = f"cluster {cluster}: generated from fixed noise after {pictures.frames[-1][0]} epochs"
     panels = [Panel(f"{title}, {pictures.seen:,} images seen", pictures.preview)]
     draw_panels(folder / f"preview_{cluster}.png", [*panels, Panel(f"cluster {cluster}: real", pictures.real)], COLUMNS)
@@ -65,7 +68,7 @@ def draw_sheets(folder: Path, cluster: int, pictures: Pictures) -> None:
 
 
 def animation(shown: Mapping[int, Pictures]) -> list[list[Panel]]:
-    """Frames with a row a cluster: generated from fixed noise on the left, real ones on the right."""
+    """Return frames with one row per cluster: images generated from fixed noise on the left, real ones on the right."""
     count = max(len(pictures.frames) for pictures in shown.values())
     frames: list[list[Panel]] = []
     for number in range(count):

@@ -1,1 +1,1 @@
-"""What each image is told: distributions over the identities, and the losses that use them."""
+"""The label of each image: distributions over the identities, the regularizers, and the loss that uses them."""

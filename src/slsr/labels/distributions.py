@@ -1,9 +1,9 @@
-"""Label distributions: what a network is told about an image.
+"""Label distributions: the target of an image in training.
 
-A distribution over the C training identities is stored sparse, as the labels it is spread over and their weights.
-A real image's is one-hot, perhaps smoothed; a generated image's is what the regularizer says. The regularizers
-differ in nothing else: `loss.soft_cross_entropy` is the one loss. Two of them, `likeliest` and
-`multi_pseudo_label`, follow the network's own predictions and are computed for a batch, dense.
+A distribution over the C training identities is stored sparse, as labels and their weights. That of a real image is
+one-hot, perhaps smoothed; that of a generated image is chosen by the regularizer. The regularizers differ in nothing
+else: `loss.soft_cross_entropy` is the only loss. Two distributions, `likeliest` and `multi_pseudo_label`, follow the
+network's own predictions and are computed for a batch, dense.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Sparse = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 def one_hot(label: int) -> Sparse:
-    """All weight on one label: the target of a real image (Eq. 7, Dirac delta).
+    """Put all weight on one label: the target of a real image (Eq. 7, Dirac delta).
 
     >>> one_hot(3)
     (array([3], dtype=int32), array([1.], dtype=float32))
@@ -30,7 +30,7 @@ def one_hot(label: int) -> Sparse:
 
 
 def lsr(label: int, classes: int, epsilon: float) -> Sparse:
-    """Label smoothing regularization: z_k = (1 - epsilon) [k = truth] + epsilon/C (Szegedy et al., CVPR 2016).
+    """Smooth a label (LSR): z_k = (1 - epsilon) [k = truth] + epsilon/C (Szegedy et al., CVPR 2016).
 
     >>> lsr(1, 4, 0.5)[1]
     array([0.125, 0.625, 0.125, 0.125], dtype=float32)
@@ -43,12 +43,12 @@ def lsr(label: int, classes: int, epsilon: float) -> Sparse:
 
 
 def lsro(classes: int) -> Sparse:
-    """Uniform over all identities, z_k = 1/C: label smoothing for outliers (Zheng et al., ICCV 2017)."""
+    """Spread the weight evenly over all identities, z_k = 1/C: LSR for outliers (Zheng et al., ICCV 2017)."""
     return slsr(range(classes))
 
 
 def slsr(identities: Sequence[int]) -> Sparse:
-    """Sparse label smoothing: z_k = 1/k_c over the k_c identities of the image's cluster, 0 elsewhere (Eq. 9 and 10).
+    """Spread the weight evenly over the k_c identities of a cluster: z_k = 1/k_c there, 0 elsewhere (Eq. 9 and 10).
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def slsr(identities: Sequence[int]) -> Sparse:
 
 
 def slsr_weighted(identities: Sequence[int], images: Sequence[int]) -> Sparse:
-    """Sparse label smoothing by frequency: z_k = n_k / sum_l n_l over the identities of a cluster, 0 elsewhere.
+    """Spread the weight by frequency: z_k = n_k / sum_l n_l over the identities of a cluster, 0 elsewhere.
 
-    Where every identity has as many images in the cluster, this is `slsr`.
+    If every identity has the same number of images in the cluster, this is `slsr`.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def slsr_weighted(identities: Sequence[int], images: Sequence[int]) -> Sparse:
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """All weight on the identity that the network finds likeliest: z_k = [k = argmax_l p_l] (pseudo-label, Lee 2013).
+    """Put all weight on the likeliest identity: z_k = [k = argmax_l p_l] (pseudo-label, Lee 2013).
 
     Parameters
     ----------
@@ -92,18 +92,18 @@ def likeliest(logits: Tensor) -> Tensor:
 
     Returns
     -------
-    float32 [B, C]; of equals the first
+    float32 [B, C]; among equal logits the first label
     """
     found = logits.argmax(dim=1, keepdim=True)
     return logits.float().new_zeros(logits.shape).scatter(1, found, 1.0)
 
 
 def multi_pseudo_label(logits: Tensor) -> Tensor:
-    """Weights by the rank of the network's own predictions: z_k = 2 r_k / (C (C + 1)), r_k = |{l : p_l <= p_k}|.
+    """Weight identities by their rank in the prediction: z_k = 2 r_k / (C (C + 1)), r_k = |{l : p_l <= p_k}|.
 
-    The likeliest identity has the rank C and the weight 2 / (C + 1), about twice that of `lsro`; the least likely one
-    the rank 1. It is the multi-pseudo regularized label (MpRL) of Huang et al., IEEE TIP 28(3), 2019, whose r_k / C
-    lies in (0, 1]; the factor 2 / (C + 1), with which the weights sum to 1, is the one in its authors' code.
+    The likeliest identity has the rank C and the weight 2 / (C + 1), about twice its weight in `lsro`; the least likely
+    one has the rank 1. This is the multi-pseudo regularized label (MpRL) of Huang et al., IEEE TIP 28(3), 2019, whose
+    r_k / C is in (0, 1]; the factor 2 / (C + 1), with which the weights sum to 1, is from its authors' code.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def multi_pseudo_label(logits: Tensor) -> Tensor:
 
     Returns
     -------
-    float32 [B, C], rows sum to 1; equals are ranked by label
+    float32 [B, C], rows sum to 1; equal logits are ranked by label
     """
     classes = logits.shape[1]
     rank = logits.argsort(dim=1, stable=True).argsort(dim=1) + 1

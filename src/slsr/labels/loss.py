@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean over the batch of `-sum_k z_k log p_k`, each image's times its weight (Eq. 6, 11 and 12 as one).
+    """Return the batch mean of `-sum_k z_k log p_k`, each times the weight of its image (Eq. 6, 11 and 12 in one).
 
     The gradient with respect to an image's logits is `weight * (softmax(logits) - target) / B`.
 
@@ -14,7 +14,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None =
     ----------
     logits : [B, C], any float type; the logarithm is taken in float32
     targets : float32 [B, C], rows sum to 1
-    weights : float32 [B], or None for 1 each
+    weights : float32 [B], or None for weights of 1
 
     Returns
     -------

@@ -1,23 +1,23 @@
-"""A noise layer: how the labels of generated images stray from the identities they show."""
+"""A noise layer: how the labels of generated images differ from the identities that they show."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 1e-300  # a probability below counts as this, so that its logarithm is finite
+SMALLEST = 1e-300  # smaller probabilities are raised to this, so that their logarithm is finite
 
 
 class NoiseLayer(nn.Module):
-    """Class probabilities p to those of noisy labels: q_j = sum_i p_i Q_ij, Q row-stochastic.
+    """Turns class probabilities p into those of noisy labels: q_j = sum_i p_i Q_ij, Q row-stochastic.
 
     Q_ij is the probability that an image of identity i is labeled j (Sukhbaatar et al., "Training Convolutional
-    Networks with Noisy Labels", ICLR 2015 workshop; the "linear layer on top of the softmax" of the paper). It begins
-    as the identity, and each of its rows is projected back onto the probability simplex after every update, as there:
-    an unconstrained layer in this place gives negative probabilities.
+    Networks with Noisy Labels", ICLR 2015 workshop; the "linear layer on top of the softmax" of the paper). Q begins
+    as the identity matrix. As in that work, each row is projected back onto the probability simplex after every update,
+    because an unconstrained layer would give negative probabilities.
 
-    The layer stands between the network and the labels of generated images while training goes. It is no part of the
-    network that comes out.
+    The layer is between the network and the labels of generated images during training. The trained network does not
+    contain it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class NoiseLayer(nn.Module):
         self.transition = nn.Parameter(torch.eye(classes, dtype=torch.float64))
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Logarithms of the noisy labels' probabilities, float32 [B, C], of logits [B, C].
+        """Return the logarithms of the noisy labels' probabilities, float32 [B, C], from logits [B, C].
 
         They are logits again: their softmax is q.
         """
@@ -38,10 +38,10 @@ class NoiseLayer(nn.Module):
 
     @torch.no_grad()
     def descend(self, rate: float) -> None:
-        """A step down the gradient, Q <- projection of Q - rate G, and the gradient is cleared.
+        """Step down the gradient, Q <- projection of Q - rate G, and clear the gradient.
 
-        A row of the gradient is shortened to length 1 where it is longer: it holds p_i / q_j, which has no bound, and
-        one image could otherwise turn an identity into another.
+        A row of the gradient that is longer than 1 is scaled to length 1, because it contains p_i / q_j, which has no
+        bound: otherwise one image could turn an identity into another.
         """
         gradient = self.transition.grad
         if gradient is None:
@@ -53,9 +53,9 @@ class NoiseLayer(nn.Module):
 
 
 def project_rows(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose rows are nonnegative and sum to 1, float [R, C] to [R, C].
+    """Return the nearest matrix whose rows are nonnegative and sum to 1, float [R, C] to [R, C].
 
-    Each row v becomes max(v - t, 0), with the one t that makes the sum 1 (Held, Wolfe and Crowder 1974).
+    Each row v becomes max(v - t, 0), with the t that makes the sum 1 (Held, Wolfe and Crowder 1974).
     """
     descending = matrix.sort(dim=1, descending=True).values
     count = torch.arange(1, matrix.shape[1] + 1, device=matrix.device)

@@ -1,4 +1,4 @@
-"""The regularizers: what each says about real and generated images. To add one, add it to `REGULARIZERS`."""
+"""The regularizers: how each labels real and generated images. To add a regularizer, add it to `REGULARIZERS`."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class ClusterLabel:
 
 
 def uniform(cluster: ClusterLabel) -> Sparse:
-    """Equal weight on all training identities."""
+    """Give equal weight to all training identities."""
     return lsro(cluster.classes)
 
 
 def stored(cluster: ClusterLabel) -> Sparse:
-    """The sparse label that came with the images."""
+    """Return the sparse label that was stored with the images."""
     return cluster.stored
 
 
 def by_images(cluster: ClusterLabel) -> Sparse:
-    """Weight on the identities of the cluster by their number of images in it.
+    """Weight the identities of the cluster by their number of images in it.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def by_images(cluster: ClusterLabel) -> Sparse:
 
 @dataclass(frozen=True)
 class Regularizer:
-    """A regularizer, as it enters training and as tables and reports name it.
+    """A regularizer, as training uses it and as tables and reports name it.
 
     Attributes
     ----------
@@ -106,12 +106,12 @@ REGULARIZERS = {
 
 
 def regularizer_named(name: str) -> Regularizer:
-    """The regularizer of this name.
+    """Return the regularizer of this name.
 
     Raises
     ------
     InputError
-        There is none.
+        There is no such regularizer.
     """
     if name not in REGULARIZERS:
         raise InputError(f"regularizer {name!r}: choose one of {', '.join(REGULARIZERS)}")
@@ -119,10 +119,10 @@ def regularizer_named(name: str) -> Regularizer:
 
 
 def committed_names() -> list[str]:
-    """The regularizers whose stages are in dvc.yaml, the baseline first."""
+    """Return the regularizers whose stages are in dvc.yaml, the baseline first."""
     return [name for name, regularizer in REGULARIZERS.items() if regularizer.committed]
 
 
 def studied_names() -> list[str]:
-    """The regularizers whose stages are in studies/dvc.yaml."""
+    """Return the regularizers whose stages are in studies/dvc.yaml."""
     return [name for name, regularizer in REGULARIZERS.items() if not regularizer.committed]

@@ -20,7 +20,7 @@ class Targets:
 
     Attributes
     ----------
-    table : float32 [R, C], each row sums to 1; R is the number of distributions, far below that of images in training
+    table : float32 [R, C], each row sums to 1; R is the number of distributions, far fewer than images
     row : int64 [N], the row of `table` that is the target of each image
     """
 
@@ -28,16 +28,16 @@ class Targets:
     row: Tensor
 
     def batch(self, images: Tensor) -> Tensor:
-        """Dense targets, float32 [B, C], of the images with these indices, int64 [B]."""
+        """Return the dense targets, float32 [B, C], of the images with these indices, int64 [B]."""
         return self.table[self.row[images]]
 
     def to(self, device: torch.device) -> Targets:
-        """The same targets on a device."""
+        """Return the same targets on a device."""
         return Targets(self.table.to(device), self.row.to(device))
 
 
 def make_targets(distributions: Sequence[Sparse], classes: int, row: Tensor | None = None) -> Targets:
-    """Sparse distributions as `Targets`.
+    """Make `Targets` from sparse distributions.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def make_targets(distributions: Sequence[Sparse], classes: int, row: Tensor | No
     Raises
     ------
     InputError
-        A distribution names a label outside 0..C-1 or one twice, has a negative weight or not one for each label, or
-        does not sum to 1 (within 1e-4).
+        A distribution has a label outside 0..C-1, a label twice, a negative weight or another number of weights than
+        labels, or does not sum to 1 (within 1e-4).
     """
     table = torch.zeros(len(distributions), classes)
     for dense, (index, weight) in zip(table, distributions, strict=True):
@@ -57,19 +57,19 @@ def make_targets(distributions: Sequence[Sparse], classes: int, row: Tensor | No
 
 
 def real_targets(labels: Tensor, epsilon: float = 0.0) -> Targets:
-    """Targets of labeled images: one row for each label, smoothed as `distributions.lsr` does.
+    """Make the targets of labeled images: one row for each label, smoothed as `distributions.lsr` does.
 
     Parameters
     ----------
     labels : int64 [N], 0..C-1 with C - 1 among them
-    epsilon : weight that is spread over all labels
+    epsilon : the weight that is spread over all labels
     """
     classes = int(labels.max()) + 1
     return make_targets([lsr(label, classes, epsilon) for label in range(classes)], classes, labels)
 
 
 def with_generated(real: Targets, clusters: NDArray[np.int32], labels: Mapping[int, Sparse]) -> Targets:
-    """Targets of labeled images, followed by those of generated ones: one row for each cluster.
+    """Append to the targets of labeled images those of generated ones: one row for each cluster.
 
     Parameters
     ----------
@@ -85,13 +85,13 @@ def with_generated(real: Targets, clusters: NDArray[np.int32], labels: Mapping[i
 def _check(index: NDArray[np.int32], weight: NDArray[np.float32], classes: int) -> None:
     if len(index) == 0 or index.min() < 0 or index.max() >= classes:
         raise InputError(
-            f"a label distribution names labels {index.tolist()} of 0..{classes - 1}; the generated images come from "
-            "another training set: run `dvc repro` to make them anew"
+            f"a label distribution has the labels {index.tolist()}, not all in 0..{classes - 1}; the generated images "
+            "come from another training set: run `dvc repro` to generate them again"
         )
     if len(np.unique(index)) != len(index) or len(weight) != len(index):
         raise InputError(
             f"a label distribution has the weights {weight.tolist()} for the labels {index.tolist()}; it needs one "
-            "weight for each of its labels, each label once"
+            "weight for each label, and each label once"
         )
     total = float(weight.sum(dtype=np.float64))
     if not (weight.min() >= 0 and abs(total - 1) <= 1e-4):

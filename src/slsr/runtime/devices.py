@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 
 
 def prepare_device(precision: Precision, deterministic: bool) -> torch.device:
-    """Choose this process's GPU where there is one, else the CPU, and set precision and determinism for this process.
+    """Choose this process's GPU if there is one, else the CPU, and set precision and determinism for this process.
 
-    `fp32` switches TensorFloat-32 off, `tf32` on; `bf16` is autocast, which the loops do themselves.
+    `fp32` switches TensorFloat-32 off, `tf32` switches it on. `bf16` is autocast, which the training loops use.
 
     Raises
     ------
     InputError
-        The GPU lacks the precision.
+        The GPU does not support the precision.
     """
     if torch.cuda.is_available():
         check_precision(precision, torch.cuda.get_device_capability(), torch.cuda.get_device_name())
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    # nothing here reads what it has not written
+    # filling new memory only helps code that reads memory before writing it
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -45,17 +45,17 @@ def prepare_device(precision: Precision, deterministic: bool) -> torch.device:
 
 
 def check_precision(precision: Precision, capability: tuple[int, int], name: str) -> None:
-    """Both need NVIDIA's compute capability 8.0; AMD's accelerators, which count from 9, have bfloat16."""
+    """Refuse `tf32` and `bf16` below compute capability 8.0 (NVIDIA); AMD's GPUs, which count from 9, have bfloat16."""
     if precision != "fp32" and capability < (8, 0):
-        raise InputError(f"precision: {precision}: {name} does not have it; set precision: fp32 in params.yaml")
+        raise InputError(f"precision: {precision}: {name} does not support it; set precision: fp32 in params.yaml")
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Mixed precision for `bf16`, nothing otherwise; no gradient scaling is needed for bfloat16."""
+    """Return a context of mixed precision for `bf16`, else of none; bfloat16 needs no gradient scaling."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on a device; a GPU fetches it from pinned memory while the host goes on."""
+    """Copy a host tensor to a device; a GPU fetches it from pinned memory while the host goes on."""
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The devices and processes of a run, and how exactly it computes there."""
+"""Several processes for one command: how many, how they are started, and how they meet."""
 
 from __future__ import annotations
 
@@ -24,26 +24,19 @@ from slsr.runtime.processes import is_first
 
 log = logging.getLogger(__name__)
 
-
 STATUS_FILE = "SLSR_STATUS_FILE"
-
-
 LAUNCHER = "SLSR_LAUNCHER"
-
-
 SECONDS_BETWEEN_LOOKS = 0.5
-
-
 TORCHRUN = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def processes_wanted(environment: Mapping[str, str]) -> int:
-    """How many processes a run on this machine starts: `SLSR_PROCESSES`, else one a visible GPU, at least one.
+    """Return how many processes to start on this machine: `SLSR_PROCESSES`, else one per visible GPU, at least one.
 
     Raises
     ------
     InputError
-        SLSR_PROCESSES is not a whole number of at least 1, or more than the visible GPUs where there are any.
+        SLSR_PROCESSES is not a whole number of at least 1, or larger than the number of visible GPUs.
     """
     gpus = torch.cuda.device_count()
     text = environment.get("SLSR_PROCESSES", "")
@@ -52,15 +45,15 @@ def processes_wanted(environment: Mapping[str, str]) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"SLSR_PROCESSES: {text!r}; give a whole number of at least 1, or unset it")
     if gpus and int(text) > gpus:
-        raise InputError(f"SLSR_PROCESSES: {text}, but {gpus} GPUs are visible; give at most that, one process a GPU")
+        raise InputError(f"SLSR_PROCESSES: {text}, but {gpus} GPUs are visible; give at most that, one process per GPU")
     return int(text)
 
 
 def launched(environment: Mapping[str, str]) -> bool:
-    """Whether this process is one of several that torchrun or Slurm's srun started.
+    """Tell whether this process is one of several that torchrun or Slurm's srun started.
 
-    A batch script of several tasks has SLURM_NTASKS and SLURM_PROCID too, but runs once; only a step's tasks have
-    SLURM_STEP_NUM_TASKS.
+    A batch script of several tasks has SLURM_NTASKS and SLURM_PROCID too, but runs once; only the tasks of a job step
+    have SLURM_STEP_NUM_TASKS.
     """
     return "RANK" in environment or (
         int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment
@@ -70,8 +63,8 @@ def launched(environment: Mapping[str, str]) -> bool:
 def start_processes(count: int, arguments: Sequence[str]) -> int:
     """Run `slsr ARGUMENTS` in several processes on this machine through torch's launcher; return the exit status.
 
-    When one fails, the launcher ends the others. Messages come as they are written, so the first failure's first; the
-    status is that of the process that failed first.
+    When one process fails, the launcher ends the others. Messages appear as they are written, so the message of the
+    first failure comes first. The status is the status of the process that failed first.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     os.environ.setdefault("LOGLEVEL", "CRITICAL")
@@ -91,7 +84,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             elastic_launch(config, sys.executable)("-m", "slsr", *arguments)
         except ChildFailedError as error:
             if error.get_first_failure()[1].exitcode < 0 or not Path(status).is_file():
-                _explain(error)  # a process that was killed could not say so, and others say only that it is gone
+                _explain(error)  # a killed process could not say so, and the others say only that it is gone
             return read_status(Path(status))
         except SignalException:
             return read_status(Path(status))
@@ -99,7 +92,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
 
 
 def _explain(error: ChildFailedError) -> None:
-    """Name the process that failed first and could not say so itself."""
+    """Log which process failed first, if it could not say so itself."""
     rank, failure = error.get_first_failure()
     how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
     remedy = "; if the machine ran out of memory, lower batch_size in params.yaml" if failure.exitcode == -9 else ""
@@ -107,9 +100,9 @@ def _explain(error: ChildFailedError) -> None:
 
 
 def end_with_launcher(environment: Mapping[str, str]) -> None:
-    """End this process when the launcher of this machine that started it is killed, which cannot say so itself.
+    """End this process when the launcher that started it is killed, because a killed launcher cannot end it.
 
-    Otherwise it would go on beside those of the next start.
+    Otherwise it would go on beside the processes of the next start.
     """
     launcher = environment.get(LAUNCHER, "")
     if launcher.isdecimal():
@@ -130,15 +123,15 @@ def write_status(code: int) -> None:
 
 
 def read_status(path: Path) -> int:
-    """How the first process that failed ended; 1 where it could not say."""
+    """Return the status of the process that failed first; 1 if it could not write it."""
     return int(path.read_text()) if path.is_file() else 1
 
 
 def join_processes(environment: Mapping[str, str]) -> None:
-    """Meet the other processes of this launch, if there are any.
+    """Connect to the other processes of this launch, if there are any.
 
-    torchrun says who is who in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; under Slurm the first three
-    come from SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID, and the last two must be set.
+    torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; under Slurm the first three are taken
+    from SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID, and the last two must be set.
     """
     if not launched(environment) or dist.is_initialized():
         return
@@ -147,7 +140,7 @@ def join_processes(environment: Mapping[str, str]) -> None:
         _adopt_slurm(environment)
     elif missing := [name for name in TORCHRUN if name not in environment]:
         raise InputError(
-            f"RANK is set, and {' and '.join(missing)} not: half of what torchrun sets; set all of it, or unset RANK"
+            f"RANK is set, but {' and '.join(missing)} not; set all the variables that torchrun sets, or unset RANK"
         )
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
@@ -159,7 +152,7 @@ def join_processes(environment: Mapping[str, str]) -> None:
 
 
 def leave_processes() -> None:
-    """Take leave of the other processes at the end of a stage that went well, if there are any."""
+    """Disconnect from the other processes at the end of a stage that went well, if there are any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

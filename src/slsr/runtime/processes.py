@@ -1,8 +1,8 @@
-"""Several processes that train one network: who does what, and how they agree.
+"""Several processes that train one network: which images each takes, and how they agree.
 
-Each process takes its share of every global batch. What a step draws at random follows from its number, so every
-process draws the same for the whole batch and uses its share: results do not depend on the number of processes beyond
-rounding.
+Each process takes its share of every global batch. What a step draws at random follows from its number. So every
+process draws the same numbers for the whole batch and uses its share. The results depend on the number of processes
+only by rounding.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def rank_and_size() -> tuple[int, int]:
-    """The number of this process and of all; (0, 1) outside a launch."""
+    """Return the number of this process and the number of processes; (0, 1) outside a launch."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def is_first() -> bool:
-    """Whether this process writes the outputs."""
+    """Tell whether this process is the one that writes the outputs."""
     return rank_and_size()[0] == 0
 
 
 def share_of(count: int) -> slice:
-    """Which of `count` items are this process's: consecutive, and as many as anybody's within one."""
+    """Return which of `count` items are this process's: consecutive ones, as many as any other process's within one."""
     rank, size = rank_and_size()
     return slice(count * rank // size, count * (rank + 1) // size)
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of every process's tensor, on all of them; its gradient is the sum of all their gradients."""
+    """The sum of every process's tensor, on all processes; its gradient is the sum of all their gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of every process's tensor, on all of them; gradients flow back to each."""
+    """Return the sum of every process's tensor, on all processes; gradients flow back to each."""
     total: Tensor = _SumOverProcesses.apply(tensor)
     return total
 
@@ -55,8 +55,8 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 def gather_rows(rows: Tensor, count: int) -> Tensor:
     """Put every process's share of `count` rows together, [count, ...], on every process; gradients flow back.
 
-    Each process gets the sum of all processes' gradients, so that a loss which all compute alike has to be averaged
-    over them, as `DistributedDataParallel` does.
+    Each process gets the sum of all processes' gradients. So the gradients of a loss that all processes compute alike
+    must be averaged over them, as `DistributedDataParallel` does.
     """
     if rank_and_size()[1] == 1:
         return rows
@@ -66,7 +66,7 @@ def gather_rows(rows: Tensor, count: int) -> Tensor:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set on any process; every process has to ask."""
+    """Tell whether the flag is set on any process; every process has to call this."""
     if rank_and_size()[1] == 1:
         return flag
     value = torch.tensor(float(flag), device=device)
@@ -75,7 +75,7 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 def agreed(value: Any) -> Any:
-    """The first process's value, on every process."""
+    """Return the first process's value, on every process."""
     if rank_and_size()[1] == 1:
         return value
     box = [value]
@@ -84,16 +84,16 @@ def agreed(value: Any) -> Any:
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Wait until every process has called this."""
     if rank_and_size()[1] > 1:
         dist.barrier()
 
 
 def share_network(network: nn.Module, device: torch.device) -> nn.Module:
-    """A network whose gradients are averaged over the processes; itself where there is one process."""
+    """Return the network with gradients averaged over the processes; the network itself if there is one process."""
     if rank_and_size()[1] == 1:
         return network
-    with warnings.catch_warnings():  # newer releases of torch have another name for the same switch
+    with warnings.catch_warnings():  # newer releases of torch rename broadcast_buffers
         warnings.simplefilter("ignore", FutureWarning)
         return nn.parallel.DistributedDataParallel(
             network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
@@ -101,7 +101,7 @@ def share_network(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """Batch norm over the batch of all processes, for devices that torch's own SyncBatchNorm does not serve."""
+    """Batch norm over the batch of all processes, for devices that torch's SyncBatchNorm does not support."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -133,7 +133,7 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Let a network's 2-d batch norms see the batch of all processes, in place, under the same parameter names."""
+    """Make a network's 2-d batch norms use the batch of all processes, in place, under the same parameter names."""
     if rank_and_size()[1] == 1:
         return
     for parent in list(network.modules()):

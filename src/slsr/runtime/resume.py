@@ -1,7 +1,7 @@
-"""Interrupted is not lost: the state of a run, kept on disk while it lasts.
+"""The state of a run, kept on disk while the run lasts, so that an interruption loses nothing.
 
-Every random draw of a run follows from its seed and the number of the step, so that the state is no more than
-weights, optimizer and step, and a run that goes on from it ends with the bytes of an uninterrupted one.
+Every random draw of a run follows from its seed and the number of the step. So the state is only the weights, the
+optimizer and the step, and a run that goes on from it ends with the same bytes as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -24,36 +24,29 @@ from typing import Any, NoReturn
 import torch
 
 from slsr.errors import InputError, Interrupted
-from slsr.runtime.processes import is_first, rank_and_size
+from slsr.runtime.processes import agreed, is_first, rank_and_size
 
 log = logging.getLogger(__name__)
 
-
 STATE = "state.pt"
-
-
-SECONDS_BETWEEN_SAVES = 60.0
-
-
 STALE_AFTER_DAYS = 14.0
-
-
 SECONDS_TO_LEAVE = 25.0  # torch's launcher kills after 30
-
-
 MINUTES_OF_A_LEFTOVER = 10.0
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How often to save: every so many seconds, or, where `epochs` is not 0, every so many epochs."""
+    """How often to save: after this many seconds, or after this many epochs if `epochs` is not 0."""
 
-    seconds: float = SECONDS_BETWEEN_SAVES
+    seconds: float = 60.0
     epochs: int = 0
 
 
+EVERY_MINUTE = Interval()
+
+
 def save_interval(environment: Mapping[str, str]) -> Interval:
-    """How often `SLSR_SAVE_EVERY` says to save: `10 minutes`, `0.5 minutes`, `2 epochs`; a minute where it is unset.
+    """Read how often to save from `SLSR_SAVE_EVERY`: `10 minutes`, `0.5 minutes`, `2 epochs`; unset, every minute.
 
     Raises
     ------
@@ -62,7 +55,7 @@ def save_interval(environment: Mapping[str, str]) -> Interval:
     """
     text = environment.get("SLSR_SAVE_EVERY", "").strip()
     if not text:
-        return Interval()
+        return EVERY_MINUTE
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *(minutes?|epochs?)", text)
     number = float(found[1]) if found else 0.0
     if found is None or number == 0 or (found[2].startswith("epoch") and number % 1):
@@ -70,27 +63,52 @@ def save_interval(environment: Mapping[str, str]) -> Interval:
     return Interval(epochs=int(number)) if found[2].startswith("epoch") else Interval(seconds=60 * number)
 
 
+@dataclass
+class _StopRequest:
+    made: bool = False
+
+
 class Keeper:
     """Keeps the state of one run in a folder of its own.
 
     Attributes
     ----------
-    stop_requested : whether a signal has asked the run to save and leave
-    each_process : whether every process keeps states of its own, and not only the first one
+    each_process : whether every process keeps a state of its own; otherwise the first process keeps it for all
     """
 
-    def __init__(
-        self, folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0, each_process: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, interval: Interval = EVERY_MINUTE, each_process: bool = False) -> None:
         self.folder = folder
-        self.stop_requested = False
+        self.interval = interval
         self.each_process = each_process
-        self._seconds, self._epochs = seconds, epochs
+        self._stop = _StopRequest()
         self._saved_at = time.monotonic()
         self._step: int | None = None
 
+    def below(self, name: str) -> Keeper:
+        """Return a keeper for a part of the run, in a subfolder; a request to stop this one stops the part too."""
+        part = Keeper(self.folder / name, self.interval, self.each_process)
+        part._stop = self._stop
+        return part
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal has asked the run to save its state and leave."""
+        return self._stop.made
+
+    def request_stop(self) -> None:
+        """Ask the run to save its state after the current step and to leave."""
+        self._stop.made = True
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process saves states."""
+        return self.each_process or is_first()
+
     def load(self) -> dict[str, Any] | None:
-        """The state saved last, or None; one that does not read is passed over with a warning."""
+        """Read the state saved last, for every process that goes on from it; None if there is no readable state."""
+        return self._read() if self.each_process else agreed(self._read() if is_first() else None)
+
+    def _read(self) -> dict[str, Any] | None:
         self._step = None
         self._remove_leftovers()
         path = self.folder / STATE
@@ -99,41 +117,41 @@ class Keeper:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # what a damaged file raises depends on where the damage is
-            log.warning("%s: not readable (%s); the run starts afresh", path, error)
+            log.warning("%s: cannot be read (%s); the run starts from the beginning", path, error)
             return None
         log.info("going on from %s, step %d", path, state["step"])
         self._step = state["step"]
         return state
 
-    def described(self) -> str:
-        """Where the last good state is, in words."""
-        if not self._keeps():
+    def last_good_state(self) -> str:
+        """Say where the last good state is, for a message about a run that failed."""
+        if not self.keeps:
             return "the first process says where the last good state is"
         if self._step is None:
             return "no state had been saved before"
         return f"the last good state, after step {self._step} of all, is {self.folder / STATE}"
 
     def due(self, ended: int = 0) -> bool:
-        """Whether it is time to save; `ended` is the number of the epoch that has just ended, 0 within an epoch."""
-        if self._epochs:
-            return ended > 0 and ended % self._epochs == 0
-        return time.monotonic() - self._saved_at >= self._seconds
+        """Tell whether to save now; `ended` is the number of the epoch that has just ended, 0 within an epoch."""
+        if self.interval.epochs:
+            return ended > 0 and ended % self.interval.epochs == 0
+        return time.monotonic() - self._saved_at >= self.interval.seconds
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Save a state, which has the key `step`.
 
-        The one before stays until the new one is whole; when the disk is full it is kept, and the run goes on. So it
-        does where a number in the new one is infinite or none.
+        The previous state is replaced only when the new one is complete. If the disk is full, or the new state
+        contains NaN or infinity, the previous one is kept and the run goes on.
         """
         try:
             if not _finite(state):
-                text = "%s: the state after step %d has numbers that are none; not saved"
+                text = "%s: the state after step %d contains NaN or infinity; not saved"
                 log.warning(text, self.folder, state["step"])
                 return
             self._write(state)
             self._step = state["step"]
         except (OSError, RuntimeError) as error:  # torch's writer wraps what the file raises
-            log.warning("%s: the state could not be saved (%s); %s", self.folder, error, self.described())
+            log.warning("%s: the state could not be saved (%s); %s", self.folder, error, self.last_good_state())
         finally:
             self._saved_at = time.monotonic()
 
@@ -145,18 +163,17 @@ class Keeper:
         Interrupted
             Always.
         """
-        if not self._keeps():
+        if not self.keeps:
             raise Interrupted(f"interrupted after step {step}; the first process says how to go on")
         if self._step is None:
-            raise Interrupted(f"interrupted after step {step}; nothing could be saved, the same command starts afresh")
-        older = f", step {self._step}, since this one could not be saved" if self._step != step else ""
+            raise Interrupted(
+                f"interrupted after step {step}; nothing could be saved, so the same command starts from the beginning"
+            )
+        older = f", step {self._step}, because this step could not be saved" if self._step != step else ""
         raise Interrupted(f"interrupted after step {step}; the same command goes on from {self.folder}{older}")
 
-    def _keeps(self) -> bool:
-        return self.each_process or is_first()
-
     def _remove_leftovers(self) -> None:
-        """What processes that were killed while saving left behind; another that saves just now is not disturbed."""
+        """Remove unfinished files of processes that were killed while saving, but not those of a running process."""
         for path in self.folder.glob(f".{STATE}.*.partial"):
             with suppress(OSError):
                 if path.stat().st_mtime < time.time() - 60 * MINUTES_OF_A_LEFTOVER:
@@ -175,24 +192,41 @@ class Keeper:
             temporary.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget the state: the run has ended well."""
+        """Remove the state, because the run has ended well."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@contextmanager
-def kept(
-    folder: Path, seconds: float = SECONDS_BETWEEN_SAVES, epochs: int = 0, each_process: bool = False
-) -> Iterator[Keeper]:
-    """A keeper for the time of a block: SIGTERM and Ctrl-C ask it to save; the state goes when the block ends well.
+class _NoKeeper(Keeper):
+    """Keeps nothing, for a training that need not survive an interruption."""
 
-    It is due every so many seconds, or every so many epochs where that is not 0. States beside `folder` that nobody
-    has touched for two weeks are removed.
+    def load(self) -> None:
+        """Return None, since no state is kept."""
+
+    def last_good_state(self) -> str:
+        return "no state was kept"
+
+    def due(self, ended: int = 0) -> bool:
+        return False
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Save nothing."""
+
+
+NOT_KEPT = _NoKeeper(Path())
+
+
+@contextmanager
+def kept(folder: Path, interval: Interval = EVERY_MINUTE, each_process: bool = False) -> Iterator[Keeper]:
+    """Give a keeper for the time of a block.
+
+    SIGTERM and Ctrl-C ask it to save and leave. The state is removed when the block ends well. States beside `folder`
+    that have not changed for two weeks are removed too.
     """
     _remove_stale(folder)
-    keeper = Keeper(folder, seconds, epochs, each_process)
+    keeper = Keeper(folder, interval, each_process)
 
     def request_stop(number: int, frame: FrameType | None) -> None:
-        keeper.stop_requested = True
+        keeper.request_stop()
 
     before = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -207,7 +241,7 @@ def kept(
 
 @contextmanager
 def _left_in_any_case() -> Iterator[None]:
-    """End this process soon after a signal even if it waits, outside Python, for another process that is gone."""
+    """End this process soon after a signal, even if it waits outside Python for another process that is gone."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     ended = threading.Event()
@@ -215,8 +249,8 @@ def _left_in_any_case() -> Iterator[None]:
     def watch() -> None:
         signaled = os.read(reader, 1)
         if signaled and not ended.wait(SECONDS_TO_LEAVE):
-            text = "slsr, process %d: asked to leave %.0f s ago, and still waiting for another process; left unsaved\n"
-            os.write(2, (text % (rank_and_size()[0], SECONDS_TO_LEAVE)).encode())
+            text = f"asked to stop {SECONDS_TO_LEAVE:.0f} s ago, still waiting for another process; not saved"
+            os.write(2, f"slsr, process {rank_and_size()[0]}: {text}\n".encode())
             os._exit(128 + signal.SIGTERM)
 
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -239,11 +273,11 @@ def _remove_stale(folder: Path) -> None:
                 and max(path.stat().st_mtime for path in [other, *other.iterdir()]) < limit
             ):
                 shutil.rmtree(other)
-                log.info("removed %s: untouched for %d days", other, STALE_AFTER_DAYS)
+                log.info("removed %s: unchanged for %d days", other, STALE_AFTER_DAYS)
 
 
 def _finite(value: Any) -> bool:
-    """Whether every floating number in a tree of dictionaries, lists and tensors is one."""
+    """Tell whether every float in a tree of dictionaries, lists and tensors is finite."""
     if isinstance(value, torch.Tensor):
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Where a stage keeps the state of an unfinished run: under a key of code, parameters and inputs."""
+"""The folder where a stage keeps the state of an unfinished run, named by a key of code, parameters and inputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHUNK = 2**20
 
 
 def scratch_folder(root: Path, stage: str, blocks: Sequence[Block], inputs: Sequence[Path]) -> Path:
-    """`<root>/<stage>/<key>`.
+    """Return `<root>/<stage>/<key>`.
 
-    The key changes with any file of the package, the version of torch, the parameters or the inputs (initial weights
-    included), so that state from another run is never picked up.
+    The key changes with any file of the package, the version of torch, the parameters and the inputs (including initial
+    weights), so that a run never takes over the state of another run.
     """
     digest = hashlib.sha256(torch.__version__.encode())
     package = Path(slsr.__file__).parent

@@ -1,4 +1,4 @@
-"""Independent tasks spread over the processes of a run: who does which, and how the results come together."""
+"""Independent tasks spread over the processes of a run: which process does which, and how results are collected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = timedelta(days=30)
 
 
 def spread(costs: Sequence[int], processes: int) -> list[int]:
-    """Which process does each task: the costliest first, each given to the process with the least to do.
+    """Assign each task to a process: the costliest task first, always to the process with the least to do.
 
     >>> spread([5, 9, 4, 5], 2)
     [1, 0, 0, 1]
@@ -29,11 +29,11 @@ def spread(costs: Sequence[int], processes: int) -> list[int]:
 
 
 class Channel:
-    """Hands Python objects from one process to another, between their hosts' memories.
+    """Sends Python objects from one process to another, between their hosts' memories.
 
-    A process may wait for another that trains for days, which the default group does not allow. Every process has to
-    open one at the same place. `stopping` says whether a signal has asked this process to leave: then another that has
-    left is no fault.
+    A process may wait for days while another one trains, which torch's default group does not allow. Every process has
+    to open a channel at the same place. `stopping` tells whether a signal has asked this process to leave: then it is
+    no error if another process has left.
     """
 
     def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -41,7 +41,7 @@ class Channel:
         self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if rank_and_size()[1] > 1 else None
 
     def to_first(self, value: Any, owner: int) -> Any:
-        """Take the owner's value to the first process, and return it there; owner and first process have to call."""
+        """Send the owner's value to the first process, and return it there; both have to call this."""
         rank = rank_and_size()[0]
         if owner == 0 or rank not in (0, owner):
             return value
@@ -54,7 +54,7 @@ class Channel:
         return box[0]
 
     def from_first(self, value: Any) -> Any:
-        """The first process's value, on every process; all have to call."""
+        """Return the first process's value, on every process; all have to call this."""
         if self._group is None:
             return value
         box = [value]
@@ -66,7 +66,7 @@ class Channel:
     def _while_others_live(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:  # what gloo raises where the other one has gone
+        except RuntimeError as error:  # what gloo raises if the other process has gone
             if self._stopping():
                 raise Interrupted("interrupted while waiting for another process; the same command goes on") from error
-            raise CheckFailed("another process of this run has gone; the same command goes on") from error
+            raise CheckFailed("another process of this run has ended; the same command goes on") from error

@@ -1,4 +1,4 @@
-"""Draw images from every cluster's generator, label them, and measure how good they are."""
+"""Draw images from the generator of every cluster, label them, and measure their quality."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from slsr.stages.paths import (
 log = logging.getLogger(__name__)
 
 MEASURES = ["kernel", "coverage", "recall", "duplicates", "copies"]
-# Both saturate in an embedding of identities, where even noise scores high.
+# Precision and density saturate in an embedding of identities, where even noise scores high.
 HANDCRAFTED_MEASURES = [*MEASURES, "precision", "density"]
 COLUMNS, CLUSTERS_SHOWN = 16, 8
 
@@ -51,7 +51,7 @@ COLUMNS, CLUSTERS_SHOWN = 16, 8
 def run(gan: Gan, generate: Generate) -> None:
     """Read the generators, the clusters, the train table and its features; write `artifacts/generated/`.
 
-    images.parquet (image, name, cluster, sparse label), quality.json, sheet.png.
+    It has images.parquet (image, name, cluster, sparse label), quality.json and sheet.png.
     """
     clusters = read_json(CLUSTER_IDENTITIES)["clusters"]
     counts = allocate(generate.images, [cluster["images"] for cluster in clusters], generate.allocation)
@@ -60,7 +60,7 @@ def run(gan: Gan, generate: Generate) -> None:
     with replaced_folder(GENERATED) as folder:
         encoded = _write_images(folder / "images.parquet", clusters, counts, generate, gan.kind, device)
         _draw_sheet(folder / "sheet.png", encoded, real)
-        quality = _measure(encoded, real, generate, device)
+        quality = measure_quality(encoded, real, generate, device)
         write_json(folder / "quality.json", quality)
     log.info("wrote %s: %s images from %d clusters", GENERATED, f"{sum(counts):,}", len(counts))
     for alarm in quality["alarms"]:
@@ -68,7 +68,9 @@ def run(gan: Gan, generate: Generate) -> None:
 
 
 def allocate(total: int, sizes: Sequence[int], allocation: Literal["equal", "proportional"]) -> list[int]:
-    """How many of `total` images each cluster gives; what is left goes to the largest remainders, the first of equals.
+    """Return how many of `total` images each cluster gives.
+
+    What is left after division goes to the largest remainders, and among equal ones to the first.
 
     >>> allocate(10, [30, 30, 40], "equal")
     [4, 3, 3]
@@ -91,7 +93,7 @@ def _write_images(
     kind: GanKind,
     device: torch.device,
 ) -> list[list[bytes]]:
-    """Draw, encode, label and store; return the encoded images of each cluster."""
+    """Draw, encode, label and store the images; return the encoded images of each cluster."""
     encoded: list[list[bytes]] = []
     conditional = load_generator(GAN / "conditional.safetensors").to(device) if kind == "conditional" else None
     if conditional is not None and conditional.description.clusters != len(clusters):
@@ -108,16 +110,8 @@ def _write_images(
             label = _sparse_label(cluster)
             encoded.append([])
             for image in _images_of(number, count, choice, conditional, device):
-                name = f"g{number}_{len(encoded[-1]):05d}.jpg"
-                table.append(
-                    {
-                        "image": image,
-                        "name": name,
-                        "cluster": number,
-                        "label_index": label[0],
-                        "label_weight": label[1],
-                    }
-                )
+                row = {"image": image, "name": f"g{number}_{len(encoded[-1]):05d}.jpg", "cluster": number}
+                table.append(row | {"label_index": label[0], "label_weight": label[1]})
                 encoded[-1].append(image)
                 bar.update(1)
     return encoded
@@ -126,9 +120,9 @@ def _write_images(
 def _images_of(
     cluster: int, count: int, choice: Generate, conditional: Generator | None, device: torch.device
 ) -> Iterator[bytes]:
-    """JPEG images of one cluster, from its own generator or the conditional one.
+    """Yield JPEG images of one cluster, from its own generator or the conditional one.
 
-    Image i is the same however many are asked for.
+    Image i is the same for any count.
     """
     generator = conditional or load_generator(GAN / f"cluster_{cluster}.safetensors").to(device)
     noise = draw_noise((choice.seed, cluster), count, generator.description.latent)
@@ -155,10 +149,13 @@ class Space:
     measures: Sequence[str]
 
 
-def _measure(
+def measure_quality(
     encoded: Sequence[Sequence[bytes]], real: ClusteredImages, choice: Generate, device: torch.device
 ) -> dict[str, Any]:
-    """quality.json: measures overall and of each cluster in two feature spaces, cluster consistency, alarms."""
+    """Measure generated images, given for each cluster; return the content of quality.json.
+
+    It has the measures over all clusters and of each cluster in two feature spaces, cluster consistency, and alarms.
+    """
     spaces = [_handcrafted_space(encoded, real), _encoder_space(encoded, real, device)]
     sets: list[dict[str, Any]] = [{"cluster": None} | _measure_set(spaces, None, real.clusters, choice)]
     for cluster in tqdm(range(len(encoded)), "quality", unit="cluster", leave=False, disable=None):
@@ -179,7 +176,7 @@ def _handcrafted_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages
 
 
 def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, device: torch.device) -> Space:
-    """The space that was clustered: the encoder's features, not scaled."""
+    """Return the space that was clustered: the encoder's features, not scaled."""
     features: Features = read_npy(TRAIN_FEATURES)
     if len(features) != len(real.clusters):
         raise InputError(f"{TRAIN_FEATURES}: {len(features)} features for {len(real.clusters)} images; run `dvc repro`")
@@ -192,7 +189,7 @@ def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, de
 def _measure_set(
     spaces: Sequence[Space], cluster: int | None, clusters: NDArray[np.int32], choice: Generate
 ) -> dict[str, Any]:
-    """Measures of one cluster, or of all together."""
+    """Measure the images of one cluster, or of all clusters together if `cluster` is None."""
     found: dict[str, Any] = {}
     for space in spaces:
         real = space.real if cluster is None else space.real[clusters == cluster]
@@ -211,7 +208,7 @@ def _rounded(measured: Measured) -> dict[str, float | None]:
 
 
 def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
-    """Share of images whose nearest centroid is their own cluster's; the floor is that of the real images."""
+    """Return the share of generated images whose nearest centroid is their own cluster's, beside that of real ones."""
     count = len(space.generated)
     centroids = np.stack([space.real[clusters == cluster].mean(axis=0) for cluster in range(count)])
     own = [
@@ -237,7 +234,7 @@ def _alarms(measures: Mapping[str, Any], spaces: Sequence[Space], limits: Alarms
 
 
 def describe_alarm(alarm: Mapping[str, Any]) -> str:
-    """One line on an alarm of quality.json."""
+    """Describe an alarm of quality.json in one line."""
     where = "all clusters" if alarm["cluster"] is None else f"cluster {alarm['cluster']}"
     side = "below" if alarm["value"] < alarm["limit"] else "above"
     return (
@@ -247,12 +244,12 @@ def describe_alarm(alarm: Mapping[str, Any]) -> str:
 
 
 def _draw_sheet(path: Path, encoded: Sequence[Sequence[bytes]], real: ClusteredImages) -> None:
-    """The paper's Figure 2: generated images of each cluster above real ones."""
+    """Draw the paper's Figure 2: generated images of each cluster above real ones."""
     panels: list[Panel] = []
     for cluster, images in list(enumerate(encoded))[:CLUSTERS_SHOWN]:
         own = real.of(cluster)
         shown = np.unique(np.linspace(0, len(own) - 1, COLUMNS).astype(int))
-        if images:  # a small cluster, or one of very many, may have been given none
+        if images:  # with few images to generate, a cluster may get none
             generated = decode_resized(images[: 2 * COLUMNS], *own.shape[1:3])
             panels.append(Panel(f"cluster {cluster}: {len(images):,} generated", generated))
         panels.append(Panel(f"cluster {cluster}: {len(own):,} real", own[shown]))

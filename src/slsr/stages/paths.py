@@ -29,5 +29,5 @@ METRICS = Path("metrics")
 
 
 def scratch_root() -> Path:
-    """Where the states of unfinished runs are kept: in the main checkout, even for a queued experiment."""
+    """Return where the states of unfinished runs are kept: in the main checkout, also for a queued experiment."""
     return Path(os.environ.get("DVC_ROOT", ".")) / ".scratch"

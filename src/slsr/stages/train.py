@@ -1,8 +1,9 @@
-"""Train the re-ID network on real images and, as the regularizer says, on generated ones."""
+"""Train the re-ID network on real images and, if the regularizer uses them, on generated ones."""
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,16 @@ from slsr.files import read_json
 from slsr.images.loading import load_labeled, load_pixels, read_labels
 from slsr.images.tables import column_numpy, read_table
 from slsr.labels.distributions import Sparse
-from slsr.labels.generated import AS_LABELED, GeneratedImages
 from slsr.labels.noise import NoiseLayer
 from slsr.labels.regularizers import ClusterLabel, Regularizer, regularizer_named
+from slsr.labels.supervision import FIXED_LABELS, Supervision
 from slsr.labels.targets import real_targets, with_generated
 from slsr.models.weights import weights_files
 from slsr.params.base import Block
 from slsr.params.labels import Generated, Lsr, PseudoLabels
 from slsr.params.recipe import Image, Train
 from slsr.runtime.processes import is_first
+from slsr.runtime.resume import kept, save_interval
 from slsr.runtime.scratch import scratch_folder
 from slsr.stages.paths import (
     CLUSTER_IDENTITIES,
@@ -43,37 +45,38 @@ log = logging.getLogger(__name__)
 def run(
     image: Image, train: Train, generated: Generated, lsr: Lsr, pseudo_labels: PseudoLabels, regularizer: str
 ) -> None:
-    """Read train and validation tables and generated images, write `artifacts/train/<regularizer>/`."""
+    """Read train and validation tables and generated images; write `artifacts/train/<regularizer>/`."""
     choice = regularizer_named(regularizer)
     targets = real_targets(read_labels(TRAIN_TABLE), _smoothing(choice, train, lsr))
     count, classes = len(targets.row), targets.table.shape[1]
     weights = torch.ones(count)
-    tables, role = [TRAIN_TABLE], AS_LABELED
+    tables, supervision = [TRAIN_TABLE], FIXED_LABELS
     inputs = [TRAIN_TABLE, VALIDATION_TABLE, *weights_files(train.weights, WEIGHTS)]
     blocks: list[Block] = [image, train, *([lsr] if choice.smooths_real else [])]
     if choice.sees_generated:
         targets = with_generated(targets, *generated_labels(choice, classes))
         weights = torch.cat([weights, torch.full((len(targets.row) - count,), generated.weight)])
-        role = generated_role(choice, generated, pseudo_labels, train.epochs, count, classes)
+        supervision = supervision_of(choice, generated, pseudo_labels, train.epochs, count, classes)
         tables.append(GENERATED_IMAGES)
         inputs += [GENERATED_IMAGES, *([CLUSTER_IDENTITIES] if choice.counts_images else [])]
         blocks += [generated, *([pseudo_labels] if choice.pseudo_label else [])]
     training = TrainingSet(load_pixels(tables, image), targets, weights)
     scratch = scratch_folder(scratch_root(), f"train-{regularizer}", blocks, inputs)
     held_out = load_labeled(VALIDATION_TABLE, image)
-    train_and_save(TRAINED / regularizer, training, held_out, train, image, WEIGHTS, scratch, role)
-    if role.noise is not None and is_first():
-        share = float(role.noise.transition.detach().diagonal().mean())
+    with kept(scratch, save_interval(os.environ)) as keeper:
+        train_and_save(TRAINED / regularizer, training, held_out, train, image, WEIGHTS, keeper, supervision)
+    if supervision.noise is not None and is_first():
+        share = float(supervision.noise.transition.detach().diagonal().mean())
         log.info("noise layer: %.4f of the probability stayed in place; the layer is dropped", share)
 
 
 def _smoothing(choice: Regularizer, train: Train, lsr: Lsr) -> float:
-    """The epsilon of real images.
+    """Return the epsilon by which the labels of real images are smoothed.
 
     Raises
     ------
     InputError
-        Both the recipe and the regularizer would smooth.
+        Both the recipe and the regularizer smooth them.
     """
     if choice.smooths_real and train.label_smoothing > 0:
         raise InputError(
@@ -83,11 +86,11 @@ def _smoothing(choice: Regularizer, train: Train, lsr: Lsr) -> float:
     return lsr.epsilon if choice.smooths_real else train.label_smoothing
 
 
-def generated_role(
+def supervision_of(
     choice: Regularizer, generated: Generated, pseudo_labels: PseudoLabels, epochs: int, first: int, classes: int
-) -> GeneratedImages:
-    """What changes during training: pseudo-labels from an epoch on, and the noise layer if it has a rate."""
-    return GeneratedImages(
+) -> Supervision:
+    """Return what changes during training: pseudo-labels from an epoch on, and a noise layer if it has a rate."""
+    return Supervision(
         first=first,
         pseudo_label=choice.pseudo_label,
         first_epoch=min(round(pseudo_labels.start * epochs), epochs - 1) if choice.pseudo_label else 0,
@@ -97,12 +100,12 @@ def generated_role(
 
 
 def generated_labels(choice: Regularizer, classes: int) -> tuple[NDArray[np.int32], dict[int, Sparse]]:
-    """The cluster of each generated image, and the label that the regularizer gives each cluster.
+    """Return the cluster of each generated image, and the label that the regularizer gives each cluster.
 
     Raises
     ------
     InputError
-        There is no generated image, images of one cluster have different labels, or a label does not fit the cluster.
+        There is no generated image, images of one cluster have different labels, or a label does not fit its cluster.
     """
     table = read_table(GENERATED_IMAGES, ["cluster", "label_index", "label_weight"])
     if len(table) == 0:
@@ -121,7 +124,7 @@ def generated_labels(choice: Regularizer, classes: int) -> tuple[NDArray[np.int3
 
 
 def _stored_labels(table: pa.Table, clusters: NDArray[np.int32]) -> dict[int, Sparse]:
-    """The label that the images of each cluster came with."""
+    """Return the label that `generate` stored with the images of each cluster."""
     index, weight = table.column("label_index").combine_chunks(), table.column("label_weight").combine_chunks()
     found: dict[int, Sparse] = {}
     for cluster in np.unique(clusters).tolist():
@@ -140,6 +143,6 @@ def _stored_labels(table: pa.Table, clusters: NDArray[np.int32]) -> dict[int, Sp
 
 
 def _counts() -> dict[int, tuple[NDArray[np.int32], NDArray[np.int64]]]:
-    """The identities of each cluster, and how many of its images show each."""
+    """Return the identities of each cluster, and how many of its images show each."""
     clusters: list[dict[str, Any]] = read_json(CLUSTER_IDENTITIES)["clusters"]
     return {one["cluster"]: (np.array(one["labels"], np.int32), np.array(one["counts"], np.int64)) for one in clusters}

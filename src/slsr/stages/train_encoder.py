@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from slsr.images.loading import load_labeled
 from slsr.models.weights import weights_files
 from slsr.params.recipe import Image, Recipe
+from slsr.runtime.resume import kept, save_interval
 from slsr.runtime.scratch import scratch_folder
 from slsr.stages.paths import ENCODER, TRAIN_TABLE, VALIDATION_TABLE, WEIGHTS, scratch_root
 from slsr.training.classifier import TrainingSet
@@ -12,9 +15,10 @@ from slsr.training.run import train_and_save
 
 
 def run(image: Image, encoder: Recipe) -> None:
-    """Read the train and validation tables, write `artifacts/encoder/`: model.safetensors and curves/."""
-    real = load_labeled(TRAIN_TABLE, image)
+    """Read the train and validation tables; write `artifacts/encoder/`: model.safetensors and curves/."""
+    training = TrainingSet.of_labeled(load_labeled(TRAIN_TABLE, image))
+    held_out = load_labeled(VALIDATION_TABLE, image)
     inputs = [TRAIN_TABLE, VALIDATION_TABLE, *weights_files(encoder.weights, WEIGHTS)]
     scratch = scratch_folder(scratch_root(), "train_encoder", [image, encoder], inputs)
-    held_out = load_labeled(VALIDATION_TABLE, image)
-    train_and_save(ENCODER, TrainingSet.of_labeled(real), held_out, encoder, image, WEIGHTS, scratch)
+    with kept(scratch, save_interval(os.environ)) as keeper:
+        train_and_save(ENCODER, training, held_out, encoder, image, WEIGHTS, keeper)

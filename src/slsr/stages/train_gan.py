@@ -1,4 +1,4 @@
-"""Train the generators: one a cluster, or one that is told the cluster."""
+"""Train the generators: one per cluster, or one for all clusters, which is told the cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from slsr.files import replaced_folder, write_bytes
 from slsr.gan.attempts import Attempt, choose, train_all
@@ -28,21 +30,23 @@ from slsr.stages.paths import ASSIGNMENTS, GAN, TRAIN_TABLE, scratch_root
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake")
 
 
 def run(gan: Gan) -> None:
-    """Read the train table and the assignments, write `artifacts/gan/`.
+    """Read the train table and the assignments; write `artifacts/gan/`.
 
-    cluster_<c>.safetensors, or conditional.safetensors; statistics.jsonl (one line an epoch), checks.jsonl (one line a
-    cluster and attempt), curves.csv (over the clusters), and of the first clusters preview_<c>.png, progress_<c>.png
-    and training.webp. An unfinished run's state lies in `.scratch/`; the same command goes on from there.
+    It has cluster_<c>.safetensors, or conditional.safetensors; statistics.jsonl (one line per epoch), checks.jsonl (one
+    line per cluster and attempt), curves.csv (over the clusters), and for the first clusters preview_<c>.png,
+    progress_<c>.png and training.webp. The state of an unfinished run is in `.scratch/`; the same command goes on
+    from there.
     """
     device = prepare_device(gan.precision, gan.deterministic)
     images = load_clustered(TRAIN_TABLE, ASSIGNMENTS, gan.height, gan.width)
     scratch = scratch_folder(scratch_root(), "train_gan", [gan], [TRAIN_TABLE, ASSIGNMENTS])
-    with kept(scratch, **asdict(save_interval(os.environ)), each_process=True) as keeper:
+    with kept(scratch, save_interval(os.environ), each_process=True) as keeper:
         results = train_all(images, gan, device, keeper)
         if is_first():
             _write(results, images, gan)
@@ -52,43 +56,47 @@ def run(gan: Gan) -> None:
 
 
 def _write(results: Iterator[list[Attempt]], images: ClusteredImages, settings: Gan) -> None:
-    """Write each generator as it comes, in any order; keep no more of it than lines and small pictures."""
-    statistics: dict[int, list[Mapping[str, object]]] = {}
-    checks: dict[int, list[Mapping[str, object]]] = {}
-    runs: dict[int, list[GanEpoch]] = {}
+    """Write each generator as soon as it is trained, in any order; keep only lines and small pictures of it."""
+    statistics: dict[int | None, list[Mapping[str, object]]] = {}
+    checks: dict[int | None, list[Mapping[str, object]]] = {}
+    runs: dict[int | None, list[GanEpoch]] = {}
     shown: dict[int, Pictures] = {}
     with replaced_folder(GAN) as folder:
         for attempts in results:
             chosen = choose(attempts)
-            place = -1 if chosen.cluster is None else chosen.cluster
-            statistics[place] = [
+            statistics[chosen.cluster] = [
                 {"cluster": chosen.cluster, "attempt": attempt.number} | asdict(epoch)
                 for attempt in attempts
                 for epoch in attempt.trained.epochs
             ]
             if chosen.cluster is None and settings.kind == "per-cluster":
-                continue
-            checks[place] = [asdict(check) for attempt in attempts for check in attempt.checks]
-            runs[place] = chosen.trained.epochs
+                continue  # the parent draws no images
+            checks[chosen.cluster] = [asdict(check) for attempt in attempts for check in attempt.checks]
+            runs[chosen.cluster] = chosen.trained.epochs
             name = "conditional" if chosen.cluster is None else f"cluster_{chosen.cluster}"
             extra = {"cluster": chosen.cluster, "attempt": chosen.number}
             save_generator(folder / f"{name}.safetensors", chosen.trained.generator, extra)
-            shown |= pictures_of(chosen, images, settings)
+            shown |= pictures_of(chosen, images)
         for cluster, pictures in sorted(shown.items()):
             draw_sheets(folder, cluster, pictures)
         animate_panels(folder / "training.webp", animation(shown), 2 * IMAGES_IN_FRAME)
-        for file, lines in (("statistics.jsonl", statistics), ("checks.jsonl", checks)):
-            _write_lines(folder / file, [line for _, found in sorted(lines.items()) for line in found])
-        write_bytes(folder / "curves.csv", curves([epochs for _, epochs in sorted(runs.items())]).encode())
+        _write_lines(folder / "statistics.jsonl", chain(*_in_order(statistics)))
+        _write_lines(folder / "checks.jsonl", chain(*_in_order(checks)))
+        write_bytes(folder / "curves.csv", curves(_in_order(runs)).encode())
     log.info("wrote %s: %d generators of %dx%d images", GAN, len(runs), settings.height, settings.width)
 
 
-def _write_lines(path: Path, values: Sequence[Mapping[str, object]]) -> None:
+def _in_order(found: Mapping[int | None, T]) -> list[T]:
+    """Return the values: first that of the parent or of the conditional generator, then those of the clusters."""
+    return [found[cluster] for cluster in sorted(found, key=lambda cluster: (cluster is not None, cluster or 0))]
+
+
+def _write_lines(path: Path, values: Iterable[Mapping[str, object]]) -> None:
     write_bytes(path, "".join(f"{json.dumps(value)}\n" for value in values).encode())
 
 
 def curves(runs: Sequence[Sequence[GanEpoch]]) -> str:
-    """CSV with a row an epoch: lowest, median and highest of each quantity over the generators still training then."""
+    """Return CSV with a row per epoch: lowest, median and highest of each quantity over the generators that have it."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["epoch", *(f"{name}_{over}" for name in QUANTITIES for over in ("lowest", "median", "highest"))])

@@ -1,1 +1,1 @@
-"""The loops that train and apply networks."""
+"""Training a classifier of identities: the loop, the learning rates, compilation and curves."""

@@ -1,4 +1,4 @@
-"""torch.compile where it pays; what cannot be compiled runs as it is, and the log says so."""
+"""torch.compile where it saves time; if a network cannot be compiled, it runs without, and the log says so."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Function = Callable[[Tensor], Tensor]
 
 
 def compiling_pays(choice: Compile, device: torch.device) -> bool:
-    """Whether to compile: `auto` does on one GPU.
+    """Tell whether to compile: `auto` compiles on one GPU.
 
-    On a CPU the minutes that compiling takes do not come back in a run of this size. With several processes the batch
-    norms' exchange cuts the network into pieces of a layer each.
+    On a CPU compiling takes minutes, more than it saves in a run of this size. With several processes the batch norms
+    exchange their statistics, which cuts the network into pieces of one layer.
     """
     return choice == "auto" and device.type == "cuda" and rank_and_size()[1] == 1
 
 
 def compiled(function: Function, network: nn.Module, example: Tensor) -> Function:
-    """A function of a network, compiled for inputs of the example's shape; others go through it as it is.
+    """Compile a function of a network for inputs of the example's shape; inputs of other shapes use it uncompiled.
 
-    It is tried out at once, forwards and backwards, under the precision of the caller; where that fails, the function
-    comes back as it was given, with a warning. The network's weights and buffers stay as they are.
+    It is tried at once, forwards and backwards, in the precision of the caller; if that fails, the function is returned
+    uncompiled, with a warning. The network's weights and buffers do not change.
 
     Parameters
     ----------
-    network : to whose weights the function gives gradients
-    example : [B, ...], on the device and in the memory order of the batches to come
+    network : whose weights get gradients through the function
+    example : [B, ...], on the device and in the memory order of later batches
     """
     if torch.are_deterministic_algorithms_enabled():
         _fix_choices()
@@ -44,8 +44,8 @@ def compiled(function: Function, network: nn.Module, example: Tensor) -> Functio
         fast(example).float().sum().backward()
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # compilers, drivers and headers fail in ways of their own
-        log.warning("not compiled, the network runs as it is: %s", _first_line(error))
+    except Exception as error:  # compilers, drivers and headers raise errors of any type
+        log.warning("not compiled, the network runs uncompiled: %s", _first_line(error))
         return function
     finally:
         for name, buffer in network.named_buffers():

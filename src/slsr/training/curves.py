@@ -1,4 +1,4 @@
-"""Training curves as dvclive writes them: one TSV a metric, without time stamps."""
+"""Training curves as dvclive writes them: one TSV file per metric, without time stamps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LogStep(Protocol):
 def curves(folder: Path) -> Iterator[LogStep]:
     """Log metrics into `folder`/plots/metrics/<name>.tsv and the last ones into `folder`/metrics.json.
 
-    Steps count from 1; metrics whose value is None are left out.
+    Steps count from 1; a metric whose value is None is left out.
     """
     with Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
 

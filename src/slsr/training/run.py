@@ -1,23 +1,22 @@
-"""What `train_encoder` and `train` share: a recipe and a training set in, a model and curves out."""
+"""The common part of `train_encoder` and `train`: from a recipe and a training set to a model and curves."""
 
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from slsr.files import replaced_folder
 from slsr.images.loading import LabeledImages
-from slsr.labels.generated import AS_LABELED, GeneratedImages
+from slsr.labels.supervision import FIXED_LABELS, Supervision
 from slsr.models.encoder import save_encoder
 from slsr.models.weights import initial_encoder
 from slsr.params.recipe import Image, Recipe
 from slsr.runtime.devices import prepare_device
 from slsr.runtime.processes import is_first
-from slsr.runtime.resume import kept, save_interval
+from slsr.runtime.resume import Keeper
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
-from slsr.training.curves import curves
+from slsr.training.curves import LogStep, curves
 
 log = logging.getLogger(__name__)
 
@@ -29,40 +28,38 @@ def train_and_save(
     recipe: Recipe,
     image: Image,
     weights: Path,
-    scratch: Path,
-    generated: GeneratedImages = AS_LABELED,
+    keeper: Keeper,
+    supervision: Supervision = FIXED_LABELS,
 ) -> None:
     """Train from the recipe's initial weights; write model.safetensors and curves/ into `folder`.
 
-    An unfinished run's state lies in `scratch`; the same call goes on from there. How often it is saved stands in
-    SLSR_SAVE_EVERY.
+    Parameters
+    ----------
+    held_out : images of the validation, perhaps none
+    weights : the folder of the files that `recipe.weights` may name
+    keeper : keeps the state of the training; the same call goes on from the state of an interrupted one
     """
     validation = held_out if len(held_out.labels) else None
     device = prepare_device(recipe.precision, recipe.deterministic)
     encoder = initial_encoder(recipe, training.targets.table.shape[1], image, weights)
-    interval = asdict(save_interval(os.environ))
+    train = partial(train_classifier, encoder, training, validation, recipe, image, device)
     if not is_first():
-        with kept(scratch, **interval) as keeper:
-            train_classifier(encoder, training, validation, recipe, image, device, keeper=keeper, generated=generated)
+        train(keeper=keeper, supervision=supervision)
         return
-    with (
-        kept(scratch, **interval) as keeper,
-        replaced_folder(folder) as building,
-        curves(building / "curves") as log_step,
-    ):
-
-        def on_epoch(epoch: Epoch) -> None:
-            log_step(
-                {
-                    "train/loss": epoch.loss,
-                    "train/learning_rate": epoch.learning_rate,
-                    "validation/loss": epoch.validation_loss,
-                    "validation/accuracy": epoch.validation_accuracy,
-                }
-            )
-
-        train_classifier(encoder, training, validation, recipe, image, device, on_epoch, keeper, generated)
+    with replaced_folder(folder) as building, curves(building / "curves") as log_step:
+        train(partial(_log_epoch, log_step), keeper, supervision)
         save_encoder(building / "model.safetensors", encoder)
     log.info(
         "wrote %s: %s, %d identities, %d epochs", folder, recipe.backbone, encoder.description.classes, recipe.epochs
+    )
+
+
+def _log_epoch(log_step: LogStep, epoch: Epoch) -> None:
+    log_step(
+        {
+            "train/loss": epoch.loss,
+            "train/learning_rate": epoch.learning_rate,
+            "validation/loss": epoch.validation_loss,
+            "validation/accuracy": epoch.validation_accuracy,
+        }
     )

@@ -1,4 +1,4 @@
-"""Learning rates over a training run, as pure functions of the step."""
+"""The learning rate of each step of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps_an_epoch: int, epochs: int) -> float:
-    """What the base learning rate is multiplied by at a step.
+    """Return the factor by which the base learning rate is multiplied at a step.
 
     - `constant`: 1.
     - `step`: `step_factor ** (epoch // step_epochs)`.

@@ -15,13 +15,13 @@ from tiny import build_tiny_backbone, colored, make_image, make_recipe, noise
 
 from slsr.images.augmentation import to_input
 from slsr.labels.distributions import likeliest, lsro, multi_pseudo_label, one_hot, slsr
-from slsr.labels.generated import AS_LABELED, GeneratedImages
 from slsr.labels.noise import NoiseLayer
 from slsr.labels.regularizers import REGULARIZERS
+from slsr.labels.supervision import FIXED_LABELS, Supervision
 from slsr.labels.targets import make_targets
 from slsr.models import encoder as encoders
 from slsr.models.weights import initial_encoder
-from slsr.runtime.resume import STATE, Keeper, kept
+from slsr.runtime.resume import NOT_KEPT, STATE, Interval, Keeper, kept
 from slsr.training.classifier import TrainingSet, train_classifier
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def training_set(target=None, weight=1.0):
 RANDOM = {"random_crop": True, "horizontal_flip": True, "random_erasing": 0.5, "head": "bottleneck", "epochs": 3}
 
 
-def trained(generated, training=None, keeper=None, **recipe):
+def trained(generated, training=None, keeper=NOT_KEPT, **recipe):
     """The encoder after training, and the losses of its epochs."""
     image, choice, losses = make_image(), make_recipe(**(RANDOM | recipe)), []
     encoder = initial_encoder(choice, CLASSES, image)
@@ -58,18 +58,18 @@ def trained(generated, training=None, keeper=None, **recipe):
         CPU,
         lambda epoch: losses.append(epoch.loss),
         keeper,
-        generated=generated,
+        generated,
     )
     return encoder, losses
 
 
-def bits(encoder, generated=AS_LABELED):
-    tensors = [*encoder.state_dict().values(), *generated.state().values()]
+def bits(encoder, generated=FIXED_LABELS):
+    tensors = [*encoder.state_dict().values(), *generated.state_dict().values()]
     return hashlib.md5(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 def with_noise(rate=0.05, **options):
-    return GeneratedImages(first=REAL, noise=NoiseLayer(CLASSES), noise_learning_rate=rate, **options)
+    return Supervision(first=REAL, noise=NoiseLayer(CLASSES), noise_learning_rate=rate, **options)
 
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
@@ -80,7 +80,7 @@ def test_a_batch_is_supervised_row_by_row(name, epoch):
     images = torch.tensor([REAL - 1, REAL, 0, REAL + 3, 2, REAL + 1])
     targets = torch.rand(6, CLASSES, generator=generator)
     weights = torch.tensor([1.0, 0.5, 1.0, 0.5, 1.0, 0.5])
-    generated = GeneratedImages(first=REAL, pseudo_label=PSEUDO_LABELS[name], first_epoch=1)
+    generated = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name], first_epoch=1)
     found = generated.supervise(logits, targets, weights, images, epoch)
     assert torch.equal(found[0], logits)
     for row, image in enumerate(images.tolist()):
@@ -112,9 +112,9 @@ def test_the_noise_layer_is_for_generated_images_alone():
 
 def test_without_anything_to_say_a_batch_goes_through_untouched():
     given = [torch.ones(2, CLASSES), torch.ones(2, CLASSES), torch.ones(2)]
-    found = AS_LABELED.supervise(*given, torch.arange(2), 0)
+    found = FIXED_LABELS.supervise(*given, torch.arange(2), 0)
     assert all(one is two for one, two in zip(given, found, strict=True))
-    assert bits(*[trained(AS_LABELED)[0]]) == bits(trained(GeneratedImages(first=REAL))[0])
+    assert bits(*[trained(FIXED_LABELS)[0]]) == bits(trained(Supervision(first=REAL))[0])
 
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
@@ -154,16 +154,16 @@ def test_a_step_follows_the_predictions_of_that_step(name):
             wanted[row, k] = float(rank == CLASSES) if name == "one-hot" else 2 * rank / (CLASSES * (CLASSES + 1))
     factor = training.weights[:, None]
     expected = -rate * (factor * (logits.softmax(dim=1) - wanted)).mean(dim=0)
-    generated = GeneratedImages(first=REAL, pseudo_label=PSEUDO_LABELS[name])
-    train_classifier(encoder, training, None, recipe, image, CPU, generated=generated)
+    generated = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name])
+    train_classifier(encoder, training, None, recipe, image, CPU, supervision=generated)
     torch.testing.assert_close(encoder.head[0].bias.detach() - before, expected, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
 def test_before_their_first_epoch_generated_images_weigh_nothing(name):
-    late = GeneratedImages(first=REAL, pseudo_label=PSEUDO_LABELS[name], first_epoch=3)
-    assert bits(trained(late)[0]) == bits(trained(AS_LABELED, training_set(weight=0.0))[0])
-    losses = {first: trained(GeneratedImages(REAL, PSEUDO_LABELS[name], first))[1] for first in (0, 1, 3)}
+    late = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name], first_epoch=3)
+    assert bits(trained(late)[0]) == bits(trained(FIXED_LABELS, training_set(weight=0.0))[0])
+    losses = {first: trained(Supervision(REAL, PSEUDO_LABELS[name], first))[1] for first in (0, 1, 3)}
     assert losses[1][0] == losses[3][0]
     assert losses[1][1] != losses[3][1]
     assert losses[0][0] != losses[1][0]
@@ -171,11 +171,11 @@ def test_before_their_first_epoch_generated_images_weigh_nothing(name):
 
 def test_every_regularizer_trains_a_network_of_its_own():
     ways = {
-        "lsro": (AS_LABELED, training_set()),
-        "slsr": (AS_LABELED, training_set(slsr([1, 3]))),
-        "nothing": (AS_LABELED, training_set(weight=0.0)),
-        "one-hot": (GeneratedImages(REAL, likeliest), training_set()),
-        "mprl": (GeneratedImages(REAL, multi_pseudo_label), training_set()),
+        "lsro": (FIXED_LABELS, training_set()),
+        "slsr": (FIXED_LABELS, training_set(slsr([1, 3]))),
+        "nothing": (FIXED_LABELS, training_set(weight=0.0)),
+        "one-hot": (Supervision(REAL, likeliest), training_set()),
+        "mprl": (Supervision(REAL, multi_pseudo_label), training_set()),
         "slsr with noise": (with_noise(), training_set(slsr([1, 3]))),
     }
     found = {name: bits(trained(*way)[0]) for name, way in ways.items()}
@@ -183,14 +183,14 @@ def test_every_regularizer_trains_a_network_of_its_own():
 
 
 def test_the_stored_target_of_an_image_with_a_pseudo_label_does_not_matter():
-    generated = GeneratedImages(REAL, multi_pseudo_label)
+    generated = Supervision(REAL, multi_pseudo_label)
     assert bits(trained(generated, training_set(slsr([2])))[0]) == bits(trained(generated, training_set())[0])
 
 
 def test_the_noise_layer_is_trained_and_never_enters_the_network():
     generated = with_noise(rate=0.2)
     encoder, _ = trained(generated, training_set(slsr([1, 3])))
-    plain, _ = trained(AS_LABELED, training_set(slsr([1, 3])))
+    plain, _ = trained(FIXED_LABELS, training_set(slsr([1, 3])))
     assert encoder.state_dict().keys() == plain.state_dict().keys()
     matrix = generated.noise.transition.detach()
     assert (matrix >= 0).all()
@@ -203,7 +203,7 @@ def test_the_noise_layer_is_trained_and_never_enters_the_network():
 def test_a_noise_layer_that_cannot_move_trains_the_same_network():
     """At the start it is the identity: up to rounding, nothing changes."""
     still, first = trained(with_noise(rate=0.0), training_set(slsr([1, 3])), epochs=1)
-    plain, second = trained(AS_LABELED, training_set(slsr([1, 3])), epochs=1)
+    plain, second = trained(FIXED_LABELS, training_set(slsr([1, 3])), epochs=1)
     assert first == pytest.approx(second, rel=1e-4)
     for one, two in zip(still.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
@@ -261,13 +261,13 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path, monkeypatch, name):
     generated = make_generated(name)
     encoder, losses = trained(generated, training_set(slsr([1, 3])))
     for steps in (1, 2, 2):
-        with monkeypatch.context() as patch, pytest.raises(Killed), kept(tmp_path / "key", 0.0) as keeper:
+        with monkeypatch.context() as patch, pytest.raises(Killed), kept(tmp_path / "key", Interval(0)) as keeper:
             patch.setattr(Keeper, "due", killed_at(steps, raise_killed))
             trained(make_generated(name), training_set(slsr([1, 3])), keeper)
         state = torch.load(tmp_path / "key" / STATE, weights_only=True)
-        assert torch.equal(state["generated"]["transition"].sum(dim=1).float(), torch.ones(CLASSES))
+        assert torch.equal(state["learner"]["supervision"]["transition"].sum(dim=1).float(), torch.ones(CLASSES))
     again = make_generated(name)
-    with kept(tmp_path / "key", 0.0) as keeper:
+    with kept(tmp_path / "key", Interval(0)) as keeper:
         found, said = trained(again, training_set(slsr([1, 3])), keeper)
     assert bits(found, again) == bits(encoder, generated)
     assert said == losses
@@ -281,7 +281,7 @@ def run_until_killed(folder: Path, steps: int) -> None:
     encoders.FEATURE_WIDTH["resnet18"] = 16
     Keeper.due = killed_at(steps, lambda: os.kill(os.getpid(), signal.SIGKILL))
     generated = make_generated("mprl")
-    with kept(folder / "scratch" / "key", 0.0) as keeper:
+    with kept(folder / "scratch" / "key", Interval(0)) as keeper:
         encoder, losses = trained(generated, keeper=keeper)
     (folder / "found").write_text(f"{bits(encoder, generated)} {losses}")
 

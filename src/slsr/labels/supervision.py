@@ -1,4 +1,4 @@
-"""What generated images are told while training goes: labels that follow the network, and a noise layer."""
+"""What the loss of generated images is computed from during training: labels that follow the network, a noise layer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from slsr.labels.noise import NoiseLayer
 
 
 @dataclass(frozen=True)
-class GeneratedImages:
-    """How the generated images of a training set take part in it, beyond fixed targets and weights.
+class Supervision:
+    """How the generated images of a training set are supervised, beyond their fixed targets and weights.
 
     Attributes
     ----------
-    first : they are the images from this number on; None: there are none, or nothing is to be said of them
-    pseudo_label : their targets, [B, C] of the logits [B, C] of a batch; None: those of the training set
-    first_epoch : the epoch, 0-based, from which they count; in those before they weigh nothing
-    noise : stands between the network's probabilities and their targets
-    noise_learning_rate : of the noise layer, moved by the schedule as the others are
+    first : the generated images are the images from this number on; None if there are none, or nothing applies to them
+    pseudo_label : their targets, [B, C] from the logits [B, C] of a batch; None to use the targets of the training set
+    first_epoch : the epoch, 0-based, from which they count; in earlier epochs their weight is 0
+    noise : a layer between the network's probabilities and the targets
+    noise_learning_rate : learning rate of the noise layer, multiplied by the schedule like the others
     """
 
     first: int | None = None
@@ -34,11 +34,11 @@ class GeneratedImages:
     def supervise(
         self, logits: Tensor, targets: Tensor, weights: Tensor, images: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, targets and weights of a batch as its loss takes them; real images keep theirs.
+        """Return the logits, targets and weights that enter the loss of a batch; those of real images do not change.
 
-        A pseudo-label is computed from the logits that the same step trains on, in training mode, as its authors'
-        code does: it follows from seed, step and weights, and there is nothing to keep when a run is interrupted.
-        No gradient flows through it. All of it stays on the device.
+        A pseudo-label is computed from the logits that the same step trains on, in training mode, as in its authors'
+        code. It follows from seed, step and weights, so an interrupted run has nothing to keep. No gradient flows
+        through it. All values stay on the device.
 
         Parameters
         ----------
@@ -59,8 +59,8 @@ class GeneratedImages:
             logits = torch.where(generated[:, None], self.noise(logits), logits.float())
         return logits, targets, weights
 
-    def learn(self, factor: float) -> None:
-        """Move the noise layer down its gradient, at `factor` times its rate."""
+    def update_noise(self, factor: float) -> None:
+        """Update the noise layer from its gradient, at `factor` times its learning rate."""
         if self.noise is not None:
             self.noise.descend(self.noise_learning_rate * factor)
 
@@ -69,14 +69,14 @@ class GeneratedImages:
         if self.noise is not None:
             self.noise.to(device)
 
-    def state(self) -> dict[str, Any]:
-        """What an interrupted run has to keep."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an interrupted training needs to go on."""
         return {} if self.noise is None else self.noise.state_dict()
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a kept state, in place."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state, in place."""
         if self.noise is not None:
             self.noise.load_state_dict(state)
 
 
-AS_LABELED = GeneratedImages()
+FIXED_LABELS = Supervision()

@@ -1,5 +1,7 @@
 """Clustering: planted clusters are found, numbered by size; silhouettes and identities against naive computation."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,8 +98,8 @@ def test_more_restarts_are_never_worse():
         cluster_features(features, 6, seed=2, restarts=restarts, initialization="random").inertia
         for restarts in (1, 5, 25)
     ]
-    assert inertia[0] >= inertia[1] >= inertia[2]
-    assert inertia[0] > inertia[2]
+    assert all(more <= fewer * (1 + 1e-6) for fewer, more in pairwise(inertia)), "but for rounding"
+    assert inertia[2] < 0.999 * inertia[0]
 
 
 def test_fewer_iterations_stop_earlier():

@@ -56,7 +56,7 @@ def test_the_numbers_are_those_of_score(project, encoder):
     for key, value in scored.items():
         assert found[key] == pytest.approx(value, abs=1e-9)
         low, high = found[f"{key}_ci95"]
-        assert low <= found[key] <= high
+        assert low - 1e-9 <= found[key] <= high + 1e-9
 
 
 def test_json_and_table_say_what_was_measured(project, encoder):

@@ -124,7 +124,8 @@ def test_queries_without_a_right_match_are_left_out():
 def test_average_precision_is_that_of_other_libraries():
     query, gallery, labels = clustered(20, 300, 8, noise=2.0)
     result = evaluate(query, gallery, labels)
-    similarity = query / np.linalg.norm(query, axis=1)[:, None] @ (gallery / np.linalg.norm(gallery, axis=1)[:, None]).T
+    one, other = (side / np.linalg.norm(side, axis=1)[:, None] for side in (query.astype(float), gallery.astype(float)))
+    similarity = one @ other.T
     for row in np.flatnonzero(result.valid):
         left = left_of(labels, row)
         truth, scores = labels.gallery_identities[left] == labels.query_identities[row], similarity[row, left] + 2

@@ -45,7 +45,7 @@ def naive_lloyd(features, centroids, iterations):
 
 @pytest.mark.parametrize("block", [7, 64, 5000])
 def test_each_start_ends_where_a_loop_ends(block, monkeypatch):
-    monkeypatch.setattr(kmeans, "ROWS_A_BLOCK", block)
+    monkeypatch.setattr(kmeans, "BLOCK_ROWS", block)
     monkeypatch.setattr(kmeans, "TOLERANCE", 0)
     features = grouped(300, 8, 5, spread=0.7)
     generator = np.random.default_rng(3)

@@ -71,7 +71,7 @@ def test_neighbors_are_those_of_float64_where_float32_errs():
     single = np.argsort(-single @ single.T, axis=1, kind="stable")
     cuts = (6, 11, 21)
     assert sum((first_sets(single, cut) != first_sets(exact, cut)).any(axis=1).sum() for cut in cuts) > 20
-    images = neighbors.Images(*feature_pair(query, gallery, normalize=True))
+    images = neighbors.QueryAndGallery(*feature_pair(query, gallery, normalize=True))
     with Workers() as workers:
         table = images.neighbors(cuts, np.empty((0, len(gallery)), np.float32), workers)
     for cut in cuts:

@@ -147,7 +147,7 @@ def _nearest(features: Features, squares: Features, centroids: Features) -> tupl
 def _draw_plus_plus(
     features: Features, squares: Features, k: int, generators: list[np.random.Generator], tries: int
 ) -> NDArray[np.int64]:
-    """Choose rows [R, k] of features to start from: each the best of `tries`, drawn in proportion to squared distance."""
+    """Choose rows [R, k] to start from, each the best of `tries` that are drawn in proportion to squared distance."""
     runs = len(generators)
     chosen = np.empty((runs, k), np.int64)
     chosen[:, 0] = [generator.integers(len(features)) for generator in generators]

@@ -29,14 +29,10 @@ def pool_queries(
 
     Parameters
     ----------
-    features, identities, cameras
-        [M, D], [M] and [M], of the images to pool (in Market-1501 `gt_bbox`, which contains the queries themselves).
-    query_identities, query_cameras
-        [Q] each.
-    how
-        `mean`, or `max` for the maximum of each dimension.
-    normalize
-        Scale every feature to length 1 before pooling.
+    features, identities, cameras : of the images to pool (Market-1501: `gt_bbox`, which contains the queries too)
+    query_identities, query_cameras : [Q] each
+    how : `mean`, or `max` for the maximum of each dimension
+    normalize : scale every feature to length 1 before pooling
 
     Raises
     ------

@@ -82,16 +82,16 @@ def case_reranking(queries: int, gallery: int, dimensions: int, repeats: int) ->
     """The symmetric product of features, re-ranking with evaluation, plain evaluation."""
     from slsr.retrieval import evaluate, evaluate_reranked
     from slsr.retrieval.distances import feature_pair
-    from slsr.retrieval.neighbors import Images
+    from slsr.retrieval.neighbors import QueryAndGallery
 
     features, labels = drawn(queries, gallery, dimensions)
     query, others = features[:queries], features[queries:]
     few, few_labels = drawn(40, 200, dimensions)
     evaluate_reranked(few[:40], few[40:], few_labels)
-    images = Images(*feature_pair(query, others, normalize=True))
+    images = QueryAndGallery(*feature_pair(query, others, normalize=True))
 
     def product() -> None:
-        for _ in images._tiles():
+        for _ in images.tiles():
             pass
 
     runs = repeated(

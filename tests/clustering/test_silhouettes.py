@@ -31,7 +31,7 @@ def naive(features, labels):
 
 @pytest.mark.parametrize("block", [1, 7, 16, 1000])
 def test_several_partitions_at_once_equal_a_loop_over_images(block, monkeypatch):
-    monkeypatch.setattr(silhouettes, "ROWS_A_BLOCK", block)
+    monkeypatch.setattr(silhouettes, "BLOCK_ROWS", block)
     features = grouped(45, 6, 4)
     generator = np.random.default_rng(1)
     partitions = [generator.integers(0, k, 45).astype(np.int32) for k in (2, 3, 7, 20)]

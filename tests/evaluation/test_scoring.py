@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from slsr.cli.main import app
 from slsr.errors import InputError
+from slsr.evaluation.per_query import MEASURES, read_evaluations
 from slsr.evaluation.scoring import FEATURES, LABELS, score_file
 from slsr.retrieval import evaluate, evaluate_reranked, headline
 
@@ -53,12 +54,15 @@ def test_numbers_are_those_of_the_functions(features, tmp_path):
     left_out = {"queries_without_match": plain.excluded}
     assert json.loads(target.read_text()) == headline(plain) | left_out | {"rerank": headline(reranked) | left_out}
     assert f"{100 * plain.means()['rank1']:.2f}" in result.output
-    rows = pq.read_table(table).to_pylist()
-    assert [row["query"] for row in rows] == list(range(30))
-    for found, prefix in ((plain, ""), (reranked, "rerank_")):
-        assert [row[f"{prefix}ranks"] for row in rows] == [found.ranks_of(query).tolist() for query in range(30)]
-        for name in ("average_precision_trapezoid", "average_precision_standard", "inverse_negative_penalty"):
-            assert [row[f"{prefix}{name}"] for row in rows] == getattr(found, name).tolist()
+    both = pq.read_table(table).to_pylist()
+    for found, ranking in ((plain, "single_query"), (reranked, "single_query_rerank")):
+        rows = [row for row in both if row["ranking"] == ranking]
+        assert [row["name"] for row in rows] == [str(query) for query in range(30)]
+        assert [row["identity"] for row in rows] == TRUTH.query_identities.tolist()
+        assert [row["camera"] for row in rows] == TRUTH.query_cameras.tolist()
+        assert [row["ranks"] for row in rows] == [found.ranks_of(query).tolist() for query in range(30)]
+        for name in MEASURES:
+            assert [row[name] for row in rows] == getattr(found, name).tolist()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -91,7 +95,21 @@ def test_queries_without_a_match_are_counted_and_null(features, tmp_path, caplog
     assert (found["queries"], found["queries_without_match"]) == (28, 2)
     assert "2 of 30 queries have no right match" in caplog.text
     row = pq.read_table(table).to_pylist()[2]
-    assert (row["first_rank"], row["average_precision_standard"], row["ranks"]) == (None, None, [])
+    assert (row["average_precision_standard"], row["inverse_negative_penalty"], row["ranks"]) == (None, None, [])
+
+
+def test_the_table_of_queries_is_read_like_that_of_evaluate(features, tmp_path):
+    """Also with identities that fit into 64 bits alone."""
+    large = {name: getattr(TRUTH, name) + 2**40 for name in ("query_identities", "gallery_identities")}
+    table = tmp_path / "out.parquet"
+    score_file(features(**large), rerank=True, normalize=True, json_path=None, per_query=table)
+    found = read_evaluations(table)
+    assert list(found) == ["single_query", "single_query_rerank"]
+    expected = (evaluate(QUERY, GALLERY, TRUTH), evaluate_reranked(QUERY, GALLERY, TRUTH))
+    for one, other in zip(found.values(), expected, strict=True):
+        assert one.means() == other.means()
+        assert one.ranks.tolist() == other.ranks.tolist()
+    assert pq.read_table(table)["identity"][0].as_py() == TRUTH.query_identities[0] + 2**40
 
 
 def changed(name, row, value):
@@ -189,6 +207,6 @@ def test_outputs_are_checked_first(features, tmp_path, monkeypatch):
     path = features()
     assert "its folder does not exist" in refused(path, json_path=tmp_path / "no" / "out.json")
     assert "a folder" in refused(path, per_query=tmp_path)
-    assert "that is the input" in refused(path, json_path=path)
+    assert "this is the input" in refused(path, json_path=path)
     assert "both --json and --per-query" in refused(path, json_path=tmp_path / "a", per_query=tmp_path / "a")
     assert [found.name for found in tmp_path.iterdir()] == ["features.npz"]

@@ -6,7 +6,7 @@ import pytest
 from slsr.errors import InputError
 from slsr.explore.rankings import can_be_judged, cosine_similarity, rank_gallery
 from slsr.retrieval import Labels, euclidean_distances, evaluate, rerank
-from slsr.retrieval.one_query import Reranker, neighbors, plain_distances
+from slsr.retrieval.one_query import OneQueryReranker, distances_to_gallery, find_neighbors
 
 
 def features(count, seed, dimensions=24, people=9):
@@ -28,7 +28,7 @@ def sides():
 @pytest.fixture(scope="module")
 def reranker(sides):
     query, gallery, _ = sides
-    return Reranker(query, gallery, neighbors(query, gallery))
+    return OneQueryReranker(query, gallery, find_neighbors(query, gallery))
 
 
 def test_ranks_and_average_precision_are_those_of_evaluate(sides):
@@ -36,9 +36,8 @@ def test_ranks_and_average_precision_are_those_of_evaluate(sides):
     found = evaluate(query, gallery, labels)
     for row in range(len(query)):
         identity, camera = int(labels.query_identities[row]), int(labels.query_cameras[row])
-        ranking = rank_gallery(
-            plain_distances(query[row], gallery), labels.gallery_identities, labels.gallery_cameras, identity, camera
-        )
+        distances = distances_to_gallery(query[row], gallery)
+        ranking = rank_gallery(distances, labels.gallery_identities, labels.gallery_cameras, identity, camera)
         assert ranking.ranks.tolist() == found.ranks_of(row).tolist()
         assert ranking.average_precision == pytest.approx(found.average_precision_trapezoid[row])
         own = (labels.gallery_identities == identity) & (labels.gallery_cameras == camera)
@@ -49,14 +48,14 @@ def test_ranks_and_average_precision_are_those_of_evaluate(sides):
 def test_distances_and_similarity_beside_numpy(sides):
     query, gallery, _ = sides
     one, many = (side / np.linalg.norm(side, axis=-1, keepdims=True) for side in (query[3], gallery))
-    distances = plain_distances(query[3], gallery)
+    distances = distances_to_gallery(query[3], gallery)
     np.testing.assert_allclose(distances, np.linalg.norm(many - one, axis=1), atol=1e-5)
     np.testing.assert_allclose(cosine_similarity(distances), many @ one, atol=1e-5)
 
 
 def test_without_labels_everything_is_ranked_but_the_query_itself(sides):
     _, gallery, labels = sides
-    distances = plain_distances(gallery[5], gallery)
+    distances = distances_to_gallery(gallery[5], gallery)
     whole = rank_gallery(distances, labels.gallery_identities, labels.gallery_cameras, None, None)
     assert whole.rows[0] == 5
     assert sorted(whole.rows) == list(range(len(gallery)))
@@ -82,14 +81,14 @@ def test_a_new_query_is_reranked_as_if_it_had_been_in_the_query_set(sides, reran
 @pytest.mark.parametrize("size", [3, 20, 60])
 def test_a_gallery_without_queries_and_smaller_than_the_lists(size):
     gallery, new = features(size, 4)[0], features(1, 5)[0][0]
-    found = Reranker(gallery[:0], gallery, neighbors(gallery[:0], gallery)).of_feature(new)
+    found = OneQueryReranker(gallery[:0], gallery, find_neighbors(gallery[:0], gallery)).of_feature(new)
     np.testing.assert_allclose(found, rerank(new[None], gallery).rows(np.array([0]))[0], atol=2e-6)
 
 
 def test_neighbors_of_other_images_are_refused(sides):
     query, gallery, _ = sides
-    with pytest.raises(InputError, match="neighbors of 104 images for 13 queries"):
-        Reranker(query[1:], gallery, neighbors(query, gallery))
+    with pytest.raises(InputError, match="neighbors of 104 images, but there are 13 queries"):
+        OneQueryReranker(query[1:], gallery, find_neighbors(query, gallery))
 
 
 def test_junk_and_distractors_are_no_labeled_queries():
@@ -102,5 +101,5 @@ def test_junk_and_distractors_are_no_labeled_queries():
 def test_plain_order_is_that_of_the_library(sides):
     query, gallery, _ = sides
     matrix = euclidean_distances(query, gallery).rows(np.arange(len(query)))
-    ranking = rank_gallery(plain_distances(query[2], gallery), None, None, None, None)
+    ranking = rank_gallery(distances_to_gallery(query[2], gallery), None, None, None, None)
     assert ranking.rows.tolist() == np.argsort(matrix[2], kind="stable").tolist()

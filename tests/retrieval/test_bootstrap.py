@@ -96,7 +96,7 @@ def test_headline_keys_and_bounds():
     assert list(found) == [name for key in keys for name in (key, f"{key}_ci95")] + ["queries", "gallery"]
     for key in keys:
         low, high = found[f"{key}_ci95"]
-        assert low <= found[key] <= high
+        assert low - 1e-9 <= found[key] <= high + 1e-9
         assert found[key] == result.means()[key]
     assert (found["queries"], found["gallery"]) == (result.queries, 200)
 

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
 from slsr.errors import InputError
-from slsr.retrieval import Labels, distances, euclidean_distances, evaluate, evaluate_distances, top_matches
+from slsr.retrieval import Labels, euclidean_distances, evaluate, evaluate_distances, top_matches
 
 
 def ranks_of(result):
@@ -124,7 +124,8 @@ def test_queries_without_a_right_match_are_left_out():
 def test_average_precision_is_that_of_other_libraries():
     query, gallery, labels = clustered(20, 300, 8, noise=2.0)
     result = evaluate(query, gallery, labels)
-    similarity = query / np.linalg.norm(query, axis=1)[:, None] @ (gallery / np.linalg.norm(gallery, axis=1)[:, None]).T
+    one, other = (side / np.linalg.norm(side, axis=1)[:, None] for side in (query.astype(float), gallery.astype(float)))
+    similarity = one @ other.T
     for row in np.flatnonzero(result.valid):
         left = left_of(labels, row)
         truth, scores = labels.gallery_identities[left] == labels.query_identities[row], similarity[row, left] + 2
@@ -186,15 +187,14 @@ def test_length_of_features_does_not_matter_when_normalized(scale, kind):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_blocks_of_queries_are_streamed(monkeypatch, normalize):
+def test_blocks_of_queries_are_streamed(normalize):
     query, gallery, labels = clustered(50, 90, 6, noise=2.0)
     whole = evaluate(query, gallery, labels, normalize=normalize)
-    monkeypatch.setattr(distances.block_rows, "__defaults__", (7 * 90 * 4,))
     source = euclidean_distances(query, gallery, normalize=normalize)
     asked = []
     order = source.order
     source.order = lambda start, stop: asked.append(stop - start) or order(start, stop)
-    assert ranks_of(evaluate_distances(source, labels)) == ranks_of(whole)
+    assert ranks_of(evaluate_distances(source, labels, block_bytes=7 * 90 * 4)) == ranks_of(whole)
     assert asked == [7] * 7 + [1]
 
 
@@ -243,7 +243,7 @@ def test_top_matches_of_a_short_gallery():
     assert top.indices.tolist() == [[2, 0, -1], [0, -1, -1]]
     assert top.right.tolist() == [[False, True, False], [False, False, False]]
     assert np.isnan(top.distances).tolist() == [[False, False, True], [False, True, True]]
-    with pytest.raises(InputError, match="there are 0 to 1"):
+    with pytest.raises(InputError, match="there are queries 0 to 1"):
         top_matches(np.zeros((2, 3)), labels, [2], 3)
 
 
@@ -312,7 +312,7 @@ def test_distances_that_cannot_be_ranked_are_refused_unless_they_are_junk(value,
     convert = torch.tensor if kind == "tensor" else np.asarray
     assert ranks_of(evaluate_distances(convert(values), labels)) == [[1], [1]]
     values[1, 1] = value
-    with pytest.raises(InputError, match="query 1 hold NaN or infinity"):
+    with pytest.raises(InputError, match="query 1 contain NaN or infinity"):
         evaluate_distances(convert(values), labels)
 
 

@@ -18,11 +18,11 @@ def score(
         Path,
         typer.Argument(
             metavar="FILE.npz",
-            help="arrays query_features, query_identities, query_cameras and the same three of the gallery",
+            help="arrays query_features, query_identities, query_cameras and the same three for the gallery",
         ),
     ],
     rerank: Annotated[
-        bool, typer.Option("--rerank", help="k-reciprocal re-ranking too: k1 20, k2 6, lambda 0.3")
+        bool, typer.Option("--rerank", help="also re-rank by k-reciprocal encoding (k1 20, k2 6, lambda 0.3)")
     ] = False,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the numbers here")] = None,
     per_query: Annotated[
@@ -30,7 +30,7 @@ def score(
     ] = None,
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="scale features to length 1")] = True,
 ) -> None:
-    """CMC, average precision and mINP of features from any tool."""
+    """Compute CMC, average precision and mINP of features from any tool."""
     from slsr.evaluation.scoring import score_file
 
     typer.echo(score_file(features, rerank=rerank, normalize=normalize, json_path=json_path, per_query=per_query))

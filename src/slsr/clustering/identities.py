@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.clustering.sweep import Labels
+from slsr.clustering.sweep import Assignments
 from slsr.errors import InputError
 
 
 @dataclass(frozen=True)
 class ClusterIdentities:
-    """The identities of one cluster: labels ascending, and how many images each has in it."""
+    """The identities of one cluster: their labels, ascending, and how many images each has in it."""
 
     cluster: int
     images: int
@@ -23,9 +23,9 @@ class ClusterIdentities:
 
 
 def identities_of_clusters(
-    assignments: Labels, labels: NDArray[np.integer], k: int, minimum_images: int = 1
+    assignments: Assignments, labels: NDArray[np.integer], k: int, minimum_images: int = 1
 ) -> list[ClusterIdentities]:
-    """Which identities a cluster holds: those with at least `minimum_images` images in it.
+    """Find the identities with at least `minimum_images` images in each cluster.
 
     An identity may be in several clusters.
 
@@ -42,7 +42,7 @@ def identities_of_clusters(
         if not kept.any():
             raise InputError(
                 f"cluster {cluster} ({len(members)} images) holds no identity with cluster.minimum_images = "
-                f"{minimum_images} images; lower it, or choose a smaller cluster.k"
+                f"{minimum_images} images; lower cluster.minimum_images, or choose a smaller cluster.k"
             )
         result.append(ClusterIdentities(cluster, len(members), found[kept].tolist(), counts[kept].tolist()))
     return result
@@ -50,14 +50,14 @@ def identities_of_clusters(
 
 def make_up(
     clusters: Sequence[ClusterIdentities],
-    assignments: Labels,
+    assignments: Assignments,
     labels: NDArray[np.integer],
     cameras: NDArray[np.integer],
 ) -> dict[str, object]:
-    """What the clusters are made of, as metrics.
+    """Count images, identities and cameras of the clusters, as metrics.
 
-    `straddling_identities` have images in more than one cluster; `purity` is the share of images that lie in the
-    cluster which holds most images of their identity.
+    `straddling_identities` have images in more than one cluster; `purity` is the share of images in the cluster that
+    holds most images of their identity.
     """
     together = np.zeros((int(labels.max()) + 1, len(clusters)), np.int64)
     np.add.at(together, (labels, assignments), 1)

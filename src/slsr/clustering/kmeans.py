@@ -1,7 +1,7 @@
-"""K-means with all restarts at once, in matrix products alone.
+"""K-means with all restarts at once, as matrix products.
 
-Each of Lloyd's iterations reads the features once for every restart that still moves. The products are float32 and run
-on all cores; a sum never depends on which thread was first, so that on one machine the same bits come out each time.
+Each of Lloyd's iterations reads the features once for all restarts that still move. The products are float32 and run on
+all cores; a sum never depends on which thread was first, so that one machine gives the same bits each time.
 """
 
 from __future__ import annotations
@@ -13,41 +13,42 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
-Floats = NDArray[np.float32]
+Features = NDArray[np.float32]
 Integers = NDArray[np.int64]
+Initialization = Literal["k-means++", "random"]
 
-ROWS_A_BLOCK = 2048
-TOLERANCE = 1e-4  # of the features' mean variance: a restart ends when its centroids' squared shifts sum to less
+BLOCK_ROWS = 2048
+TOLERANCE = 1e-4  # a restart ends when its centroids' squared shifts sum to less than this share of the mean variance
 BATCH = 4096
 FINISHING_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
 class Partition:
-    """K clusters of N features: int64 [N], float32 [k, D], sum of squared distances to the assigned centroids."""
+    """K clusters of N features: int64 [N], float32 [k, D], and the sum of squared distances to their centroids."""
 
     assignments: Integers
-    centroids: Floats
+    centroids: Features
     inertia: float
 
 
 def k_means(
-    features: Floats,
+    features: Features,
     k: int,
     *,
     seed: int,
-    initialization: Literal["k-means++", "random"],
+    initialization: Initialization,
     restarts: int,
     max_iterations: int,
 ) -> Partition:
-    """Lloyd's algorithm (Eq. 1 and 2) from several seeded starts, the best of them.
+    """Run Lloyd's algorithm (Eq. 1 and 2) from several seeded starts, and return the best result.
 
-    A cluster that loses all its members starts again from the feature farthest from its centroid. Fewer than k
-    different features leave clusters empty.
+    A cluster that loses all its members starts again from the feature farthest from its centroid. If there are fewer
+    than k different features, clusters stay empty.
 
     Parameters
     ----------
-    features : [N, D], N >= k; best centered, since products of large numbers leave few digits for small distances
+    features : [N, D], N >= k; center them first, since products of large numbers leave few digits for small distances
     initialization : greedy k-means++ (Arthur and Vassilvitskii, 2007), or k features drawn without replacement
     """
     generators = [np.random.default_rng((seed, restart)) for restart in range(restarts)]
@@ -60,17 +61,17 @@ def k_means(
 
 
 def mini_batch_k_means(
-    features: Floats,
+    features: Features,
     k: int,
     *,
     seed: int,
-    initialization: Literal["k-means++", "random"],
+    initialization: Initialization,
     restarts: int,
     max_iterations: int,
 ) -> Partition:
-    """Mini-batch k-means (Sculley, 2010) for many features, finished by a few of Lloyd's iterations over all of them.
+    """Run mini-batch k-means (Sculley, 2010) for many features, and finish with a few iterations over all of them.
 
-    The restarts are tried on a part of the features, and the best one goes on. Parameters as of `k_means`.
+    The restarts are tried on a part of the features, and the best one goes on. The parameters are those of `k_means`.
     """
     rough = MiniBatchKMeans(
         k, init=initialization, n_init=restarts, max_iter=max_iterations, batch_size=BATCH, random_state=seed
@@ -79,19 +80,19 @@ def mini_batch_k_means(
     return _best(*_lloyd(features, _squares(features), centroids, min(FINISHING_ITERATIONS, max_iterations)))
 
 
-def _best(assignments: Integers, centroids: Floats, inertia: NDArray[np.float64]) -> Partition:
+def _best(assignments: Integers, centroids: Features, inertia: NDArray[np.float64]) -> Partition:
     best = int(inertia.argmin())
     return Partition(assignments[best], centroids[best], float(inertia[best]))
 
 
 def _lloyd(
-    features: Floats, squares: Floats, centroids: Floats, max_iterations: int
-) -> tuple[Integers, Floats, NDArray[np.float64]]:
-    """Move centroids [R, k, D] to the means of their members until they rest.
+    features: Features, squares: Features, centroids: Features, max_iterations: int
+) -> tuple[Integers, Features, NDArray[np.float64]]:
+    """Move centroids [R, k, D] to the means of their members until they no longer move.
 
     Returns
     -------
-    assignments : [R, N], to the centroids that are returned
+    assignments : [R, N], to the returned centroids
     centroids : [R, k, D]
     inertia : float64 [R]
     """
@@ -111,8 +112,8 @@ def _lloyd(
     return assignments, centroids, inertia
 
 
-def _means(features: Floats, squares: Floats, centroids: Floats) -> Floats:
-    """The means [R, k, D] of the features nearest to each centroid."""
+def _means(features: Features, squares: Features, centroids: Features) -> Features:
+    """Compute the means [R, k, D] of the features nearest to each centroid."""
     runs, k, width = centroids.shape
     sums, counts = np.zeros((runs * k, width)), np.zeros((runs, k), np.int64)
     distances = np.empty((runs, len(features)), np.float32)
@@ -122,7 +123,7 @@ def _means(features: Floats, squares: Floats, centroids: Floats) -> Floats:
         members = assignments[:, None] == np.arange(k)[:, None]
         sums += members.reshape(runs * k, -1).astype(np.float32) @ block
         counts += members.sum(axis=2)
-    means: Floats = (sums.reshape(runs, k, width) / np.maximum(counts, 1)[..., None]).astype(np.float32)
+    means: Features = (sums.reshape(runs, k, width) / np.maximum(counts, 1)[..., None]).astype(np.float32)
     for run, empty in zip(*np.nonzero(counts == 0), strict=True):
         farthest = int(distances[run].argmax())
         distances[run, farthest] = -1
@@ -130,8 +131,8 @@ def _means(features: Floats, squares: Floats, centroids: Floats) -> Floats:
     return means
 
 
-def _nearest(features: Floats, squares: Floats, centroids: Floats) -> tuple[Integers, Floats]:
-    """The centroid [R, n] nearest to each feature, the first of equals, and the squared distance [R, n] to it."""
+def _nearest(features: Features, squares: Features, centroids: Features) -> tuple[Integers, Features]:
+    """Find the centroid [R, n] nearest to each feature, the first of equals, and the squared distance [R, n] to it."""
     runs, k, width = centroids.shape
     flat = centroids.reshape(runs * k, width)
     distances = flat @ features.T
@@ -144,9 +145,9 @@ def _nearest(features: Floats, squares: Floats, centroids: Floats) -> tuple[Inte
 
 
 def _draw_plus_plus(
-    features: Floats, squares: Floats, k: int, generators: list[np.random.Generator], tries: int
+    features: Features, squares: Features, k: int, generators: list[np.random.Generator], tries: int
 ) -> NDArray[np.int64]:
-    """Rows [R, k] of features to start from: each the best of `tries` drawn in proportion to squared distance."""
+    """Choose rows [R, k] to start from, each the best of `tries` that are drawn in proportion to squared distance."""
     runs = len(generators)
     chosen = np.empty((runs, k), np.int64)
     chosen[:, 0] = [generator.integers(len(features)) for generator in generators]
@@ -167,21 +168,21 @@ def _draw_plus_plus(
     return chosen
 
 
-def _distances_to(features: Floats, squares: Floats, rows: Integers) -> Floats:
-    """Squared distances [n, N] of some features to all; 0 to themselves."""
+def _distances_to(features: Features, squares: Features, rows: Integers) -> Features:
+    """Compute the squared distances [n, N] of some features to all; 0 to themselves."""
     distances = features[rows] @ features.T
     distances *= -2
     distances += squares
     distances += squares[rows, None]
     distances[np.arange(len(rows)), rows] = 0
-    positive: Floats = np.maximum(distances, 0, out=distances)
+    positive: Features = np.maximum(distances, 0, out=distances)
     return positive
 
 
-def _squares(features: Floats) -> Floats:
-    squares: Floats = np.einsum("nd,nd->n", features, features)
+def _squares(features: Features) -> Features:
+    squares: Features = np.einsum("nd,nd->n", features, features)
     return squares
 
 
 def _blocks(count: int) -> list[slice]:
-    return [slice(first, first + ROWS_A_BLOCK) for first in range(0, count, ROWS_A_BLOCK)]
+    return [slice(first, first + BLOCK_ROWS) for first in range(0, count, BLOCK_ROWS)]

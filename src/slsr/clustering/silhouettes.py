@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS_A_BLOCK = 1024
+BLOCK_ROWS = 1024
 
 
 def mean_silhouettes(features: NDArray[np.float32], partitions: Sequence[NDArray[np.int32]]) -> list[float]:
-    """The mean silhouette coefficient (Rousseeuw, 1987) of each partition, -1..1.
+    """Compute the mean silhouette coefficient (Rousseeuw, 1987) of each partition, -1..1.
 
     `s(i) = (b - a) / max(a, b)`: a is the mean distance of image i to the others of its cluster, b the smallest mean
-    distance to the images of another one; 0 for the only member of a cluster. Distances come from float32 matrix
-    products, a block at a time: each pair of images is met once, for all partitions, and N x N numbers are never held.
+    distance to the images of another cluster; s is 0 for the only member of a cluster. Distances come from float32
+    matrix products, one block at a time. Each pair of images is compared once for all partitions, and N x N numbers are
+    never in memory.
 
     Parameters
     ----------
@@ -43,11 +44,11 @@ def mean_silhouettes(features: NDArray[np.float32], partitions: Sequence[NDArray
 
 
 def _summed_distances(features: NDArray[np.float32], members: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sums of each image's distances to the images of each cluster: float64 [N, K] from [N, D] and 0 or 1 [N, K]."""
+    """Sum each image's distances to the images of each cluster: float64 [N, K] from [N, D] and 0 or 1 [N, K]."""
     centered = features - features.mean(axis=0, dtype=np.float64).astype(np.float32)
     squares = np.einsum("nd,nd->n", centered, centered)
     sums = np.zeros(members.shape)
-    blocks = [slice(start, start + ROWS_A_BLOCK) for start in range(0, len(features), ROWS_A_BLOCK)]
+    blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, len(features), BLOCK_ROWS)]
     for number, rows in enumerate(blocks):
         for columns in blocks[number:]:
             distances = centered[rows] @ centered[columns].T

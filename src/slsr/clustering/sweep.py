@@ -1,26 +1,20 @@
-"""K-means over features, silhouettes, and which identities a cluster holds."""
+"""K-means for several k with silhouettes, the choice of k, and a projection to draw."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from slsr.clustering.kmeans import Partition, k_means, mini_batch_k_means
+from slsr.clustering.kmeans import Features, Initialization, Partition, k_means, mini_batch_k_means
 from slsr.clustering.silhouettes import mean_silhouettes
 from slsr.errors import InputError
 
-Features = NDArray[np.float32]
-
-
-Labels = NDArray[np.int32]
-
-
-Initialization = Literal["k-means++", "random"]
+Assignments = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -31,29 +25,14 @@ class Clustering:
     ----------
     assignments : int32 [N], 0..K-1, cluster 0 the largest
     centroids : float32 [K, D]
-    inertia : sum of squared distances to the assigned centroid
-    silhouette : mean silhouette coefficient in the clustered space, -1..1; None where it has no meaning (K = 1 or N)
+    inertia : sum of squared distances to the assigned centroids
+    silhouette : mean silhouette coefficient in the clustered space, -1..1; None if it is not defined (K = 1 or N)
     """
 
-    assignments: Labels
+    assignments: Assignments
     centroids: Features
     inertia: float
     silhouette: float | None
-
-
-def cluster_features(
-    features: Features,
-    k: int,
-    *,
-    seed: int,
-    initialization: Initialization = "k-means++",
-    restarts: int = 10,
-    max_iterations: int = 300,
-) -> Clustering:
-    """Partition features by k-means (Eq. 1 and 2), the best of several seeded restarts; errors as `sweep_clusters`."""
-    return sweep_clusters(
-        features, [k], seed=seed, initialization=initialization, restarts=restarts, max_iterations=max_iterations
-    )[k]
 
 
 def sweep_clusters(
@@ -66,14 +45,15 @@ def sweep_clusters(
     max_iterations: int = 300,
     minibatch_above: int | None = None,
 ) -> dict[int, Clustering]:
-    """Partition features by k-means for each of several k, with silhouettes that share one pass over all distances.
+    """Partition features by k-means (Eq. 1 and 2) for each of several k; the silhouettes share one pass over distances.
 
-    Clusters are numbered by falling size, ties by the first member, so that equal partitions have equal numbers.
+    Clusters are numbered from the largest to the smallest, equally large ones by their first member, so that equal
+    partitions have equal numbers.
 
     Parameters
     ----------
     features : [N, D]
-    minibatch_above : with more features than this, mini-batch k-means, and silhouettes of a random sample of so many
+    minibatch_above : use mini-batch k-means for more features than this, and the silhouettes of a sample of this size
 
     Raises
     ------
@@ -82,24 +62,16 @@ def sweep_clusters(
     """
     _check(features, max(ks))
     many = minibatch_above is not None and len(features) > minibatch_above
-    partition = mini_batch_k_means if many else k_means
+    partition = partial(
+        mini_batch_k_means if many else k_means,
+        seed=seed,
+        initialization=initialization,
+        restarts=restarts,
+        max_iterations=max_iterations,
+    )
     center = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     centered = features - center
-    found = {
-        k: _numbered(
-            partition(
-                centered,
-                k,
-                seed=seed,
-                initialization=initialization,
-                restarts=restarts,
-                max_iterations=max_iterations,
-            ),
-            k,
-            center,
-        )
-        for k in ks
-    }
+    found = {k: _numbered(partition(centered, k), k, center) for k in ks}
     sample = _sample(len(features), minibatch_above if many else None, seed)
     silhouettes = _silhouettes(centered[sample], {k: one.assignments[sample] for k, one in found.items()})
     return {k: replace(one, silhouette=silhouettes.get(k)) for k, one in found.items()}
@@ -114,47 +86,49 @@ def _numbered(found: Partition, k: int, center: Features) -> Clustering:
 
 
 def _sample(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:
-    """All rows, or so many of them, ascending, drawn without replacement."""
+    """Draw `limit` rows without replacement, ascending; all rows without a limit."""
     if limit is None:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
 
-def _silhouettes(features: Features, partitions: Mapping[int, Labels]) -> dict[int, float]:
-    """Of each k for which a silhouette has a meaning."""
-    meaningful = {k: labels for k, labels in partitions.items() if 1 < len(np.unique(labels)) < len(features)}
-    return dict(zip(meaningful, mean_silhouettes(features, list(meaningful.values())), strict=True))
+def _silhouettes(features: Features, partitions: Mapping[int, Assignments]) -> dict[int, float]:
+    """Compute the silhouette of each k for which it is defined."""
+    defined = {k: numbers for k, numbers in partitions.items() if 1 < len(np.unique(numbers)) < len(features)}
+    return dict(zip(defined, mean_silhouettes(features, list(defined.values())), strict=True))
 
 
 def _check(features: Features, k: int) -> None:
     if k > len(features):
-        raise InputError(f"cluster.k: {k} clusters of {len(features)} training images; choose at most {len(features)}")
+        raise InputError(
+            f"cluster.k: {k} clusters are more than the {len(features)} training images; choose at most {len(features)}"
+        )
     if not np.isfinite(features).all():
         rows = np.flatnonzero(~np.isfinite(features).all(axis=1))[:5].tolist()
-        raise InputError(f"features: rows {rows} are not finite; train the encoder anew with a lower learning rate")
+        raise InputError(f"features: rows {rows} are not finite; train the encoder again with a lower learning rate")
 
 
-def number_by_size(labels: NDArray[np.integer], k: int) -> tuple[NDArray[np.int64], Labels]:
-    """Renumber clusters by falling size, ties by the first member.
+def number_by_size(numbers: NDArray[np.integer], k: int) -> tuple[NDArray[np.int64], Assignments]:
+    """Number clusters again, from the largest to the smallest, equally large ones by their first member.
 
     Returns
     -------
     order : int64 [k], the old number of each new one
     assignments : int32 [N], the new numbers
     """
-    sizes = np.bincount(labels, minlength=k)
-    first = np.full(k, len(labels))
-    np.minimum.at(first, labels, np.arange(len(labels)))
+    sizes = np.bincount(numbers, minlength=k)
+    first = np.full(k, len(numbers))
+    np.minimum.at(first, numbers, np.arange(len(numbers)))
     order = np.lexsort((first, -sizes))
     renumber = np.empty(k, np.int32)
     renumber[order] = np.arange(k, dtype=np.int32)
-    return order.astype(np.int64), renumber[labels]
+    return order.astype(np.int64), renumber[numbers]
 
 
 def project(features: Features) -> Features:
-    """The first two principal components, float32 [N, 2], in which the paper's Table 1 and Figure 4 are drawn.
+    """Project features on their first two principal components, float32 [N, 2], as in the paper's Table 1 and Figure 4.
 
-    The sign of each is the one that makes its largest loading positive.
+    The sign of each component makes its largest loading positive.
     """
     centered = features - features.mean(axis=0, dtype=np.float64).astype(np.float32)
     width = centered.shape[1]
@@ -165,18 +139,18 @@ def project(features: Features) -> Features:
 
 
 def choose_k(silhouettes: dict[int, float | None]) -> int:
-    """The k >= 2 with the highest silhouette; the smaller one of equals.
+    """Choose the k with the highest silhouette, the smaller of two equally good ones.
 
     Raises
     ------
     InputError
-        No k has one.
+        No k has a silhouette.
     """
     candidates = {k: value for k, value in silhouettes.items() if value is not None}
     if not candidates:
         tried = ", ".join(map(str, silhouettes))
         raise InputError(
-            f"cluster.k: auto: no k of cluster.sweep ({tried}) has a silhouette, which needs from 2 clusters to one "
-            "less than there are images; put a smaller one into cluster.sweep"
+            f"cluster.k: auto: no k of cluster.sweep ({tried}) has a silhouette, which needs at least 2 clusters and "
+            "fewer clusters than images; put a smaller k into cluster.sweep"
         )
     return min(candidates, key=lambda k: (-candidates[k], k))

@@ -1,4 +1,7 @@
-"""What `evaluate` and `floors` share: query and gallery features in, measures out, by the data set's protocol."""
+"""Measures of a network from its query and gallery features, by the data set's protocol.
+
+The stages `evaluate` and `floors` and the command `slsr transfer` share them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from slsr.params.evaluate import Evaluate
 from slsr.retrieval import (
     Evaluation,
     Labels,
+    both_directions,
     euclidean_distances,
     evaluate,
     evaluate_distances,
@@ -25,18 +29,16 @@ from slsr.retrieval import (
     pool_queries,
     single_gallery_shot,
 )
-from slsr.retrieval.distances import DistanceRows
+from slsr.retrieval.distances import DistanceRows, Features
 from slsr.retrieval.measures import CMC_RANKS
 from slsr.retrieval.reranking import rerank
 
 CMC_DEPTH = 50
 
-Features = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a table: encoded, with their names, and identity and camera of each."""
+    """The images of a table: encoded, with the name, identity and camera of each."""
 
     encoded: list[bytes]
     names: list[str]
@@ -54,7 +56,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics by name, CMC curves by way of ranking, and the evaluations they come from (cross-camera protocol)."""
+    """Metrics, CMC curves and evaluations, each by the name of the ranking, for instance `single_query_rerank`.
+
+    Only the cross-camera protocol has evaluations.
+    """
 
     metrics: dict[str, Any]
     curves: dict[str, NDArray[np.float64]]
@@ -62,7 +67,7 @@ class Measured:
 
 
 def labels_of(query: Images, gallery: Images) -> Labels:
-    """Identities and cameras of both sides."""
+    """Gather identities and cameras of both sides."""
     return Labels(query.identities, gallery.identities, query.cameras, gallery.cameras)
 
 
@@ -73,14 +78,19 @@ def measure(
     protocol: Mapping[str, Any],
     settings: Evaluate,
 ) -> Measured:
-    """The plain ranking, by the protocol that `prepare` wrote into facts.json."""
+    """Measure the ranking without re-ranking, by the protocol that `prepare` wrote to facts.json."""
     if protocol["protocol"] == "single-gallery-shot":
-        return _single_gallery_shot(query_features, gallery_features, labels, protocol["directions"], settings)
+        if protocol["directions"] == "both":
+            found = both_directions(query_features, gallery_features, labels, depth=CMC_DEPTH)
+        else:
+            distances = euclidean_distances(query_features, gallery_features)
+            found = [single_gallery_shot(distances, labels, depth=CMC_DEPTH)]
+        return _single_gallery_shot(found, labels, settings)
     return described({"single_query": evaluate(query_features, gallery_features, labels)}, settings)
 
 
 def described(evaluations: dict[str, Evaluation], settings: Evaluate) -> Measured:
-    """Headline numbers with their intervals, and CMC curves, of evaluations."""
+    """Compute headline numbers with their intervals, and CMC curves, of evaluations."""
     seed, resamples = settings.bootstrap.seed, settings.bootstrap.resamples
     metrics = {
         name: headline(found, resamples=resamples, seed=seed) | {"queries_without_match": found.excluded}
@@ -91,7 +101,7 @@ def described(evaluations: dict[str, Evaluation], settings: Evaluate) -> Measure
 
 @dataclass(frozen=True)
 class Reranked:
-    """Re-ranked distances, with the labels and the gallery rows that they are over (junk may be dropped)."""
+    """Re-ranked distances, the gallery rows that they are computed for (junk may be dropped), and their labels."""
 
     distances: DistanceRows
     labels: Labels
@@ -104,13 +114,14 @@ def reranked(query_features: Features, gallery_features: Features, labels: Label
     Raises
     ------
     InputError
-        There are fewer images than neighbors to look at.
+        There are fewer images than neighbors to compare.
     """
     choice = settings.rerank
     rows = np.arange(labels.gallery) if choice.junk == "keep" else np.flatnonzero(labels.kept)
     if choice.k1 >= labels.queries + len(rows):
         raise InputError(
-            f"evaluate.rerank.k1: {choice.k1} neighbors of {labels.queries + len(rows)} images; choose a smaller k1"
+            f"evaluate.rerank.k1: {choice.k1} neighbors were asked for, but there are only "
+            f"{labels.queries + len(rows)} images; choose a smaller k1"
         )
     distances = rerank(query_features, gallery_features[rows], k1=choice.k1, k2=choice.k2, lambda_=choice.lambda_value)
     return Reranked(distances, labels.with_gallery(rows), rows)
@@ -124,7 +135,7 @@ def all_rankings(
     pooled: Features | None,
     settings: Evaluate,
 ) -> dict[str, Evaluation]:
-    """Single query and, if there are pooled features, multi-query; each plain and re-ranked.
+    """Rank by single queries and, if there are pooled features, by multi-queries; both plain and re-ranked.
 
     Parameters
     ----------
@@ -142,36 +153,18 @@ def all_rankings(
 
 
 def pooled_queries(features: Features, images: Images, query: Images, settings: Evaluate) -> Features:
-    """Multi-query features, one a query."""
+    """Pool the features of `images` into one multi-query feature per query."""
     pooled: Features = pool_queries(
         features, images.identities, images.cameras, query.identities, query.cameras, how=settings.multi_query
     )
     return pooled
 
 
-def _single_gallery_shot(
-    query_features: Features, gallery_features: Features, labels: Labels, directions: str, settings: Evaluate
-) -> Measured:
-    """The exact expectation over galleries of one image an identity; both directions count the same."""
-    cameras = np.unique(labels.query_cameras) if directions == "both" else [None]
-    values, curves = [], []
-    for camera in cameras:
-        query = np.flatnonzero(labels.query_cameras == camera) if camera is not None else np.arange(labels.queries)
-        gallery = np.flatnonzero(labels.gallery_cameras != camera)
-        some = Labels(
-            labels.query_identities[query],
-            labels.gallery_identities[gallery],
-            labels.query_cameras[query],
-            labels.gallery_cameras[gallery],
-        )
-        distances = euclidean_distances(query_features[query], gallery_features[gallery])
-        found = single_gallery_shot(distances, some, depth=CMC_DEPTH)
-        found = found[np.isfinite(found[:, 0])]
-        values.append(found)
-        curves.append(found.mean(axis=0))
-    curve = np.mean(curves, axis=0)
-    ranks = np.array(CMC_RANKS) - 1
-    together = np.concatenate(values)[:, ranks]
+def _single_gallery_shot(directions: list[NDArray[np.float64]], labels: Labels, settings: Evaluate) -> Measured:
+    """Average over queries, then over directions, so that both directions count the same."""
+    values = [found[np.isfinite(found[:, 0])] for found in directions]
+    curve = np.mean([found.mean(axis=0) for found in values], axis=0)
+    together = np.concatenate(values)[:, np.array(CMC_RANKS) - 1]
     seed, resamples = settings.bootstrap.seed, settings.bootstrap.resamples
     ranges = intervals(together, resamples=resamples, seed=seed)
     metrics: dict[str, Any] = {"queries": len(together), "gallery": labels.gallery}

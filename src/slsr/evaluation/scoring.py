@@ -1,4 +1,4 @@
-"""`slsr score`: measures of features that any other tool extracted."""
+"""Measures of features that any other tool extracted, for `slsr score`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from slsr.embedding.npz import read_arrays
 from slsr.errors import InputError
+from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import write_json
 from slsr.retrieval.bootstrap import headline
 from slsr.retrieval.matching import Labels
@@ -23,17 +22,17 @@ from slsr.retrieval.ranking import check_fit, evaluate
 from slsr.retrieval.reranking import evaluate_reranked
 
 FEATURES = ("query_features", "gallery_features")
-
-
 LABELS = ("query_identities", "gallery_identities", "query_cameras", "gallery_cameras")
+PLAIN, RERANKED = "single_query", "single_query_rerank"  # the names of rankings, as `evaluate` writes them
+TITLES = {PLAIN: "plain", RERANKED: "rerank"}
+WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
 
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What was measured on one file: plain, and re-ranked if that was asked for."""
+    """The evaluations of one file: `single_query`, and `single_query_rerank` if it was asked for."""
 
     labels: Labels
     evaluations: Mapping[str, Evaluation]
@@ -45,7 +44,7 @@ def score(path: Path, *, rerank: bool = False, normalize: bool = True) -> Scores
     Parameters
     ----------
     path
-        Holds `query_features` [Q, D] and `gallery_features` [G, D] (float16, float32 or float64), and whole numbers
+        Holds `query_features` [Q, D] and `gallery_features` [G, D] (float16, float32 or float64), and the integers
         `query_identities`, `query_cameras` [Q], `gallery_identities`, `gallery_cameras` [G]; other arrays are not read.
     rerank
         Evaluate the re-ranked distances too.
@@ -55,23 +54,21 @@ def score(path: Path, *, rerank: bool = False, normalize: bool = True) -> Scores
     Raises
     ------
     InputError
-        Whatever is wrong with the file, in one line that begins with its name.
+        The file cannot be scored; the message is one line that begins with its name.
     """
     arrays = read_arrays(path, (*FEATURES, *LABELS))
     query, gallery = (arrays.pop(name) for name in FEATURES)
     try:
         labels = Labels(*(arrays[name] for name in LABELS))
         check_fit((_rows(FEATURES[0], query), _rows(FEATURES[1], gallery)), labels)
-        evaluations = {"plain": evaluate(query, gallery, labels, normalize=normalize)}
+        evaluations = {PLAIN: evaluate(query, gallery, labels, normalize=normalize)}
         if rerank:
-            evaluations["rerank"] = evaluate_reranked(query, gallery, labels, normalize=normalize)
+            evaluations[RERANKED] = evaluate_reranked(query, gallery, labels, normalize=normalize)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    excluded = evaluations["plain"].excluded
+    excluded = evaluations[PLAIN].excluded
     if excluded:
-        logger.warning(
-            "%d of %d queries have no right match and are left out of every number", excluded, labels.queries
-        )
+        log.warning("%d of %d queries have no right match and are left out of every number", excluded, labels.queries)
     return Scores(labels, evaluations)
 
 
@@ -82,24 +79,26 @@ def _rows(name: str, features: NDArray[Any]) -> int:
 
 
 def score_file(path: Path, *, rerank: bool, normalize: bool, json_path: Path | None, per_query: Path | None) -> str:
-    """Score a file, write what was asked for, and return a table for people to read.
+    """Score a file, write the outputs that were asked for, and return a table for people to read.
 
     Raises
     ------
     InputError
-        Something is wrong with the input, or an output cannot be put where it was asked for.
+        The input cannot be scored, or an output cannot be written to its place.
     """
     for target in (json_path, per_query):
         if target is not None:
             _check_target(target, path)
     if json_path is not None and json_path == per_query:
-        raise InputError(f"{json_path}: given for both --json and --per-query; choose two names")
+        raise InputError(f"{json_path}: this name is given for both --json and --per-query; choose two names")
     scores = score(path, rerank=rerank, normalize=normalize)
-    numbers = {name: summary(found) for name, found in scores.evaluations.items()}
+    numbers = {TITLES[ranking]: summary(found) for ranking, found in scores.evaluations.items()}
     if json_path is not None:
         write_json(json_path, numbers["plain"] | {name: part for name, part in numbers.items() if name != "plain"})
     if per_query is not None:
-        write_per_query(per_query, scores)
+        names = [str(row) for row in range(scores.labels.queries)]
+        labels = (scores.labels.query_identities, scores.labels.query_cameras)
+        write_per_query(per_query, scores.evaluations, names, *labels, schema=WIDE)
     return render(numbers)
 
 
@@ -107,44 +106,16 @@ def _check_target(target: Path, source: Path) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target}: {'a folder' if target.is_dir() else 'its folder does not exist'}; name a file")
     if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target}: that is the input; choose another name")
+        raise InputError(f"{target}: this is the input; choose another name")
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """The headline numbers and the number of queries they leave out."""
+    """Compute the headline numbers, and count the queries that they leave out."""
     return headline(evaluation) | {"queries_without_match": evaluation.excluded}
 
 
-def write_per_query(path: Path, scores: Scores) -> None:
-    """One row a query: its place, identity, camera and, for each evaluation, measures and the ranks of right matches.
-
-    Columns of the re-ranked evaluation begin with `rerank_`. Measures of queries without a right match are null.
-    """
-    labels = scores.labels
-    columns = {
-        "query": pa.array(np.arange(labels.queries)),
-        "identity": pa.array(labels.query_identities),
-        "camera": pa.array(labels.query_cameras),
-    }
-    for name, found in scores.evaluations.items():
-        prefix, absent = "" if name == "plain" else f"{name}_", ~found.valid
-        columns |= {
-            f"{prefix}average_precision_trapezoid": pa.array(found.average_precision_trapezoid, mask=absent),
-            f"{prefix}average_precision_standard": pa.array(found.average_precision_standard, mask=absent),
-            f"{prefix}inverse_negative_penalty": pa.array(found.inverse_negative_penalty, mask=absent),
-            f"{prefix}first_rank": pa.array(found.first_rank, mask=absent),
-            f"{prefix}ranks": pa.LargeListArray.from_arrays(found.offsets, found.ranks),
-        }
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        pq.write_table(pa.table(columns), temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Headline numbers in percent, each with its 95 % interval, a column for each way of ranking."""
+    """Format the headline numbers in percent, each with its 95 % interval, in one column per ranking."""
     first = next(iter(numbers.values()))
     keys = [key for key in first if f"{key}_ci95" in first]
     rows = [["", *numbers], ["", *("-" * len(name) for name in numbers)]]

@@ -23,7 +23,6 @@ from slsr.datasets.soundness import require_sound
 from slsr.embedding.encoder import LoadedEncoder
 from slsr.errors import InputError
 from slsr.evaluation.measures import (
-    Features,
     Images,
     Measured,
     all_rankings,
@@ -36,6 +35,7 @@ from slsr.evaluation.measures import (
 from slsr.evaluation.scoring import render as render_numbers
 from slsr.files import read_json
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
+from slsr.retrieval.distances import Features
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ from slsr.explore.image_table import ImageTable
 from slsr.explore.rankings import Rows
 from slsr.files import read_npy, write_npy
 from slsr.retrieval import Labels, evaluate
+from slsr.retrieval.distances import Features
 from slsr.retrieval.encoding import Parameters
 from slsr.retrieval.neighbors import NeighborTable
-from slsr.retrieval.one_query import Features, neighbors
+from slsr.retrieval.one_query import find_neighbors
 
 PROBED = 4
 SAME = 0.9999
@@ -110,7 +111,7 @@ def cached_neighbors(
     if _fits(kept, count):
         return NeighborTable(*kept)  # type: ignore[arg-type]
     say(f"comparing {count:,} images with one another for re-ranking")
-    table = neighbors(query_features, gallery_features, parameters)
+    table = find_neighbors(query_features, gallery_features, parameters)
     parts: tuple[NDArray[Any], ...] = (table.nearest, table.distances, table.furthest)
     for path, part in zip(paths, parts, strict=True):
         write_npy(path, part)

@@ -24,7 +24,8 @@ from slsr.explore.uploads import Uploads
 from slsr.files import read_json
 from slsr.images.tables import column_numpy, read_table
 from slsr.retrieval import Labels
-from slsr.retrieval.one_query import Features, Reranker
+from slsr.retrieval.distances import Features
+from slsr.retrieval.one_query import OneQueryReranker
 
 Say = Callable[[str], None]
 
@@ -81,7 +82,7 @@ class Model:
     encoder: LoadedEncoder
     query_features: Features
     gallery_features: Features
-    reranker: Reranker
+    reranker: OneQueryReranker
     measures: NDArray[np.float64] | None
 
     @property
@@ -218,9 +219,8 @@ def _open_model(
     measures = None
     if labels is not None:
         measures = cached_measures(cache, query_features, gallery_features, labels, lambda text: say(f"{name}: {text}"))
-    return Model(
-        name, encoder, query_features, gallery_features, Reranker(query_features, gallery_features, table), measures
-    )
+    reranker = OneQueryReranker(query_features, gallery_features, table)
+    return Model(name, encoder, query_features, gallery_features, reranker, measures)
 
 
 def labels_between(query: ImageTable | None, gallery: ImageTable) -> Labels | None:

@@ -13,7 +13,7 @@ from slsr.explore import views
 from slsr.explore.exhibit import Exhibit, Query, find_query
 from slsr.explore.image_table import ImageTable, find_rows
 from slsr.explore.uploads import MAXIMUM_BYTES
-from slsr.retrieval.one_query import Features
+from slsr.retrieval.distances import Features
 
 Answer = str | AnyResponse | tuple[str, int]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from slsr.retrieval.matching import JUNK, Labels
 from slsr.retrieval.measures import Evaluation
-from slsr.retrieval.one_query import Floats
+from slsr.retrieval.one_query import Distances
 from slsr.retrieval.ranking import top_matches
 
 Rows = NDArray[np.int64]
@@ -31,7 +31,7 @@ class Ranking:
     """
 
     rows: Rows
-    distances: Floats
+    distances: Distances
     right: NDArray[np.bool_] | None
     left_out: tuple[int, int]
 
@@ -89,6 +89,6 @@ def can_be_judged(identity: int, query_identities: Rows | None) -> bool:
     return identity != 0 or (query_identities is not None and bool((query_identities == 0).any()))
 
 
-def cosine_similarity(distances: NDArray[Any]) -> Floats:
+def cosine_similarity(distances: NDArray[Any]) -> NDArray[np.float64]:
     """Of features of length 1, from their Euclidean distance: `1 - d^2 / 2`."""
     return np.asarray(1 - np.square(distances) / 2, np.float64)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from slsr.embedding.pictures import open_picture
 from slsr.explore.image_table import shrink
-from slsr.retrieval.one_query import Features
+from slsr.retrieval.distances import Features
 
 MAXIMUM_BYTES = 20 * 2**20
 KEPT = 32

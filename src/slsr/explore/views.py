@@ -13,7 +13,7 @@ from slsr.explore.exhibit import Exhibit, Model, Query, Shelf
 from slsr.explore.image_table import ImageTable, Rows
 from slsr.explore.rankings import Ranking, cosine_similarity, rank_gallery
 from slsr.retrieval.matching import JUNK
-from slsr.retrieval.one_query import plain_distances
+from slsr.retrieval.one_query import distances_to_gallery
 
 DEPTHS = (20, 50, 100, 200)
 ON_A_PAGE = 60
@@ -136,7 +136,7 @@ def ranked(exhibit: Exhibit, query: Query, view: View) -> Ranking:
     gallery = exhibit.shelves["g"].table
     model, known = view.model, query.shelf is not None and query.shelf.letter == "q"
     if view.way == "plain":
-        distances = plain_distances(query.features(model), model.gallery_features)
+        distances = distances_to_gallery(query.features(model), model.gallery_features)
     elif known and query.row is not None:
         distances = model.reranker.of_query(query.row)
     else:

@@ -1,4 +1,4 @@
-"""All measures of a set of images, each beside its reference, and the alarms that they sound."""
+"""All measures of a set of generated images, each with its reference, and the alarms that follow."""
 
 from __future__ import annotations
 
@@ -19,25 +19,35 @@ from slsr.quality.measures import (
 )
 
 SUBSETS = 10
-
-
 SUBSET_SIZE = 1000
-
-
 FRECHET_LEAST = 2000
+
+
+KEYS = ("value", "deviation", "floor", "floor_deviation")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of generated images, and its floor: the same measure of real images taken for generated ones.
+    """A measure of generated images, and its reference: the same measure of real images in their place.
 
-    Deviations are over random subsets; None where the value comes from all images at once, or there are too few.
+    Deviations are over random subsets. They are None if the value comes from all images at once, and everything is None
+    if there are too few images.
     """
 
     value: float | None
     deviation: float | None
-    floor: float | None
-    floor_deviation: float | None
+    reference: float | None
+    reference_deviation: float | None
+
+    @classmethod
+    def from_json(cls, numbers: Mapping[str, float | None]) -> Measured:
+        """Read what `as_json` wrote."""
+        return cls(*(numbers[key] for key in KEYS))
+
+    def as_json(self) -> dict[str, float | None]:
+        """Write the measure as in quality.json, with 6 decimals; the reference is called `floor` there."""
+        values = (self.value, self.deviation, self.reference, self.reference_deviation)
+        return {key: None if value is None else round(value, 6) for key, value in zip(KEYS, values, strict=True)}
 
 
 SUBSET_MEASURES: Mapping[str, Callable[[Neighborhoods], float]] = {
@@ -53,23 +63,22 @@ SUBSET_MEASURES: Mapping[str, Callable[[Neighborhoods], float]] = {
 def assess(
     real: Features, fake: Features, names: Sequence[str], seed: int, subsets: int = SUBSETS, size: int = SUBSET_SIZE
 ) -> dict[str, Measured]:
-    """Measure generated images against real ones in one feature space, each value with its floor.
+    """Measure generated images against real ones in one feature space, each value with its reference.
 
-    Most measures depend on the numbers of images, so all are means over random subsets in which the reference, the
-    generated images, and the other real images that give the floor are equally many: at most half of the real ones.
-    Rows are scaled to unit length first. Copies are looked for among all real images. The Frechet distance is that of
-    one draw of as many as there are, and None below 2,000: fewer than that say more about their number.
+    Most measures depend on the number of images, so they are means over random subsets. Each subset has equally many
+    real images, generated images, and held-out real images, which give the reference: at most half of the real ones.
+    Rows are scaled to unit length first. Copies are searched among all real images. The Frechet distance is computed
+    once, from as many images as possible, and is None below 2,000 images, for which it says more about their number.
 
     Parameters
     ----------
     real, fake : float32 [N, D] and [M, D]
-    names : of SUBSET_MEASURES, `copies` and `frechet`
-    seed : draws the subsets
-    subsets, size : how many, and how large at most
+    names : names in SUBSET_MEASURES, `copies` and `frechet`
+    subsets, size : the number of subsets, and their largest size
 
     Returns
     -------
-    By name; values are None where a subset would have fewer than `NEIGHBORS` + 1 images.
+    The measures by name; values are None if a subset would have fewer than `NEIGHBORS` + 1 images.
     """
     real, fake = unit_rows(real), unit_rows(fake)
     count = min(len(real) // 2, len(fake), size)
@@ -93,7 +102,7 @@ def assess(
 
 
 def _cosine_scaled(features: Features) -> Features:
-    """Unit rows times the root of D, so that the kernel's x.y / D is the cosine."""
+    """Multiply unit rows by the root of D, so that the kernel's x.y / D is the cosine."""
     return features * np.float32(np.sqrt(features.shape[1]))
 
 
@@ -101,7 +110,7 @@ Draw = tuple[Features, Features, Features]
 
 
 def _subsets(real: Features, fake: Features, count: int, subsets: int, seed: int) -> Iterator[Draw]:
-    """Reference, generated and held-out real images, `count` of each."""
+    """Draw real, generated and held-out real images, `count` of each."""
     stream = np.random.default_rng(seed)
     for _ in range(subsets):
         order = stream.permutation(len(real))
@@ -109,22 +118,22 @@ def _subsets(real: Features, fake: Features, count: int, subsets: int, seed: int
 
 
 def _measured(name: str, generated: Sequence[Neighborhoods], held_out: Sequence[Neighborhoods]) -> Measured:
-    values, floors = ([SUBSET_MEASURES[name](pair) for pair in pairs] for pairs in (generated, held_out))
-    return Measured(*_mean_and_deviation(values), *_mean_and_deviation(floors))
+    values, references = ([SUBSET_MEASURES[name](pair) for pair in pairs] for pairs in (generated, held_out))
+    return Measured(*_mean_and_deviation(values), *_mean_and_deviation(references))
 
 
 def _copies(real: Features, fake: Features, draws: Sequence[Draw]) -> Measured:
     value = copy_fraction(real, fake, same_picture_distance(real))
-    floors = [copy_fraction(reference, held_out, same_picture_distance(reference)) for reference, _, held_out in draws]
-    return Measured(value, None, *_mean_and_deviation(floors))
+    references = [copy_fraction(part, held_out, same_picture_distance(part)) for part, _, held_out in draws]
+    return Measured(value, None, *_mean_and_deviation(references))
 
 
 def _frechet(real: Features, fake: Features, seed: int) -> Measured:
     count = min(len(real) // 2, len(fake))
     if count < FRECHET_LEAST:
         return Measured(None, None, None, None)
-    ((reference, generated, held_out),) = _subsets(real, fake, count, 1, seed)
-    return Measured(frechet_distance(reference, generated), None, frechet_distance(reference, held_out), None)
+    ((part, generated, held_out),) = _subsets(real, fake, count, 1, seed)
+    return Measured(frechet_distance(part, generated), None, frechet_distance(part, held_out), None)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -134,7 +143,7 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 AlarmName = Literal["collapse", "memorization", "unlike", "narrow"]
 
 
-# Which alarm a measure sounds, and on which side of its limit: -1 below, 1 above.
+# The alarm of a measure, and the side of its limit on which it is raised: -1 below, 1 above.
 ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "coverage": ("collapse", -1),
     "duplicates": ("collapse", 1),
@@ -144,10 +153,8 @@ ALARMS: Mapping[str, tuple[AlarmName, int]] = {
 }
 
 
-FLOOR_DEVIATIONS = 2.0
-
-
-LARGEST_LIMIT, SMALLEST_LIMIT = 0.9, 0.05  # what floors may make of a limit: beyond, every set is sound
+REFERENCE_DEVIATIONS = 2.0
+LARGEST_LIMIT, SMALLEST_LIMIT = 0.9, 0.05  # bounds of a limit that the reference moved, so that it can be crossed
 
 
 @dataclass(frozen=True)
@@ -161,32 +168,33 @@ class Alarm:
 
 
 def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> list[Alarm]:
-    """What is wrong with a set of generated images.
+    """Find out what is wrong with a set of generated images.
 
-    Collapse below the limit of coverage or above that of duplicates, memorization above that of copies, unlike the
-    real images below that of precision, narrow below that of recall. What was not measured, or has no limit, sounds
-    nothing. Where real images taken for generated ones come near a limit themselves, as copies and duplicates do where
-    few images of few people lie close together, the limit is their floor and two of its deviations. A set that is
-    unlike covers nothing and is reached by nothing, so that collapse and narrow sound as well: unlike is the cause.
+    The alarms are collapse, if coverage is below its limit or duplicates are above theirs; memorization, if copies are
+    above their limit; unlike (the real images), if precision is below its limit; and narrow, if recall is. A measure
+    without a value or a limit raises no alarm. If the real images in the place of generated ones come near a limit
+    themselves, as when few people with similar images are in a cluster, the limit is the reference and two of its
+    deviations. A set that is unlike neither covers nor reaches any real image, so that collapse and narrow are raised
+    too: unlike is the cause.
 
     Parameters
     ----------
-    measured, limits : by name of the measure
+    measured, limits : by the name of the measure
     """
     found: list[Alarm] = []
     for name, (kind, side) in ALARMS.items():
         one = measured.get(name)
         if one is not None and one.value is not None and name in limits:
-            limit = _beyond_floor(one, limits[name], side)
+            limit = _limit_beyond_reference(one, limits[name], side)
             if (one.value - limit) * side > 0:
                 found.append(Alarm(kind, name, one.value, limit))
     return found
 
 
-def _beyond_floor(measured: Measured, limit: float, side: int) -> float:
-    if measured.floor is None:
+def _limit_beyond_reference(measured: Measured, limit: float, side: int) -> float:
+    if measured.reference is None:
         return limit
-    farthest = measured.floor + side * FLOOR_DEVIATIONS * (measured.floor_deviation or 0.0)
+    farthest = measured.reference + side * REFERENCE_DEVIATIONS * (measured.reference_deviation or 0.0)
     if side > 0:
         return round(max(limit, min(farthest, LARGEST_LIMIT)), 6)
     return round(min(limit, max(farthest, SMALLEST_LIMIT)), 6)

@@ -11,22 +11,15 @@ from slsr.images.decoding import Pixels
 
 Features = NDArray[np.float32]
 
-
 ROWS_AT_ONCE = 256
-
-
 HANDCRAFTED_SIZE = (128, 64)
-
-
 HOG_CELL, HOG_BINS, HOG_CLIP = 8, 9, 0.2
-
-
 # Added to a block's squared length before the root: cells with differences below 4 gray levels, grain, count little.
 HOG_FLAT = (4 * HOG_CELL**2) ** 2
 
 
 def handcrafted(pixels: Pixels) -> Features:
-    """The fixed feature space: HSV stripes and HOG of images resized to 128x64, each half of unit length, over sqrt 2.
+    """Describe images by HSV stripes and HOG of their 128x64 version, each half of unit length, over sqrt 2.
 
     Parameters
     ----------
@@ -51,14 +44,15 @@ def _handcrafted(pixels: Pixels) -> Features:
 
 
 def hog(pixels: Pixels) -> Features:
-    """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), of the color channel with the strongest one.
+    """Compute histograms of oriented gradients (Dalal and Triggs, CVPR 2005).
 
-    Centerd differences, 9 unsigned orientations with linear interpolation between neighboring ones, cells of 8x8
-    pixels, overlapping blocks of 2x2 cells, each normalized (but not what is flat) and clipped at 0.2.
+    Gradients are centered differences in the color channel in which they are strongest. 9 unsigned orientations are
+    interpolated linearly. Cells have 8x8 pixels; overlapping blocks of 2x2 cells are normalized, unless they are flat,
+    and clipped at 0.2.
 
     Parameters
     ----------
-    pixels : uint8 [N, H, W, 3]; H and W at least 16, what exceeds a multiple of 8 is left out
+    pixels : uint8 [N, H, W, 3]; H and W at least 16; pixels beyond a multiple of 8 are left out
 
     Returns
     -------
@@ -75,7 +69,7 @@ def hog(pixels: Pixels) -> Features:
 
 
 def _strongest_gradient(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Centerd differences down and to the right, of the channel in which they are largest, [N, H, W] each."""
+    """Compute differences down and to the right, in the channel in which they are largest, [N, H, W] each."""
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge").astype(np.int16)
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     right = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
@@ -85,7 +79,7 @@ def _strongest_gradient(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _cell_histograms(down: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Orientation histograms of cells, [N, H/8, W/8, 9], from gradients [N, H, W]."""
+    """Compute orientation histograms of cells, [N, H/8, W/8, 9], from gradients [N, H, W]."""
     count, height, width = down.shape
     rows, columns = height // HOG_CELL, width // HOG_CELL
     position = np.arctan2(down, right) % np.pi / np.pi * HOG_BINS - 0.5
@@ -100,6 +94,6 @@ def _cell_histograms(down: NDArray[np.float32], right: NDArray[np.float32]) -> N
 
 
 def unit_rows(features: Features) -> Features:
-    """Last axis scaled to unit Euclidean length; zeros stay."""
+    """Scale the last axis to unit Euclidean length; zeros stay."""
     length = np.linalg.norm(features, axis=-1, keepdims=True)
     return (features / np.where(length > 0, length, 1)).astype(np.float32)

@@ -1,8 +1,8 @@
 """How good generated images are, measured without any downloaded network.
 
-Two feature spaces serve: a fixed handcrafted one (color stripes and oriented gradients, `handcrafted`), and whatever
-features the caller has, such as the encoder's. Every measure takes plain arrays, and `assess` puts beside each value
-its floor: the same measure between two disjoint halves of the real images.
+Images are compared in a feature space: the fixed handcrafted one (color stripes and oriented gradients, `handcrafted`),
+or any other one, such as the encoder's. Every measure takes plain arrays. `assess` gives each value with its reference,
+the same measure of real images in the place of generated ones.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ from numpy.typing import NDArray
 from slsr.quality.features import ROWS_AT_ONCE, Features
 
 NEIGHBORS = 5
-
-
-TWINS = 1e-2  # of the largest distance to a nearest image: nearer is the same image, but for rounding
+TWINS = 1e-2  # images nearer than this share of the largest distance to a nearest image are equal, but for rounding
 
 
 def nearest_distances(points: Features, others: Features | None = None, k: int = 1) -> NDArray[np.float32]:
-    """Euclidean distance of each point to its k-th nearest among `others`, or among the other points.
+    """Compute the Euclidean distance of each point to its k-th nearest among `others`, or among the other points.
 
     Parameters
     ----------
     points : float [N, D]
-    others : float [M, D]; None: the points themselves, each without itself
+    others : float [M, D]; None to compare the points with each other
     k : 1 for the nearest
 
     Returns
     -------
-    float32 [N]; infinite where there are fewer than k others.
+    float32 [N]; infinite if there are fewer than k others.
     """
     return _distances_by_rank(points, others, [k])[0]
 
@@ -42,7 +40,7 @@ def nearest_distances(points: Features, others: Features | None = None, k: int =
 def _distances_by_rank(
     points: Features, others: Features | None, ranks: Sequence[int]
 ) -> tuple[NDArray[np.float32], ...]:
-    """`nearest_distances` for several k, from one pass over the distances."""
+    """Compute `nearest_distances` for several k in one pass over the distances."""
     places = [rank - 1 if others is not None else rank for rank in ranks]
     found: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in ranks]
     for start, squared in _squared_distance_blocks(points, points if others is None else others):
@@ -58,7 +56,7 @@ def _distances_by_rank(
 
 
 def _squared_distance_blocks(points: Features, others: Features) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Squared Euclidean distances of `ROWS_AT_ONCE` points at a time, with the number of the first, never negative."""
+    """Compute squared distances, never negative, of `ROWS_AT_ONCE` points at a time, with the number of the first."""
     lengths = np.square(others).sum(axis=1)
     for start in range(0, len(points), ROWS_AT_ONCE):
         block = points[start : start + ROWS_AT_ONCE]
@@ -67,9 +65,10 @@ def _squared_distance_blocks(points: Features, others: Features) -> Iterator[tup
 
 
 def kernel_distance(real: Features, fake: Features) -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel (x.y / D + 1)^3: KID (Binkowski et al., ICLR 2018).
+    """Compute the unbiased squared maximum mean discrepancy with the kernel (x.y / D + 1)^3.
 
-    It is 0 on average where both come from one distribution, and may be negative.
+    This is KID (Binkowski et al., ICLR 2018). It is 0 on average if both come from one distribution, and it may be
+    negative.
 
     Parameters
     ----------
@@ -95,13 +94,14 @@ def _kernel_diagonal(features: Features) -> NDArray[np.float64]:
 
 
 class Neighborhoods:
-    """Who is near whom in two sets of points: what the measures share, each pass over distances made once.
+    """Two sets of points and the distances between them, computed once for all measures.
+
+    The neighborhood of a point reaches to the k-th nearest point of its own set.
 
     Parameters
     ----------
     real, fake : float [N, D] and [M, D]
-    k : neighborhoods reach to the k-th nearest of the own set
-    among_real : `real_distances` of other neighborhoods of the same real points
+    among_real : `real_distances` of other neighborhoods of the same real points, if they are known
     """
 
     def __init__(
@@ -116,19 +116,20 @@ class Neighborhoods:
 
     @cached_property
     def real_distances(self) -> tuple[NDArray[np.float32], ...]:
-        """Of each real point to the nearest and to the k-th nearest other one, [N] each."""
+        """Distances of each real point to the nearest and to the k-th nearest other real one, [N] each."""
         return self._among_real or _distances_by_rank(self.real, None, [1, self.k])
 
     @cached_property
     def fake_distances(self) -> tuple[NDArray[np.float32], ...]:
-        """Of each generated point to the nearest and to the k-th nearest other one, [M] each."""
+        """Distances of each generated point to the nearest and to the k-th nearest other one, [M] each."""
         return _distances_by_rank(self.fake, None, [1, self.k])
 
     @cached_property
     def between(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Distance of each real point to the nearest generated one; how many neighborhoods each real and fake is in.
+        """Distances and neighborhoods between the two sets.
 
-        float32 [N], int64 [N], int64 [M].
+        They are the distance of each real point to the nearest generated one, float32 [N], and the number of
+        neighborhoods of the other set that each real and each generated point is in, int64 [N] and [M].
         """
         real_radius, fake_radius = np.square(self.real_distances[1]), np.square(self.fake_distances[1])
         nearest = [np.empty(0, np.float32)]
@@ -141,52 +142,35 @@ class Neighborhoods:
         return np.concatenate(nearest), np.concatenate(around_real), around_fake
 
     def coverage(self) -> float:
-        """As the function `coverage`."""
+        """Share of real images with a generated one in their neighborhood (Naeem et al., ICML 2020)."""
         return float(np.mean(self.between[0] <= self.real_distances[1]))
 
     def recall(self) -> float:
-        """As the function `recall`."""
+        """Share of real images in the neighborhood of a generated one (Kynkaanniemi et al., 2019)."""
         return float(np.mean(self.between[1] > 0))
 
     def precision(self) -> float:
-        """As the function `precision`."""
+        """Share of generated images in the neighborhood of a real one (Kynkaanniemi et al., 2019)."""
         return float(np.mean(self.between[2] > 0))
 
     def density(self) -> float:
-        """As the function `density`."""
+        """How many real neighborhoods a generated image is in, over k; 1 on average for real ones (Naeem et al.)."""
         return float(np.mean(self.between[2]) / self.k)
 
     def duplicates(self) -> float:
-        """As `duplicate_fraction`, below the `same_picture_distance` of the real points."""
+        """Share of generated images with another one nearer than the `same_picture_distance` of the real ones.
+
+        It is close to 1 if a generator collapsed.
+        """
         return float(np.mean(self.fake_distances[0] < _same_picture(self.real_distances[0])))
 
 
-def coverage(real: Features, fake: Features, k: int = NEIGHBORS) -> float:
-    """Share of real images with a generated one nearer than their k-th nearest real one (Naeem et al., ICML 2020)."""
-    return Neighborhoods(real, fake, k).coverage()
-
-
-def recall(real: Features, fake: Features, k: int = NEIGHBORS) -> float:
-    """Share of real images within some generated one's distance to its k-th nearest (Kynkaanniemi et al., 2019)."""
-    return Neighborhoods(real, fake, k).recall()
-
-
-def precision(real: Features, fake: Features, k: int = NEIGHBORS) -> float:
-    """Share of generated images within some real one's distance to its k-th nearest (Kynkaanniemi et al., 2019)."""
-    return Neighborhoods(real, fake, k).precision()
-
-
-def density(real: Features, fake: Features, k: int = NEIGHBORS) -> float:
-    """How many real neighborhoods a generated image lies in, over k; 1 on average for real ones (Naeem et al.)."""
-    return Neighborhoods(real, fake, k).density()
-
-
 def frechet_distance(real: Features, fake: Features) -> float:
-    """Frechet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
+    """Compute the Frechet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
 
-    It depends on the feature space, so name it after that, and it is biased in small samples: ask for at least 2,000
-    images. The trace of the root of the product of covariances is the sum of the singular values of the product of
-    the centered features, which needs no matrix root.
+    It depends on the feature space, so name it after that space, and it is biased in small samples, so use at least
+    2,000 images. The trace of the root of the product of covariances is the sum of the singular values of the product
+    of the centered features, which needs no matrix root.
     """
     means = [each.mean(axis=0, dtype=np.float64) for each in (real, fake)]
     centered = [(each - mean) / np.sqrt(len(each) - 1) for each, mean in zip((real, fake), means, strict=True)]
@@ -197,39 +181,35 @@ def frechet_distance(real: Features, fake: Features) -> float:
 
 
 def _small_product(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A [D, D] matrix with the singular values of left @ right.T, from the triangles of both."""
+    """Compute a [D, D] matrix with the singular values of left @ right.T, from the triangles of both."""
     triangles = [scipy.linalg.qr(each, mode="r")[0][: each.shape[1]] for each in (left, right)]
     product: NDArray[np.float64] = triangles[0] @ triangles[1].T
     return product
 
 
 def same_picture_distance(real: Features) -> float:
-    """Below this distance two images count as the same picture.
+    """Compute the distance below which two images count as the same picture.
 
-    It is half the median distance of a real image to the nearest other, or, where real images have close kin (frames
-    of one walk), what 99 % of them keep. Exact twins among the real images are left out of both.
+    It is half the median distance of a real image to the nearest other one. If it is smaller, because some real images
+    are frames of one walk, it is the distance that 99 % of them keep. Exact duplicates among the real images are left
+    out of both.
     """
     return _same_picture(nearest_distances(real))
 
 
 def _same_picture(nearest: NDArray[np.float32]) -> float:
-    """Among images that have no exact twin: twins are at 0, but for rounding, and nothing is nearer than that."""
+    """Compute `same_picture_distance` without exact duplicates, whose distance is 0 but for rounding."""
     apart = nearest[nearest > TWINS * nearest.max()]
     return float(min(np.median(apart) / 2, np.quantile(apart, 0.01))) if len(apart) else 0.0
 
 
-def duplicate_fraction(fake: Features, distance: float) -> float:
-    """Share of generated images with another one nearer than `distance`: close to 1 where a generator collapsed."""
-    return float(np.mean(nearest_distances(fake) < distance))
-
-
 def copy_fraction(real: Features, fake: Features, distance: float) -> float:
-    """Share of generated images with a training image nearer than `distance`: memorized ones."""
+    """Compute the share of memorized images: generated ones with a training image nearer than `distance`."""
     return float(np.mean(nearest_distances(fake, real) < distance))
 
 
 def cluster_consistency(features: Features, clusters: NDArray[np.integer[Any]], centroids: Features) -> float:
-    """Share of images whose nearest centroid is their own cluster's.
+    """Compute the share of images whose nearest centroid is that of their own cluster.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from slsr.retrieval.bootstrap import PairedDifference, compare, headline, interv
 from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
 from slsr.retrieval.measures import Evaluation
-from slsr.retrieval.protocols import both_directions, over_splits, pool_queries, random_splits, single_gallery_shot
+from slsr.retrieval.protocols import both_directions, pool_queries, single_gallery_shot
 from slsr.retrieval.ranking import TopMatches, evaluate, evaluate_distances, top_matches
 from slsr.retrieval.reranking import evaluate_reranked, rerank
 
@@ -21,10 +21,8 @@ __all__ = [
     "evaluate_reranked",
     "headline",
     "intervals",
-    "over_splits",
     "paired_differences",
     "pool_queries",
-    "random_splits",
     "rerank",
     "single_gallery_shot",
     "top_matches",

@@ -1,8 +1,8 @@
-"""How sure a mean over queries is: bootstrap intervals, and the paired test between two runs.
+"""How certain a mean over queries is: bootstrap intervals, and the paired test between two runs.
 
-Queries are drawn with replacement, as many as there are, again and again (Efron 1979); an interval holds the middle of
-the resampled means (percentile method). What it covers is the choice of queries, not the training of the network: runs
-with other seeds differ by more.
+As many queries as there are, are drawn with replacement, many times (Efron 1979); an interval contains the middle 95 %
+of the resampled means (percentile method). It covers the choice of queries, not the training of the network: runs with
+other seeds differ by more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of second minus first, its 95 % interval, and the two-sided p of no difference."""
+    """Mean of second minus first, its 95 % interval, and the two-sided p-value of no difference."""
 
     difference: float
     ci95: tuple[float, float]
@@ -34,7 +34,7 @@ class PairedDifference:
 
 
 def resampled_means(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Values:
-    """Means over queries drawn with replacement.
+    """Compute means over queries drawn with replacement.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def resampled_means(values: Values, *, resamples: int = RESAMPLES, seed: int = 0
     resamples
         B, how many times to draw.
     seed
-        Of the draws; the same seed gives the same means.
+        Seed of the draws; the same seed gives the same means.
 
     Returns
     -------
@@ -52,10 +52,12 @@ def resampled_means(values: Values, *, resamples: int = RESAMPLES, seed: int = 0
     Raises
     ------
     InputError
-        No queries, no resamples, or values that are not finite.
+        There are no queries or no resamples, or a value is not finite.
     """
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
-        raise InputError(f"values of shape {list(values.shape)} to resample: [queries, measures], finite, not empty")
+        raise InputError(
+            f"values to resample have shape {list(values.shape)}; they must be [queries, measures], finite, not empty"
+        )
     if resamples < 1:
         raise InputError(f"{resamples} resamples were asked for; at least 1 is needed")
     center = values.mean(axis=0)
@@ -67,10 +69,11 @@ def resampled_means(values: Values, *, resamples: int = RESAMPLES, seed: int = 0
         for start in range(0, resamples, step):
             block = sums[start : start + step]
             drawn = random.integers(0, len(values), (len(block), len(values)), dtype=np.int32)
-            workers.run(_add_drawn, len(block), drawn, deviations, block)
+            workers.run(_add_drawn_rows, len(block), drawn, deviations, block)
     return np.asarray(sums / len(values) + center)
 
 
+@compiled
 def _add_drawn_rows(start: int, stop: int, drawn: NDArray[np.int32], values: Values, sums: Values) -> None:
     for row in range(start, stop):
         for place in range(drawn.shape[1]):
@@ -78,11 +81,11 @@ def _add_drawn_rows(start: int, stop: int, drawn: NDArray[np.int32], values: Val
                 sums[row, measure] += values[drawn[row, place], measure]
 
 
-_add_drawn = compiled(_add_drawn_rows)
-
-
 def intervals(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Values:
-    """[M, 2]: the 95 % percentile interval of each measure's mean over queries; parameters as `resampled_means`."""
+    """Compute the 95 % percentile interval of each measure's mean over queries, [M, 2].
+
+    The parameters are those of `resampled_means`.
+    """
     return _middle(resampled_means(values, resamples=resamples, seed=seed))
 
 
@@ -98,16 +101,18 @@ def paired_differences(
 
     Returns
     -------
-    For each measure the mean of `second - first`, its interval, and twice the smaller share of resampled means on
-    either side of zero, counting the observed one among them (so never 0, and 1 for equal runs).
+    For each measure the mean of `second - first`, its interval, and p: twice the share of resampled means on one side
+    of zero, on the side where it is smaller. The observed mean counts as one of them, so that p is never 0.
 
     Raises
     ------
     InputError
-        The two differ in shape, or cannot be resampled.
+        The two differ in shape, or they cannot be resampled.
     """
     if first.shape != second.shape:
-        raise InputError(f"runs of shapes {list(first.shape)} and {list(second.shape)}: a pair needs the same queries")
+        raise InputError(
+            f"the two runs have shapes {list(first.shape)} and {list(second.shape)}; compare runs on the same queries"
+        )
     means = resampled_means(second - first, resamples=resamples, seed=seed)
     below, above = ((1 + side.sum(axis=0)) / (1 + resamples) for side in (means <= 0, means >= 0))
     p = np.minimum(1, 2 * np.minimum(below, above))
@@ -120,25 +125,25 @@ def paired_differences(
 def compare(
     first: Evaluation, second: Evaluation, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, PairedDifference]:
-    """Compare two evaluations of the same queries in every headline number, under its key.
+    """Compare two evaluations of the same queries in every headline number; the result has the same keys.
 
     Raises
     ------
     InputError
-        They were not made over the same queries.
+        The evaluations have right matches for different queries.
     """
     if not np.array_equal(first.valid, second.valid):
-        raise InputError("the two evaluations have right matches for different queries; a pair needs the same queries")
+        raise InputError("the two evaluations have right matches for different queries; compare the same queries")
     differences = paired_differences(_columns(first), _columns(second), resamples=resamples, seed=seed)
     return dict(zip(first.headline_values(), differences, strict=True))
 
 
 def headline(evaluation: Evaluation, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """The headline numbers as `slsr score` writes them.
+    """Compute the headline numbers as `slsr score` writes them.
 
-    `rank1, rank5, rank10, rank20, map_trapezoid, map_standard, minp` as fractions, each also as
-    `<key>_ci95: [low, high]`; `queries`, over which they are means (those with a right match), and `gallery`, the
-    number of gallery images.
+    They are `rank1, rank5, rank10, rank20, map_trapezoid, map_standard, minp` as fractions, each with its interval
+    `<key>_ci95: [low, high]`; `queries`, the number of queries with a right match, over which they are means; and
+    `gallery`, the number of gallery images.
     """
     numbers: dict[str, Any] = {}
     ranges = intervals(_columns(evaluation), resamples=resamples, seed=seed)

@@ -1,13 +1,27 @@
-"""What k-reciprocal encoding makes of lists of nearest images: sparse vectors and how much they overlap.
+"""k-reciprocal encoding: from lists of nearest images to sparse vectors, and how much two vectors overlap.
 
-See `reranking.rerank` for the formulas.
+See `reranking` for the formulas. With k1 = 3 and five images, the steps of one image are:
+
+    nearest images of image 0          0  3  1  4         itself first, k1 + 1 of them
+    reciprocal: have 0 in their list   0  3     4         `_reciprocal_of`
+    expanded by those of 3 and 4       0  3     4  2      `_expand`: 2 is among the nearest of 3, and 3's list mostly
+                                                          consists of images found already
+    weights, which sum to 1           .4 .3    .2 .1      `_weights`: the row of image 0 in the sparse matrix V
+    mean over the k2 nearest                              `_average`: rows of images 0, 3, ...
+
+The overlap of a query with all gallery images is a walk through the columns of its row: an inverted index holds, for
+each column, the gallery images with a weight in it.
+
+        V of a query         columns 0, 2, 3
+        inverted index       column 0: images 7, 9    column 2: image 7    column 3: images 1, 8, 9
+        images with overlap  7, 9, 1, 8; all others share nothing with the query
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +33,8 @@ from slsr.retrieval.neighbors import Indices, NeighborTable, edges
 from slsr.retrieval.workers import Workers, compiled
 
 LIST_BYTES = 2**24
+
+PairDistances = Callable[[Indices, Indices], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -33,26 +49,25 @@ class Parameters:
         if self.k1 < 1 or self.k2 < 1:
             raise InputError(f"re-ranking with k1 = {self.k1}, k2 = {self.k2}; both must be at least 1")
         if not 0 <= self.lambda_ <= 1:
-            raise InputError(f"re-ranking with lambda = {self.lambda_}; it must lie between 0 and 1")
+            raise InputError(f"re-ranking with lambda = {self.lambda_}; it must be between 0 and 1")
 
     @property
     def neighbors(self) -> int:
-        """How many nearest images, itself first, are compared for reciprocity."""
+        """How many nearest images, the image itself first, are compared for reciprocity."""
         return self.k1 + 1
 
     @property
     def half(self) -> int:
-        """The same for the expansion of a neighbor: `round((k1 + 1) / 2)`, halves rounded up."""
+        """The same number for the expansion by a neighbor: `round((k1 + 1) / 2)`, halves rounded up."""
         return self.k1 // 2 + 1
 
     @property
     def cuts(self) -> tuple[int, ...]:
-        """After how many nearest images a list of them is cut somewhere."""
+        """The lengths to which lists of nearest images are cut."""
         return tuple(sorted({self.k2, self.half, self.neighbors}))
 
 
-@dataclass(frozen=True, eq=False)
-class SparseRows:
+class SparseRows(NamedTuple):
     """A sparse matrix: row i has `weights[s]` in the columns `members[s]`, `s = slice(offsets[i], offsets[i + 1])`."""
 
     offsets: Integers
@@ -60,22 +75,29 @@ class SparseRows:
     weights: Floats
 
 
-@dataclass(frozen=True, eq=False)
-class Encoding:
-    """V of the queries by row, and V of the gallery by column (the inverted index), [Q, N] and [N, G]."""
+class ShortLists(NamedTuple):
+    """Lists of images in a table: the list of row i is `images[i, :sizes[i]]`."""
+
+    images: Indices
+    sizes: Indices
+
+    @classmethod
+    def empty(cls, count: int, longest: int) -> ShortLists:
+        """Make space for this many lists."""
+        return cls(np.empty((count, longest), np.int32), np.empty(count, np.int32))
+
+
+class Encoding(NamedTuple):
+    """V of the queries by row, [Q, N], and V of the gallery by column (the inverted index), [N, G]."""
 
     queries: SparseRows
     inverted: SparseRows
 
 
 def encode(
-    table: NeighborTable,
-    parameters: Parameters,
-    queries: int,
-    pair_distances: Callable[[Indices, Indices], NDArray[np.float64]],
-    workers: Workers,
+    table: NeighborTable, parameters: Parameters, queries: int, pair_distances: PairDistances, workers: Workers
 ) -> Encoding:
-    """Describe every image by its reciprocal neighbors; the first `queries` of them are the queries.
+    """Describe every image by its reciprocal neighbors; the first `queries` images are the queries.
 
     `pair_distances` gives the squared distances of pairs of images that are not in the table.
     """
@@ -90,52 +112,50 @@ def encode(
 
 
 def _own_encodings(
-    table: NeighborTable,
-    parameters: Parameters,
-    pair_distances: Callable[[Indices, Indices], NDArray[np.float64]],
-    workers: Workers,
+    table: NeighborTable, parameters: Parameters, pair_distances: PairDistances, workers: Workers
 ) -> SparseRows:
-    """V before it is averaged over neighbors."""
+    """Compute V before the mean over neighbors."""
     count = len(table.nearest)
     near = np.ascontiguousarray(table.nearest[:, : parameters.neighbors])
-    half, half_sizes = np.empty((count, min(parameters.half, count)), np.int32), np.empty(count, np.int32)
-    workers.run(_reciprocal, count, near, half, half_sizes)
-    longest = min(near.shape[1] * (1 + half.shape[1]), count)
+    half = ShortLists.empty(count, min(parameters.half, count))
+    workers.run(_reciprocal, count, near, half)
+    longest = min(near.shape[1] * (1 + half.images.shape[1]), count)
     parts = []
     for start, stop in edges(0, count, max(1, LIST_BYTES // (4 * longest))):
-        lists, sizes = np.empty((stop - start, longest), np.int32), np.empty(stop - start, np.int32)
-        workers.run(_expanded, stop - start, start, near, half, half_sizes, lists, sizes)
-        owners = np.repeat(np.arange(start, stop, dtype=np.int32), sizes)
-        members = lists[np.arange(longest) < sizes[:, None]]
+        lists = ShortLists.empty(stop - start, longest)
+        workers.run(_expand, stop - start, start, near, half, lists)
+        owners = np.repeat(np.arange(start, stop, dtype=np.int32), lists.sizes)
+        members = lists.images[np.arange(longest) < lists.sizes[:, None]]
         distances = np.empty(len(members))
         workers.run(_look_up, len(members), owners, members, table.nearest, table.distances, distances)
         unknown = np.flatnonzero(np.isnan(distances))
         distances[unknown] = pair_distances(owners[unknown], members[unknown])
-        parts.append((sizes, members, _weights(distances, table.furthest[owners], sizes, table.distances.dtype)))
+        weights = _weights(distances, table.furthest[owners], lists.sizes, table.distances.dtype)
+        parts.append((lists.sizes, members, weights))
     return _joined(parts)
 
 
 def _weights(
     distances: NDArray[np.float64], furthest: NDArray[np.float64], sizes: Indices, dtype: np.dtype[Any]
 ) -> Floats:
-    """exp(-distance / furthest), divided by its sum over each list; 0 / 0 counts as 0."""
+    """Compute exp(-distance / furthest), divided by its sum over each list; 0 / 0 counts as 0."""
     weights = np.exp(-np.divide(distances, furthest, out=np.zeros_like(distances), where=furthest > 0))
     sums = np.add.reduceat(weights, offsets_of(sizes)[:-1])
     return np.asarray(weights / np.repeat(sums, sizes), dtype)
 
 
 def _averaged(own: SparseRows, nearest: Indices, workers: Workers) -> SparseRows:
-    """The mean of the rows of each image's nearest."""
+    """Replace the row of each image by the mean of the rows of its nearest images."""
     bounds = np.diff(own.offsets)[nearest].sum(axis=1)
     parts = []
     for start, stop in edges(0, len(nearest), max(1, LIST_BYTES // (8 * int(bounds.max())))):
         room = offsets_of(bounds[start:stop])
-        members, weights = np.empty(room[-1], np.int32), np.empty(room[-1], own.weights.dtype)
+        means = SparseRows(room, np.empty(room[-1], np.int32), np.empty(room[-1], own.weights.dtype))
         sizes = np.empty(stop - start, np.int32)
-        listed = (np.ascontiguousarray(nearest[start:stop]), own.offsets, own.members, own.weights)
-        workers.run(_average, stop - start, *listed, len(nearest), room, members, weights, sizes)
+        chosen = np.ascontiguousarray(nearest[start:stop])
+        workers.run(_average, stop - start, chosen, own, len(nearest), means, sizes)
         used = np.arange(room[-1]) - np.repeat(room[:-1], bounds[start:stop]) < np.repeat(sizes, bounds[start:stop])
-        parts.append((sizes, members[used], weights[used]))
+        parts.append((sizes, means.members[used], means.weights[used]))
     return _joined(parts)
 
 
@@ -145,22 +165,21 @@ def _joined(parts: list[tuple[Indices, Indices, Floats]]) -> SparseRows:
 
 
 def _inverted(rows: SparseRows, columns: int) -> SparseRows:
-    """The same matrix by column; within a column, rows ascend."""
+    """Store the same matrix by column; within a column, rows ascend."""
     offsets = offsets_of(np.bincount(rows.members, minlength=columns))
-    members, weights = np.empty_like(rows.members), np.empty_like(rows.weights)
-    _invert(rows.offsets, rows.members, rows.weights, offsets[:-1].copy(), members, weights)
-    return SparseRows(offsets, members, weights)
+    inverted = SparseRows(offsets, np.empty_like(rows.members), np.empty_like(rows.weights))
+    _invert(rows, offsets[:-1].copy(), inverted)
+    return inverted
 
 
 def subtract_overlap(encoding: Encoding, queries: Integers, weight: float, block: Floats, workers: Workers) -> None:
     """Subtract `weight (1 - J)` of these queries and all gallery images from `block` [len(queries), G]."""
-    one, other = encoding.queries, encoding.inverted
-    lists = (one.offsets, one.members, one.weights, other.offsets, other.members, other.weights)
-    workers.run(_subtract, len(queries), queries, weight, block, *lists)
+    workers.run(_subtract, len(queries), queries, weight, block, encoding)
 
 
-def _reciprocal_list(image: int, near: Indices, width: int, found: Indices) -> int:
-    """Those of the first `width` images near to this one that have it among theirs; how many."""
+@compiled
+def _reciprocal_of(image: int, near: Indices, width: int, found: Indices) -> int:
+    """List those of the first `width` images near to this one that have it in their list; return how many."""
     size = 0
     for place in range(width):
         other = near[image, place]
@@ -172,29 +191,20 @@ def _reciprocal_list(image: int, near: Indices, width: int, found: Indices) -> i
     return size
 
 
-_reciprocal_of = compiled(_reciprocal_list)
-
-
-def _reciprocal_lists(start: int, stop: int, near: Indices, lists: Indices, sizes: Indices) -> None:
+@compiled
+def _reciprocal(start: int, stop: int, near: Indices, lists: ShortLists) -> None:
     for image in range(start, stop):
-        sizes[image] = _reciprocal_of(image, near, lists.shape[1], lists[image])
+        lists.sizes[image] = _reciprocal_of(image, near, lists.images.shape[1], lists.images[image])
 
 
-def _expanded_lists(
-    start: int,
-    stop: int,
-    first: int,
-    near: Indices,
-    half: Indices,
-    half_sizes: Indices,
-    lists: Indices,
-    sizes: Indices,
-) -> None:
-    """R* of the images `first + start : first + stop`."""
+@compiled
+def _expand(start: int, stop: int, first: int, near: Indices, half: ShortLists, lists: ShortLists) -> None:
+    """List R* of the images `first + start : first + stop`."""
     state = np.zeros(len(near), np.int8)
     own = np.empty(near.shape[1], np.int32)
+    expansion, expansion_sizes = half
     for row in range(start, stop):
-        found = lists[row]
+        found = lists.images[row]
         size = count = _reciprocal_of(first + row, near, near.shape[1], own)
         for place in range(count):
             found[place] = own[place]
@@ -202,21 +212,22 @@ def _expanded_lists(
         for place in range(count):
             other = own[place]
             shared = 0
-            for member in range(half_sizes[other]):
-                shared += state[half[other, member]] == 1
-            if 3 * shared > 2 * half_sizes[other]:
-                for member in range(half_sizes[other]):
-                    image = half[other, member]
+            for member in range(expansion_sizes[other]):
+                shared += state[expansion[other, member]] == 1
+            if 3 * shared > 2 * expansion_sizes[other]:
+                for member in range(expansion_sizes[other]):
+                    image = expansion[other, member]
                     if state[image] == 0:
                         state[image] = 2
                         found[size] = image
                         size += 1
         for place in range(size):
             state[found[place]] = 0
-        sizes[row] = size
+        lists.sizes[row] = size
 
 
-def _distances_in_table(
+@compiled
+def _look_up(
     start: int,
     stop: int,
     owners: Indices,
@@ -225,7 +236,7 @@ def _distances_in_table(
     known: Floats,
     distances: NDArray[np.float64],
 ) -> None:
-    """Distances of pairs of images where the table has them, NaN elsewhere."""
+    """Look up distances of pairs of images in the table; NaN for pairs that it does not have."""
     for pair in range(start, stop):
         distances[pair] = np.nan
         for place in range(nearest.shape[1]):
@@ -234,19 +245,13 @@ def _distances_in_table(
                 break
 
 
-def _average_rows(
-    start: int,
-    stop: int,
-    nearest: Indices,
-    offsets: Integers,
-    members: Indices,
-    weights: Floats,
-    columns: int,
-    room: Integers,
-    out_members: Indices,
-    out_weights: Floats,
-    sizes: Indices,
+@compiled
+def _average(
+    start: int, stop: int, nearest: Indices, rows: SparseRows, columns: int, means: SparseRows, sizes: Indices
 ) -> None:
+    """Add up the rows of each image's nearest; `means` has room for more members than `sizes` says are used."""
+    offsets, members, weights = rows
+    room, mean_members, mean_weights = means
     total = np.zeros(columns, weights.dtype)
     count = nearest.shape[1]
     for row in range(start, stop):
@@ -256,47 +261,39 @@ def _average_rows(
             for place in range(offsets[other], offsets[other + 1]):
                 member = members[place]
                 if total[member] == 0:
-                    out_members[first + size] = member
+                    mean_members[first + size] = member
                     size += 1
                 total[member] += weights[place]
         for place in range(first, first + size):
-            out_weights[place] = total[out_members[place]] / count
-            total[out_members[place]] = 0
+            mean_weights[place] = total[mean_members[place]] / count
+            total[mean_members[place]] = 0
         sizes[row] = size
 
 
-def _invert_rows(
-    offsets: Integers, members: Indices, weights: Floats, ends: Integers, out_rows: Indices, out_weights: Floats
-) -> None:
+@compiled
+def _invert(rows: SparseRows, ends: Integers, inverted: SparseRows) -> None:
+    """Append each entry to its column; `ends` says where each column ends so far."""
+    offsets, members, weights = rows
     for row in range(len(offsets) - 1):
         for place in range(offsets[row], offsets[row + 1]):
             target = ends[members[place]]
             ends[members[place]] += 1
-            out_rows[target] = row
-            out_weights[target] = weights[place]
+            inverted.members[target] = row
+            inverted.weights[target] = weights[place]
 
 
-def _subtract_overlaps(
-    start: int,
-    stop: int,
-    queries: Integers,
-    weight: float,
-    block: Floats,
-    offsets: Integers,
-    members: Indices,
-    weights: Floats,
-    inverted_offsets: Integers,
-    images: Indices,
-    image_weights: Floats,
-) -> None:
+@compiled
+def _subtract(start: int, stop: int, queries: Integers, weight: float, block: Floats, encoding: Encoding) -> None:
     """Sum the smaller of two weights over common columns; rows sum to 1, so the larger ones sum to 2 less that."""
+    offsets, members, weights = encoding.queries
+    columns, images, image_weights = encoding.inverted
     shared = np.zeros(block.shape[1], block.dtype)
     touched = np.empty(block.shape[1], np.int32)
     for row in range(start, stop):
         size = 0
         for place in range(offsets[queries[row]], offsets[queries[row] + 1]):
             own = weights[place]
-            for entry in range(inverted_offsets[members[place]], inverted_offsets[members[place] + 1]):
+            for entry in range(columns[members[place]], columns[members[place] + 1]):
                 image = images[entry]
                 if shared[image] == 0:
                     touched[size] = image
@@ -306,11 +303,3 @@ def _subtract_overlaps(
             image = touched[place]
             block[row, image] -= weight * shared[image] / (2 - shared[image])
             shared[image] = 0
-
-
-_reciprocal = compiled(_reciprocal_lists)
-_expanded = compiled(_expanded_lists)
-_look_up = compiled(_distances_in_table)
-_average = compiled(_average_rows)
-_invert = compiled(_invert_rows)
-_subtract = compiled(_subtract_overlaps)

@@ -1,10 +1,10 @@
-"""Who is a right match for whom: identities, cameras, junk."""
+"""Right matches of a query: identities, cameras, junk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,16 +16,15 @@ JUNK = -1
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Ragged:
-    """Lists of gallery indices, one a query: those of query `i` are `indices[offsets[i]:offsets[i + 1]]`, ascending."""
+class Ragged(NamedTuple):
+    """A list of gallery indices for each query; the list of query `i` is `indices[offsets[i]:offsets[i + 1]]`."""
 
     offsets: Integers
     indices: Integers
 
     @classmethod
     def of(cls, owners: Integers, indices: Integers, count: int) -> Ragged:
-        """Gather pairs (owner, index), sorted by owner, into the lists of `count` owners."""
+        """Make the lists of `count` owners from pairs (owner, index) that are sorted by owner."""
         return cls(offsets_of(np.bincount(owners, minlength=count)), indices)
 
 
@@ -33,20 +32,21 @@ class Ragged:
 class Labels:
     """Identity and camera of every query and gallery image.
 
-    The protocol that follows from them, that of Market-1501 and of every data set laid out like it: gallery images of
-    identity -1 (junk) are taken out, and for each query those with its identity *and* its camera. A gallery image with
-    the query's identity from another camera is a right match; every other one, distractors (identity 0 on Market-1501)
-    included, a wrong one.
+    They define the protocol, which is the one of Market-1501 and of every data set with its layout. Gallery images of
+    identity -1 (junk) are removed, and for each query the gallery images with its identity *and* its camera. A gallery
+    image with the query's identity from another camera is a right match. Every other image is a wrong match, also a
+    distractor (identity 0 in Market-1501).
 
     Parameters
     ----------
     query_identities, gallery_identities, query_cameras, gallery_cameras
-        Whole numbers, [Q], [G], [Q] and [G].
+        Integers, [Q], [G], [Q] and [G].
 
     Raises
     ------
     InputError
-        An array is not one-dimensional or not of integers, the two of a side differ in length, or a side is empty.
+        An array is not one-dimensional or not of integers, a side is empty, or its identities
+        and cameras differ in number.
     """
 
     query_identities: Integers
@@ -62,7 +62,7 @@ class Labels:
             if len(identities) != len(cameras):
                 raise InputError(
                     f"{side}_identities holds {len(identities)} images and {side}_cameras {len(cameras)}; "
-                    "both need one number an image"
+                    "both need one number per image"
                 )
             if not len(identities):
                 raise InputError(f"{side}_identities is empty; an evaluation needs at least one {side} image")
@@ -79,11 +79,11 @@ class Labels:
 
     @cached_property
     def kept(self) -> NDArray[np.bool_]:
-        """[G]: whether a gallery image is anything but junk."""
+        """Say for each gallery image whether it is not junk, [G]."""
         return np.asarray(self.gallery_identities != JUNK)
 
     def with_gallery(self, rows: NDArray[Any]) -> Labels:
-        """The same queries over the gallery images `rows` (indices or a mask)."""
+        """Keep the gallery images `rows` (indices or a mask) alone."""
         return Labels(
             self.query_identities, self.gallery_identities[rows], self.query_cameras, self.gallery_cameras[rows]
         )
@@ -95,7 +95,10 @@ class Labels:
         return order, self.gallery_identities[order]
 
     def matches(self, queries: NDArray[np.int64]) -> tuple[Ragged, Ragged]:
-        """For these queries, the right matches and the gallery images that are taken out, junk apart."""
+        """Find the right matches of these queries, and the gallery images that are removed for each, without junk.
+
+        The indices in a list ascend.
+        """
         order, identities = self._by_identity
         wanted = self.query_identities[queries]
         first = np.searchsorted(identities, wanted, side="left")
@@ -111,14 +114,15 @@ class Labels:
 
 
 def offsets_of(counts: NDArray[Any]) -> Integers:
-    """Where consecutive lists of these lengths start, and where the last ends: [len(counts) + 1]."""
+    """Say where consecutive lists of these lengths start, and where the last one ends: [len(counts) + 1]."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def as_integers(name: str, values: ArrayLike) -> Integers:
+    """Read one integer per image; InputError otherwise."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise InputError(f"{name} has shape {list(array.shape)}; it must be one-dimensional, one number an image")
+        raise InputError(f"{name} has shape {list(array.shape)}; it must be one-dimensional, one number per image")
     if array.dtype.kind not in "iu":
         raise InputError(f"{name} is of type {array.dtype}; it must hold integers")
     if array.dtype == np.uint64 and len(array) and array.max() > np.iinfo(np.int64).max:

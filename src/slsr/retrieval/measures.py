@@ -16,17 +16,17 @@ CMC_RANKS = (1, 5, 10, 20)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Where the right matches of every query ended up, and the measures that follow.
+    """The ranks of the right matches of every query, and the measures that follow from them.
 
     Arrays over queries have length Q. A query without a right match is not valid: its list of ranks is empty, its
-    `first_rank` 0, its measures NaN, and it is left out of every mean.
+    `first_rank` is 0, its measures are NaN, and it is left out of every mean.
 
     Attributes
     ----------
     offsets, ranks
         The 1-based ranks of the right matches of query i, ascending: `ranks[offsets[i]:offsets[i + 1]]`.
     gallery
-        G, the number of gallery images, removed ones included.
+        G, the number of gallery images, with removed ones.
     """
 
     offsets: Integers
@@ -37,13 +37,13 @@ class Evaluation:
         if not self.valid.any():
             raise InputError(
                 f"none of the {len(self.valid)} queries has a right match, a gallery image of its identity from "
-                "another camera; check identities and cameras (those from the query's own camera do not count; without "
-                "cameras, number those of queries and gallery differently)"
+                "another camera; check identities and cameras (images from the query's own camera do not count; if "
+                "cameras are unknown, give all queries one camera number and all gallery images another)"
             )
 
     @cached_property
     def matches(self) -> Integers:
-        """R of every query."""
+        """The number R of right matches of every query."""
         return np.diff(self.offsets)
 
     @cached_property
@@ -62,26 +62,26 @@ class Evaluation:
         return len(self.valid) - self.queries
 
     def ranks_of(self, query: int) -> NDArray[np.int32]:
-        """The ranks of one query's right matches, ascending."""
+        """Return the ranks of one query's right matches, ascending."""
         return self.ranks[self.offsets[query] : self.offsets[query + 1]]
 
     @cached_property
     def first_rank(self) -> NDArray[np.int32]:
-        """r_1, or 0 where there is no right match."""
+        """The rank r_1 of the first right match of every query; 0 without one."""
         first = np.zeros(len(self.valid), np.int32)
         first[self.valid] = self.ranks[self.offsets[:-1][self.valid]]
         return first
 
     @cached_property
     def average_precision_standard(self) -> NDArray[np.float64]:
-        """`(1/R) sum_i i / r_i`, the average precision of scikit-learn and of most re-identification code."""
+        """The average precision of scikit-learn and of most re-identification code, `(1/R) sum_i i / r_i`."""
         return self._mean_over_matches(self._number / self.ranks)
 
     @cached_property
     def average_precision_trapezoid(self) -> NDArray[np.float64]:
-        """`(1/R) sum_i [i / r_i + (i - 1) / (r_i - 1)] / 2`, the average precision of Market-1501's official code.
+        """The average precision of Market-1501's official code, `(1/R) sum_i [i / r_i + (i - 1) / (r_i - 1)] / 2`.
 
-        The second term is 1 where r_i = 1.
+        The second term is 1 if r_i = 1.
         """
         before = np.maximum(self.ranks - 1, 1)
         previous = np.where(self.ranks == 1, 1.0, (self._number - 1) / before)
@@ -89,13 +89,13 @@ class Evaluation:
 
     @cached_property
     def inverse_negative_penalty(self) -> NDArray[np.float64]:
-        """`R / r_R` (Ye et al. 2021, whose mean is mINP)."""
+        """The inverse negative penalty `R / r_R` (Ye et al. 2021); its mean is mINP."""
         penalty = np.full(len(self.valid), np.nan)
         penalty[self.valid] = self.matches[self.valid] / self.ranks[self.offsets[1:][self.valid] - 1]
         return penalty
 
     def cmc(self, depth: int) -> NDArray[np.float64]:
-        """[depth]: at k - 1, the share of valid queries with a right match among the first k."""
+        """Compute the CMC curve [depth]: at k - 1, the share of valid queries with a right match among the first k."""
         if depth < 1:
             raise InputError(f"a CMC curve up to rank {depth} is empty; ask for at least 1")
         first = self.first_rank[self.valid]
@@ -103,7 +103,7 @@ class Evaluation:
         return np.cumsum(found) / self.queries
 
     def headline_values(self) -> dict[str, NDArray[np.float64]]:
-        """What the headline numbers are means of: one value a valid query, under each number's key."""
+        """Compute the values whose means are the headline numbers: one value per valid query, by the number's key."""
         first = self.first_rank[self.valid]
         return {f"rank{rank}": (first <= rank).astype(np.float64) for rank in CMC_RANKS} | {
             "map_trapezoid": self.average_precision_trapezoid[self.valid],
@@ -112,12 +112,12 @@ class Evaluation:
         }
 
     def means(self) -> dict[str, float]:
-        """`rank1, rank5, rank10, rank20, map_trapezoid, map_standard, minp`, as fractions."""
+        """Compute `rank1, rank5, rank10, rank20, map_trapezoid, map_standard, minp`, as fractions."""
         return {key: float(values.mean()) for key, values in self.headline_values().items()}
 
     @cached_property
     def _number(self) -> Integers:
-        """`i` of every r_i."""
+        """The number i of every r_i."""
         return np.arange(1, len(self.ranks) + 1) - np.repeat(self.offsets[:-1], self.matches)
 
     def _mean_over_matches(self, values: NDArray[np.float64]) -> NDArray[np.float64]:

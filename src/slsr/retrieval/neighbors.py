@@ -1,19 +1,36 @@
-"""The nearest and the furthest images of every image, from one pass over all products of features.
+"""The nearest images and the furthest distance of every image, from one pass over all products of features.
 
-The products are made a tile at a time, those of a pair once: a tile shows the images of its columns to those of its
-rows and, by symmetry, those of its rows to those of its columns. Nothing larger is kept beside N short lists.
+The products are computed one tile at a time, once for each pair of images. A stripe is a few consecutive rows; its
+first tile is a square on the diagonal, and the others are to the right of it. With 2 queries and 6 gallery images:
+
+              q q   g g g g g g
+        q   [ A A | b b b b b b ]      A, C, D   squares on the diagonal: each image meets the others of its stripe
+        q   [ A A | b b b b b b ]      b, e      tiles beside them
+        g         [ C C C e e e ]      below the diagonal nothing is computed: the products are symmetric
+        g         [ C C C e e e ]
+        g         [ C C C e e e ]
+        g               [ D D D ]
+        g               [ D D D ]
+        g               [ D D D ]
+        g               [ D D D ]
+
+A tile beside the diagonal is used twice: `_scan_rows` shows the images of its columns to the images of its rows, and
+`_scan_columns` shows the images of its rows to the images of its columns. Each image keeps a short list of its nearest
+images, so that nothing larger than a tile and N short lists is in memory.
+
+Images are compared by keys, see `MeasuredFeatures`: the nearer two images are, the larger is their key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.retrieval.distances import ROUNDING, Features, Floats, dot, squared_lengths
+from slsr.retrieval.distances import Floats, MeasuredFeatures, dot, rounding_doubt, squared_lengths
 from slsr.retrieval.workers import Workers, compiled
 
 SPARE_NEIGHBORS = 3
@@ -31,11 +48,11 @@ class NeighborTable:
     Attributes
     ----------
     nearest
-        [N, L]: the nearest images of each, itself first, then by distance, equally near ones by index.
+        [N, L]: the nearest images of each image, first itself, then by distance; equally near ones by index.
     distances
-        [N, L]: to those.
+        [N, L]: the squared distances to them.
     furthest
-        [N]: to the furthest image; 0 where rounding could have made it.
+        [N]: the squared distance to the furthest image; 0 if it is within rounding error.
     """
 
     nearest: Indices
@@ -43,10 +60,51 @@ class NeighborTable:
     furthest: NDArray[np.float64]
 
 
-class Images:
-    """Queries and gallery as one list of N = Q + G images, their features left where they are."""
+class Tile(NamedTuple):
+    """Products of the images `row, row + 1, ...` (its rows) and the images `column, column + 1, ...` (its columns)."""
 
-    def __init__(self, query: Features, gallery: Features) -> None:
+    products: Floats
+    row: int
+    column: int
+
+
+class NeighborLists(NamedTuple):
+    """What every image knows of the images that it has been shown.
+
+    `scale` and `terms` [N] turn a product into a key. `nearest` [N, L] are the nearest images so far and `keys` [N, L]
+    their keys, largest first. `enough` [N] is a key that at least L images are known to reach, so that a smaller one
+    cannot be among the nearest. `lowest` [N] is the key of the furthest image.
+    """
+
+    scale: Floats
+    terms: Floats
+    nearest: Indices
+    keys: Floats
+    enough: Floats
+    lowest: Floats
+
+    @classmethod
+    def start(cls, scale: Floats, terms: Floats, length: int) -> NeighborLists:
+        """Make lists of this length in which every image knows itself alone."""
+        count, dtype = len(scale), scale.dtype
+        nearest, keys = np.full((count, length), -1, np.int32), np.full((count, length), -np.inf, dtype)
+        nearest[:, 0], keys[:, 0] = np.arange(count), np.inf
+        return cls(scale, terms, nearest, keys, np.full(count, -np.inf, dtype), np.full(count, np.inf, dtype))
+
+
+class ExactKeys(NamedTuple):
+    """What is needed to compute the key of any two images in float64: features of both sides, scale and terms [N]."""
+
+    query: Floats
+    gallery: Floats
+    scale: NDArray[np.float64]
+    terms: NDArray[np.float64]
+
+
+class QueryAndGallery:
+    """Queries and gallery as one list of N = Q + G images; their features are not copied."""
+
+    def __init__(self, query: MeasuredFeatures, gallery: MeasuredFeatures) -> None:
         self.query, self.gallery = query, gallery
         self.queries = len(query.values)
         self.count = self.queries + len(gallery.values)
@@ -54,70 +112,76 @@ class Images:
         self.scale = np.concatenate([query.scale, gallery.scale])
         self.terms = np.concatenate([query.terms, gallery.terms])
         self.constants = np.concatenate([query.constants, gallery.constants])
+        self._exact = ExactKeys(query.values, gallery.values, self.scale, self.terms)
 
     def neighbors(self, cuts: Sequence[int], kept: Floats, workers: Workers) -> NeighborTable:
-        """The nearest images of each, as many as the last cut and a few more.
+        """Find the nearest images of each image: as many as the last cut, and a few more.
 
-        Those before each cut are told from those behind it as float64 tells them apart. On the way the products of the
-        first queries with the gallery are put into `kept` [as many queries as it has rows, G].
+        Whether an image is before or behind a cut is decided in float64. On the way, the products of the first queries
+        with the gallery are copied to `kept` [any number of queries, G].
         """
         length = min(max(cuts) + SPARE_NEIGHBORS, self.count)
-        nearest = np.full((self.count, length), -1, np.int32)
-        keys = np.full((self.count, length), -np.inf, self.dtype)
-        nearest[:, 0], keys[:, 0] = np.arange(self.count), np.inf
-        lowest, floor = np.full(self.count, np.inf, self.dtype), np.full(self.count, -np.inf, self.dtype)
-        scale, terms = self.scale.astype(self.dtype), self.terms.astype(self.dtype)
-        for row, column, tile in self._tiles():
-            if row == column and length <= LANES // 2:
-                workers.run(_raise_floor, len(tile), tile, row, scale, terms, length, floor)
-            arguments = (tile, row, column, scale, terms, floor, nearest, keys, lowest)
-            workers.run(_scan_rows, len(tile), *arguments)
-            if row != column:
-                workers.run(_scan_columns, -(-tile.shape[1] // CHUNK), *arguments)
-            if row < len(kept) and column >= self.queries:
-                left = column - self.queries
-                kept[row : row + len(tile), left : left + tile.shape[1]] = tile[: len(kept) - row]
+        lists = NeighborLists.start(self.scale.astype(self.dtype), self.terms.astype(self.dtype), length)
+        for tile in self.tiles():
+            self._scan(tile, lists, workers)
+            self._keep(tile, kept)
         doubt = self._doubt()
         for cut in cuts:
-            workers.run(_settle, self.count, cut, doubt, nearest, keys, *self._exact())
-        keys[:, 0] = (self.constants / 2 / self.scale).astype(self.dtype)
-        distances, furthest = (self._squared(key) for key in (keys, lowest[:, None]))
-        furthest = np.where(furthest[:, 0] > 2 * self.scale * doubt, furthest[:, 0], 0)
-        return NeighborTable(nearest, distances.astype(self.dtype), furthest)
+            workers.run(_settle_cut, self.count, cut, doubt, lists.nearest, lists.keys, self._exact)
+        return self._table(lists, doubt)
 
     def pair_distances(self, first: Indices, second: Indices) -> NDArray[np.float64]:
-        """Squared distances of pairs of images, in float64."""
+        """Compute the squared distances of pairs of images in float64."""
         keys = np.empty(len(first))
         with Workers() as workers:
-            workers.run(_pair_keys, len(first), first, second, keys, *self._exact())
+            workers.run(_pair_keys, len(first), first, second, keys, self._exact)
         return np.asarray(self.constants[first] - 2 * self.scale[first] * keys)
 
-    def _exact(self) -> tuple[Any, ...]:
-        return self.query.values, self.gallery.values, self.scale, self.terms
+    def tiles(self) -> Iterator[Tile]:
+        """Multiply all pairs of images, each pair once.
+
+        Squares on the diagonal come first: they show every image many others, and in a table that is sorted by identity
+        the images of its own identity, so that few of the images that it sees later are among its nearest.
+        """
+        buffer = np.empty(TILE_ROWS * TILE_COLUMNS, self.dtype)
+        for (top, bottom), (left, right) in self._layout():
+            products = buffer[: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
+            np.matmul(self._values(top, bottom), self._values(left, right).T, out=products)
+            yield Tile(products, top, left)
+
+    def _scan(self, tile: Tile, lists: NeighborLists, workers: Workers) -> None:
+        rows, columns = tile.products.shape
+        on_diagonal = tile.row == tile.column
+        if on_diagonal and lists.keys.shape[1] <= LANES // 2:
+            workers.run(_raise_enough, rows, tile, lists)
+        workers.run(_scan_rows, rows, tile, lists)
+        if not on_diagonal:
+            workers.run(_scan_columns, -(-columns // CHUNK), tile, lists)
+
+    def _keep(self, tile: Tile, kept: Floats) -> None:
+        """Copy the products of the first queries with the gallery."""
+        if tile.row < len(kept) and tile.column >= self.queries:
+            rows, columns = tile.products.shape
+            left = tile.column - self.queries
+            kept[tile.row : tile.row + rows, left : left + columns] = tile.products[: len(kept) - tile.row]
+
+    def _table(self, lists: NeighborLists, doubt: NDArray[np.float64]) -> NeighborTable:
+        lists.keys[:, 0] = (self.constants / 2 / self.scale).astype(self.dtype)
+        distances, furthest = (self._squared(keys) for keys in (lists.keys, lists.lowest[:, None]))
+        furthest = np.where(furthest[:, 0] > 2 * self.scale * doubt, furthest[:, 0], 0)
+        return NeighborTable(lists.nearest, distances.astype(self.dtype), furthest)
 
     def _squared(self, keys: Floats) -> NDArray[np.float64]:
         return np.asarray(np.maximum(self.constants[:, None] - 2 * self.scale[:, None] * keys, 0))
 
     def _doubt(self) -> NDArray[np.float64]:
-        """[N]: how far keys that were rounded may be from what they should be."""
-        lengths = np.sqrt(squared_lengths(self.query.values)), np.sqrt(squared_lengths(self.gallery.values))
+        """Say for each image how far apart two rounded keys must be before their order is sure, [N]."""
+        lengths = [np.sqrt(squared_lengths(side.values)) for side in (self.query, self.gallery)]
         length = np.concatenate(lengths)
-        largest = length * (length * self.scale).max() + np.abs(self.terms).max()
-        return np.asarray(ROUNDING * np.finfo(self.dtype).eps * largest)
-
-    def _tiles(self) -> Iterator[tuple[int, int, Floats]]:
-        """The products of all pairs of images, each pair once: first row, first column, products.
-
-        Squares on the diagonal come first: they show every image as many others, and where images are sorted by
-        identity its own, so that few of those seen later are among its nearest.
-        """
-        buffer = np.empty(TILE_ROWS * TILE_COLUMNS, self.dtype)
-        for (top, bottom), (left, right) in self._layout():
-            tile = buffer[: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
-            yield top, left, np.matmul(self._values(top, bottom), self._values(left, right).T, out=tile)
+        return rounding_doubt(length, length * self.scale, self.terms, self.dtype)
 
     def _layout(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """Rows and columns of the tiles; none of them holds both queries and gallery on one side."""
+        """List rows and columns of the tiles; on one side of a tile are either queries or gallery images."""
         stripes = [*edges(0, self.queries, TILE_ROWS), *edges(self.queries, self.count, TILE_ROWS)]
         beside = []
         for stripe in stripes:
@@ -134,15 +198,16 @@ class Images:
 
 
 def edges(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """`start:stop` in as few even parts as are no longer than `size`."""
+    """Divide `start:stop` into as few even parts as possible that are no longer than `size`."""
     parts = -(-(stop - start) // size)
     return [
         (start + (stop - start) * part // parts, start + (stop - start) * (part + 1) // parts) for part in range(parts)
     ]
 
 
-def _insert_image(key: Any, image: int, nearest: Indices, keys: Floats) -> None:
-    """Put an image whose key is at least the last one where it belongs in a list of the nearest; the last falls out."""
+@compiled
+def _insert(key: Any, image: int, nearest: Indices, keys: Floats) -> None:
+    """Insert an image whose key is at least the last one into a list of the nearest; the last image falls out."""
     last = len(keys) - 1
     if key == keys[last] and image > nearest[last]:
         return
@@ -158,8 +223,9 @@ def _insert_image(key: Any, image: int, nearest: Indices, keys: Floats) -> None:
     keys[place], nearest[place] = key, image
 
 
-def _any_in_row(products: Floats, scale: Floats, terms: Floats, nearest: Any, furthest: Any) -> np.int32:
-    """Whether a key is at least `nearest` or less than `furthest`."""
+@compiled
+def _row_matters(products: Floats, scale: Floats, terms: Floats, nearest: Any, furthest: Any) -> np.int32:
+    """Say whether a key is at least `nearest` or less than `furthest`."""
     found = np.int32(0)
     for column in range(len(products)):
         key = products[column] * scale[column] + terms[column]
@@ -167,8 +233,9 @@ def _any_in_row(products: Floats, scale: Floats, terms: Floats, nearest: Any, fu
     return found
 
 
-def _any_in_columns(products: Floats, scale: Any, term: Any, nearest: Floats, furthest: Floats) -> np.int32:
-    """Whether a column's key is at least its `nearest` or less than its `furthest`."""
+@compiled
+def _columns_matter(products: Floats, scale: Any, term: Any, nearest: Floats, furthest: Floats) -> np.int32:
+    """Say whether a column's key is at least its `nearest` or less than its `furthest`."""
     found = np.int32(0)
     for column in range(len(products)):
         key = products[column] * scale + term
@@ -176,34 +243,27 @@ def _any_in_columns(products: Floats, scale: Any, term: Any, nearest: Floats, fu
     return found
 
 
-_insert = compiled(_insert_image)
-_row_matters = compiled(_any_in_row)
-_columns_matter = compiled(_any_in_columns)
-
-
+@compiled
 def _raise_to_largest(products: Floats, scale: Floats, terms: Floats, largest: Floats) -> None:
     for column in range(len(products)):
         key = products[column] * scale[column] + terms[column]
         largest[column] = key if key > largest[column] else largest[column]
 
 
-_raise = compiled(_raise_to_largest)
+@compiled
+def _raise_enough(start: int, stop: int, tile: Tile, lists: NeighborLists) -> None:
+    """Find for the rows of a square tile a key that as many images as a list holds, itself among them, reach.
 
-
-def _raise_floors(
-    start: int, stop: int, tile: Floats, first: int, scale: Floats, terms: Floats, length: int, floor: Floats
-) -> None:
-    """For the rows of a square tile, a key that `length` images, the row's own among them, are sure to reach.
-
-    It is the `length`-th of the largest keys of as many groups of columns as there are lanes.
+    The columns are dealt to `LANES` groups; it is the L-th of the largest keys of the groups.
     """
-    largest, top = np.empty(LANES, tile.dtype), np.empty(length, tile.dtype)
+    products, scale, terms, length = tile.products, lists.scale, lists.terms, lists.keys.shape[1]
+    largest, top = np.empty(LANES, products.dtype), np.empty(length, products.dtype)
     for row in range(start, stop):
         largest[:] = -np.inf
-        for left in range(0, tile.shape[1], LANES):
-            products = tile[row, left : left + LANES]
-            others = slice(first + left, first + left + len(products))
-            _raise(products, scale[others], terms[others], largest)
+        for left in range(0, products.shape[1], LANES):
+            part = products[row, left : left + LANES]
+            others = slice(tile.row + left, tile.row + left + len(part))
+            _raise_to_largest(part, scale[others], terms[others], largest)
         top[:] = -np.inf
         for key in largest:
             if key > top[-1]:
@@ -212,29 +272,19 @@ def _raise_floors(
                     top[place] = top[place - 1]
                     place -= 1
                 top[place] = key
-        floor[first + row] = top[-1]
+        lists.enough[tile.row + row] = top[-1]
 
 
-def _scan_tile_rows(
-    start: int,
-    stop: int,
-    tile: Floats,
-    first_row: int,
-    first_column: int,
-    scale: Floats,
-    terms: Floats,
-    floor: Floats,
-    nearest: Indices,
-    keys: Floats,
-    lowest: Floats,
-) -> None:
-    """Show the images of the tile's columns to those of its rows `start:stop`."""
+@compiled
+def _scan_rows(start: int, stop: int, tile: Tile, lists: NeighborLists) -> None:
+    """Show the images of the tile's columns to the images of its rows `start:stop`."""
+    scale, terms, nearest, keys, enough, lowest = lists
     for row in range(start, stop):
-        image = first_row + row
-        worst, furthest = max(keys[image, -1], floor[image]), lowest[image]
-        for left in range(0, tile.shape[1], CHUNK):
-            products = tile[row, left : left + CHUNK]
-            first = first_column + left
+        image = tile.row + row
+        worst, furthest = max(keys[image, -1], enough[image]), lowest[image]
+        for left in range(0, tile.products.shape[1], CHUNK):
+            products = tile.products[row, left : left + CHUNK]
+            first = tile.column + left
             scales, added = scale[first : first + len(products)], terms[first : first + len(products)]
             if not _row_matters(products, scales, added, worst, furthest):
                 continue
@@ -248,28 +298,18 @@ def _scan_tile_rows(
         lowest[image] = furthest
 
 
-def _scan_tile_columns(
-    start: int,
-    stop: int,
-    tile: Floats,
-    first_row: int,
-    first_column: int,
-    scale: Floats,
-    terms: Floats,
-    floor: Floats,
-    nearest: Indices,
-    keys: Floats,
-    lowest: Floats,
-) -> None:
-    """Show the images of the tile's rows to those of its columns, `CHUNK` columns at a time."""
+@compiled
+def _scan_columns(start: int, stop: int, tile: Tile, lists: NeighborLists) -> None:
+    """Show the images of the tile's rows to the images of its columns, `CHUNK` columns at a time."""
+    scale, terms, nearest, keys, enough, lowest = lists
     for part in range(start, stop):
-        left, right = part * CHUNK, min(part * CHUNK + CHUNK, tile.shape[1])
-        first = first_column + left
-        worst = np.maximum(keys[first : first_column + right, -1], floor[first : first_column + right])
-        furthest = lowest[first : first_column + right].copy()
-        for row in range(tile.shape[0]):
-            products = tile[row, left:right]
-            other = first_row + row
+        left, right = part * CHUNK, min(part * CHUNK + CHUNK, tile.products.shape[1])
+        first, last = tile.column + left, tile.column + right
+        worst = np.maximum(keys[first:last, -1], enough[first:last])
+        furthest = lowest[first:last].copy()
+        for row in range(tile.products.shape[0]):
+            products = tile.products[row, left:right]
+            other = tile.row + row
             if not _columns_matter(products, scale[other], terms[other], worst, furthest):
                 continue
             for column in range(len(products)):
@@ -279,57 +319,34 @@ def _scan_tile_columns(
                     if key >= worst[column]:
                         _insert(key, other, nearest[first + column], keys[first + column])
                         worst[column] = max(keys[first + column, -1], worst[column])
-        lowest[first : first_column + right] = furthest
+        lowest[first:last] = furthest
 
 
-_raise_floor = compiled(_raise_floors)
-_scan_rows = compiled(_scan_tile_rows)
-_scan_columns = compiled(_scan_tile_columns)
-
-
-def _pair_key(
-    first: int, second: int, query: Floats, gallery: Floats, scale: NDArray[np.float64], terms: NDArray[np.float64]
-) -> float:
+@compiled
+def _exact_key(first: int, second: int, exact: ExactKeys) -> float:
+    query, gallery = exact.query, exact.gallery
     one = query[first] if first < len(query) else gallery[first - len(query)]
     other = query[second] if second < len(query) else gallery[second - len(query)]
-    return float(dot(one, other) * scale[second] + terms[second])
+    return float(dot(one, other) * exact.scale[second] + exact.terms[second])
 
 
-_exact_key = compiled(_pair_key)
-
-
-def _pair_keys_of(
-    start: int,
-    stop: int,
-    first: Indices,
-    second: Indices,
-    keys: NDArray[np.float64],
-    query: Floats,
-    gallery: Floats,
-    scale: NDArray[np.float64],
-    terms: NDArray[np.float64],
+@compiled
+def _pair_keys(
+    start: int, stop: int, first: Indices, second: Indices, keys: NDArray[np.float64], exact: ExactKeys
 ) -> None:
     for pair in range(start, stop):
-        keys[pair] = _exact_key(first[pair], second[pair], query, gallery, scale, terms)
+        keys[pair] = _exact_key(first[pair], second[pair], exact)
 
 
+@compiled
 def _settle_cut(
-    start: int,
-    stop: int,
-    cut: int,
-    doubt: NDArray[np.float64],
-    nearest: Indices,
-    keys: Floats,
-    query: Floats,
-    gallery: Floats,
-    scale: NDArray[np.float64],
-    terms: NDArray[np.float64],
+    start: int, stop: int, cut: int, doubt: NDArray[np.float64], nearest: Indices, keys: Floats, exact: ExactKeys
 ) -> None:
-    """Sort anew, by keys of float64, the images too close to a cut to be told apart."""
+    """Sort the images around a cut again, by keys in float64, if rounding could decide their order."""
     length = keys.shape[1]
     if cut >= length:
         return
-    exact = np.empty(length)
+    precise = np.empty(length)
     for image in range(start, stop):
         first = last = cut
         while first > 1 and keys[image, first - 1] - keys[image, cut] < doubt[image]:
@@ -340,12 +357,8 @@ def _settle_cut(
             continue
         others = nearest[image, first:last].copy()
         nearest[image, first:last] = np.iinfo(np.int32).max
-        exact[: last - first] = -np.inf
+        precise[: last - first] = -np.inf
         for other in others:
-            key = _exact_key(image, other, query, gallery, scale, terms)
-            _insert(key, other, nearest[image, first:last], exact[: last - first])
-        keys[image, first:last] = exact[: last - first]
-
-
-_pair_keys = compiled(_pair_keys_of)
-_settle = compiled(_settle_cut)
+            key = _exact_key(image, other, exact)
+            _insert(key, other, nearest[image, first:last], precise[: last - first])
+        keys[image, first:last] = precise[: last - first]

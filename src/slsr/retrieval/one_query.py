@@ -1,4 +1,4 @@
-"""A query against a gallery that has been measured before."""
+"""One query at a time, against a gallery whose nearest images are known."""
 
 from __future__ import annotations
 
@@ -6,35 +6,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import DistanceRows, euclidean_distances, feature_pair
-from slsr.retrieval.distances import Features as MeasuredFeatures
-from slsr.retrieval.encoding import Parameters, encode
-from slsr.retrieval.neighbors import SPARE_NEIGHBORS, Images, NeighborTable
-from slsr.retrieval.reranking import ArrayReranked
+from slsr.retrieval.distances import DistanceRows, Features, MeasuredFeatures, euclidean_distances, feature_pair
+from slsr.retrieval.encoding import Parameters
+from slsr.retrieval.neighbors import SPARE_NEIGHBORS, NeighborTable, QueryAndGallery
+from slsr.retrieval.reranking import rerank_by_table
 from slsr.retrieval.workers import Workers
 
-Features = NDArray[np.float32]
+Distances = NDArray[np.float64]
 
 
-Floats = NDArray[np.float64]
-
-
-def plain_distances(feature: Features, gallery_features: Features) -> Floats:
-    """Euclidean distances of one feature [D] to a gallery [G, D], all as if of length 1: [G]."""
+def distances_to_gallery(feature: Features, gallery_features: Features) -> Distances:
+    """Compute the Euclidean distances of one feature [D] to a gallery [G, D], all as if of length 1: [G]."""
     return np.asarray(euclidean_distances(feature[None], gallery_features).rows(np.array([0]))[0], np.float64)
 
 
-class Reranker:
-    """k-reciprocal re-ranking for one query at a time; the distances are those of `slsr.retrieval.rerank`.
+def find_neighbors(
+    query_features: Features, gallery_features: Features, parameters: Parameters | None = None
+) -> NeighborTable:
+    """Find the nearest images of every image, queries first: the part of re-ranking that grows with (Q + G)^2."""
+    images = _together(query_features, gallery_features)
+    with Workers() as workers:
+        nothing = np.empty((0, len(gallery_features)), images.dtype)
+        return images.neighbors((parameters or Parameters()).cuts, nothing, workers)
 
-    Nearly all of `rerank`'s work, the nearest images of every image, is done once, in `neighbors`. A query that is
-    not of the query table joins the others: what it does to the lists of nearest images is put into them, and the
-    result is that of `rerank` on the query table and this query.
+
+class OneQueryReranker:
+    """k-reciprocal re-ranking for one query at a time, with the distances of `slsr.retrieval.rerank`.
+
+    Nearly all work of `rerank` is to find the nearest images of every image; `find_neighbors` does it once. A query
+    that is not in the query table is inserted into the lists of nearest images, and the result is the result of
+    `rerank` for the query table and this query.
 
     Parameters
     ----------
     query_features, gallery_features : [Q, D] and [G, D]; Q may be 0
-    table : what `neighbors` gave for these features
+    table : the result of `find_neighbors` for these features
     """
 
     def __init__(
@@ -48,59 +54,42 @@ class Reranker:
         self._query, self._gallery, self._table = query_features, gallery_features, table
         if len(table.nearest) != len(query_features) + len(gallery_features):
             raise InputError(
-                f"neighbors of {len(table.nearest)} images for {len(query_features)} queries and a gallery of "
-                f"{len(gallery_features)}; compute them again"
+                f"the table has neighbors of {len(table.nearest)} images, but there are {len(query_features)} queries "
+                f"and {len(gallery_features)} gallery images; compute it again"
             )
         self._known = self._reranked(query_features, table) if len(query_features) else None
 
-    def of_query(self, row: int) -> Floats:
-        """Re-ranked distances of a query of the table to the gallery, [G]."""
+    def of_query(self, row: int) -> Distances:
+        """Compute the re-ranked distances of a query of the table to the gallery, [G]."""
         if self._known is None:
-            raise IndexError(f"query {row} of none")
+            raise IndexError(f"query {row} of an empty query table")
         return np.asarray(self._known.rows(np.array([row]))[0], np.float64)
 
-    def of_feature(self, feature: Features) -> Floats:
-        """Re-ranked distances of one more query, a feature [D], to the gallery, [G]."""
+    def of_feature(self, feature: Features) -> Distances:
+        """Compute the re-ranked distances of one more query, a feature [D], to the gallery, [G]."""
         queries = np.concatenate([self._query, feature[None]])
-        table = with_query(self._table, len(self._query), self._squared_distances(feature), self.parameters)
+        table = _with_query(self._table, len(self._query), self._squared_distances(feature), self.parameters)
         return np.asarray(self._reranked(queries, table).rows(np.array([len(self._query)]))[0], np.float64)
 
-    def _squared_distances(self, feature: Features) -> Floats:
-        to_gallery = plain_distances(feature, self._gallery)
-        to_queries = plain_distances(feature, self._query) if len(self._query) else np.empty(0)
+    def _squared_distances(self, feature: Features) -> Distances:
+        to_gallery = distances_to_gallery(feature, self._gallery)
+        to_queries = distances_to_gallery(feature, self._query) if len(self._query) else np.empty(0)
         return np.asarray(np.square(np.concatenate([to_queries, to_gallery])))
 
     def _reranked(self, queries: Features, table: NeighborTable) -> DistanceRows:
-        query, gallery = feature_pair(queries, self._gallery, normalize=True)
-        images = Images(query, gallery)
-        with Workers() as workers:
-            encoding = encode(table, self.parameters, len(queries), images.pair_distances, workers)
-        kept = np.empty((0, len(gallery.values)), images.dtype)
-        furthest = table.furthest[: len(queries)]
-        return ArrayReranked(query, gallery, kept, furthest, encoding, self.parameters.lambda_)
+        return rerank_by_table(_together(queries, self._gallery), table, self.parameters)
 
 
-def neighbors(
-    query_features: Features, gallery_features: Features, parameters: Parameters | None = None
-) -> NeighborTable:
-    """The nearest images of every image, queries first: the part of re-ranking that grows with (Q + G)^2."""
-    parameters = parameters or Parameters()
-    query, gallery = _pair(query_features, gallery_features)
-    images = Images(query, gallery)
-    with Workers() as workers:
-        return images.neighbors(parameters.cuts, np.empty((0, len(gallery.values)), images.dtype), workers)
-
-
-def _pair(query_features: Features, gallery_features: Features) -> tuple[MeasuredFeatures, MeasuredFeatures]:
-    """Both sides measured; the query side may be empty."""
+def _together(query_features: Features, gallery_features: Features) -> QueryAndGallery:
+    """Measure both sides; the query side may be empty."""
     if len(query_features):
-        return feature_pair(query_features, gallery_features, normalize=True)
-    _, gallery = feature_pair(gallery_features[:1], gallery_features, normalize=True)
-    return gallery.select(np.empty(0, np.int64)), gallery
+        return QueryAndGallery(*feature_pair(query_features, gallery_features, normalize=True))
+    gallery: MeasuredFeatures = feature_pair(gallery_features[:1], gallery_features, normalize=True)[1]
+    return QueryAndGallery(gallery.select(np.empty(0, np.int64)), gallery)
 
 
-def with_query(table: NeighborTable, queries: int, squared: Floats, parameters: Parameters) -> NeighborTable:
-    """The table with one more query behind the first `queries` images.
+def _with_query(table: NeighborTable, queries: int, squared: Distances, parameters: Parameters) -> NeighborTable:
+    """Insert one more query behind the first `queries` images of the table.
 
     Parameters
     ----------

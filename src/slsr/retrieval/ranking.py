@@ -1,8 +1,8 @@
-"""CMC, average precision and inverse negative penalty of a ranked gallery.
+"""Ranked galleries, from features or from distances.
 
-The measures are functions of one thing: for each query the 1-based ranks r_1 < ... < r_R of its right matches in what
-is left of the gallery. Those ranks are found without sorting the gallery, by counting for each right match the images
-that come before it. An image comes before another if it is nearer, or as near and earlier in the gallery.
+All measures follow from the 1-based ranks r_1 < ... < r_R of the right matches of each query in the part of the gallery
+that the protocol leaves. The gallery is not sorted: for each right match, the images that come before it are counted.
+An image comes before another one if it is nearer, or equally near and earlier in the gallery.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import DistanceRows, MatrixDistances, as_array, euclidean_distances
+from slsr.retrieval.distances import BLOCK_BYTES, DistanceRows, MatrixDistances, as_array, euclidean_distances
 from slsr.retrieval.matching import Integers, Labels, offsets_of
 from slsr.retrieval.measures import Evaluation
 from slsr.retrieval.ranks import blocks, rank_block
@@ -25,21 +25,21 @@ from slsr.retrieval.workers import Workers
 def evaluate(query_features: Any, gallery_features: Any, labels: Labels, *, normalize: bool = True) -> Evaluation:
     """Rank the gallery for each query by Euclidean distance.
 
-    Blocks of queries are streamed: memory beyond the features does not grow with Q x G.
+    One block of queries is ranked after the other, so that memory does not grow with Q x G.
 
     Parameters
     ----------
     query_features, gallery_features
         [Q, D] and [G, D], float16, float32 or float64.
     labels
-        Identities and cameras, see `Labels` for the protocol.
+        Identities and cameras; `Labels` describes the protocol.
     normalize
         Scale every feature to length 1 first.
 
     Raises
     ------
     InputError
-        Arrays that do not fit, features that are not finite, zero vectors, no query with a right match.
+        Arrays do not fit, a feature is not finite or a zero vector, or no query has a right match.
 
     Examples
     --------
@@ -61,28 +61,29 @@ def evaluate(query_features: Any, gallery_features: Any, labels: Labels, *, norm
     return Evaluation(result.offsets, result.ranks, labels.gallery)
 
 
-def evaluate_distances(distances: DistanceRows | Any, labels: Labels) -> Evaluation:
+def evaluate_distances(distances: DistanceRows | Any, labels: Labels, *, block_bytes: int = BLOCK_BYTES) -> Evaluation:
     """Rank the gallery for each query by given distances.
 
     Parameters
     ----------
     distances
-        A matrix [Q, G], or something that computes rows of it, such as what `rerank`
-        returns.
+        A matrix [Q, G], or an object that computes rows of it, for instance the result of `rerank`.
     labels
-        Identities and cameras, see `Labels` for the protocol.
+        Identities and cameras; `Labels` describes the protocol.
+    block_bytes
+        As many queries are ranked at a time as have float32 distances of this size.
 
     Raises
     ------
     InputError
-        Shapes that do not fit, distances that are not finite, no query with a right match.
+        Shapes do not fit, a distance is not finite, or no query has a right match.
     """
     source = as_rows(distances)
     check_fit(source.shape, labels)
     counts: list[Integers] = []
     ranks: list[NDArray[np.int32]] = []
     with Workers() as workers:
-        for start, stop in blocks(*source.shape):
+        for start, stop in blocks(*source.shape, block_bytes):
             right, removed = labels.matches(np.arange(start, stop))
             counts.append(np.diff(right.offsets))
             ranks.append(rank_block(source, labels, right, removed, workers, start, stop))
@@ -91,7 +92,7 @@ def evaluate_distances(distances: DistanceRows | Any, labels: Labels) -> Evaluat
 
 @dataclass(frozen=True, eq=False)
 class TopMatches:
-    """The first gallery images of some queries: [n, count] each; -1, NaN and False where the gallery ends before."""
+    """The first gallery images of some queries, [n, count] each; -1, NaN and False after the end of the gallery."""
 
     indices: Integers
     distances: NDArray[np.float64]
@@ -99,16 +100,16 @@ class TopMatches:
 
 
 def top_matches(distances: DistanceRows | Any, labels: Labels, queries: Sequence[int], count: int) -> TopMatches:
-    """What is ranked first for each of `queries`, after the protocol's removals.
+    """List the images that are ranked first for each of `queries`, without those that the protocol removes.
 
-    `distances` is as for `evaluate_distances`; `euclidean_distances(query_features, gallery_features)` for plain ones.
+    `distances` are as for `evaluate_distances`, for instance `euclidean_distances(query_features, gallery_features)`.
     """
     source = as_rows(distances)
     check_fit(source.shape, labels)
     chosen = np.asarray(queries, np.int64).reshape(-1)
     if len(chosen) and not (chosen.min() >= 0 and chosen.max() < labels.queries):
         raise InputError(
-            f"queries {chosen.min()} to {chosen.max()} were asked for; there are 0 to {labels.queries - 1}"
+            f"queries {chosen.min()} to {chosen.max()} were asked for, but there are queries 0 to {labels.queries - 1}"
         )
     indices = np.full((len(chosen), count), -1, np.int64)
     values = np.full((len(chosen), count), np.nan)
@@ -127,7 +128,7 @@ def top_matches(distances: DistanceRows | Any, labels: Labels, queries: Sequence
 
 
 def as_rows(distances: DistanceRows | Any) -> DistanceRows:
-    """A matrix as something that gives rows."""
+    """Wrap a matrix of distances, so that it computes rows as other distances do."""
     return distances if hasattr(distances, "order") else MatrixDistances(as_array("distances", distances))
 
 
@@ -135,4 +136,4 @@ def check_fit(shape: tuple[int, int], labels: Labels) -> None:
     """Raise InputError unless there are as many labels as queries and gallery images."""
     for side, images, named in (("query", shape[0], labels.queries), ("gallery", shape[1], labels.gallery)):
         if images != named:
-            raise InputError(f"{images} {side} images but {named} {side} identities; they must be the same images")
+            raise InputError(f"{images} {side} images but {named} {side} identities; give one identity per image")

@@ -1,41 +1,66 @@
-"""Ranks of right matches, counted without sorting the gallery."""
+"""Ranks of right matches, counted without sorting the gallery.
+
+The products of a block of queries with the gallery are one matrix. Its rows become numbers, smaller for a nearer image:
+
+               gallery image 0    1    2    3    4
+    query 0              [  .4   .1   .9   .2   .7 ]     right matches of query 0: images 1 and 4
+    query 1              [  .3   .8   .1   .5   .6 ]     left out for query 0: image 3, whose number becomes infinite
+
+The rank of a right match is 1 plus the count of images that come before it: those with a smaller number, and those with
+an equal number and an earlier place. Here image 1 has rank 1 and image 4 has rank 3 (images 0 and 1 come before it).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import DistanceRows, Floats, block_rows, dot
+from slsr.retrieval.distances import BLOCK_BYTES, DistanceRows, ExactNumbers, Floats, block_rows, dot
 from slsr.retrieval.matching import Integers, Labels, Ragged
 from slsr.retrieval.workers import Workers, compiled
 
+COMPARE_ALL = 64
 
-def blocks(queries: int, gallery: int) -> list[tuple[int, int]]:
-    """Consecutive ranges of queries whose rows fit in memory together."""
-    step = block_rows(gallery, 4)
+Ranks = NDArray[np.int32]
+
+
+class Block(NamedTuple):
+    """Products of some queries with the gallery [n, G]; `products * scale + terms` ranks it, [G] each.
+
+    The terms of junk images are infinite.
+    """
+
+    products: Floats
+    scale: Floats
+    terms: Floats
+
+
+def blocks(queries: int, gallery: int, limit: int = BLOCK_BYTES) -> list[tuple[int, int]]:
+    """Divide the queries into consecutive ranges whose rows fit into `limit` bytes."""
+    step = block_rows(gallery, 4, limit)
     return [(start, min(start + step, queries)) for start in range(0, queries, step)]
 
 
 def rank_block(
     source: DistanceRows, labels: Labels, right: Ragged, removed: Ragged, workers: Workers, start: int, stop: int
-) -> NDArray[np.int32]:
-    """1-based ranks of the right matches of the queries `start:stop`, ascending a query, as one list."""
-    block = source.order(start, stop)
-    scale = np.ones(labels.gallery, block.dtype) if source.gallery_scale is None else source.gallery_scale
+) -> Ranks:
+    """List the 1-based ranks of the right matches of the queries `start:stop`, ascending for each query."""
+    products = source.order(start, stop)
+    scale = np.ones(labels.gallery, products.dtype) if source.gallery_scale is None else source.gallery_scale
     terms = np.where(labels.kept, 0 if source.gallery_terms is None else source.gallery_terms, np.inf)
-    terms = terms.astype(block.dtype)
-    nearest_first = _nearest_first(block, scale, terms, right)
-    ranks = np.zeros(len(nearest_first), np.int32)
-    lists = (right.offsets, nearest_first, removed.offsets, removed.indices, ranks)
+    block = Block(products, scale, terms.astype(products.dtype))
+    ordered = Ragged(right.offsets, _nearest_first(block, right))
+    ranks = np.zeros(len(ordered.indices), np.int32)
     if (exact := source.exact) is None:
-        bad = workers.run(_rank, len(block), block, scale, terms, *lists)
+        unranked = workers.run(_rank_rows, len(products), block, ordered, removed, ranks)
     else:
-        rows = (exact.queries[start:stop], exact.gallery, exact.scale, exact.terms, exact.doubt[start:stop])
-        bad = workers.run(_rank_exactly, len(block), block, scale, terms, *rows, *lists)
-    refuse([query for query in bad if query >= 0], start)
+        own = exact.of_queries(start, stop)
+        unranked = workers.run(_rank_rows_exactly, len(products), block, own, ordered, removed, ranks)
+    refuse([query for query in unranked if query >= 0], start)
     return ranks
 
 
@@ -43,22 +68,20 @@ def refuse(unranked: Sequence[int], first_query: int) -> None:
     """Raise InputError if a query of the block has distances that cannot be ranked."""
     if unranked:
         raise InputError(
-            f"the distances of query {first_query + unranked[0]} hold NaN or infinity, which cannot be ranked; "
+            f"the distances of query {first_query + unranked[0]} contain NaN or infinity, which cannot be ranked; "
             "give finite ones, or normalize features that are this large"
         )
 
 
-def _nearest_first(block: Floats, scale: Floats, terms: Floats, right: Ragged) -> Integers:
-    owner = np.repeat(np.arange(len(block)), np.diff(right.offsets))
-    distances = block[owner, right.indices] * scale[right.indices] + terms[right.indices]
+def _nearest_first(block: Block, right: Ragged) -> Integers:
+    owner = np.repeat(np.arange(len(block.products)), np.diff(right.offsets))
+    distances = block.products[owner, right.indices] * block.scale[right.indices] + block.terms[right.indices]
     return right.indices[np.lexsort((right.indices, distances, owner))]
 
 
-COMPARE_ALL = 64
-
-
-def _rank_by_comparing(row: Floats, matches: Integers, ranks: NDArray[np.int32]) -> None:
-    """Compare every gallery image with every right match: the fastest while those are few."""
+@compiled
+def _rank_by_comparing(row: Floats, matches: Integers, ranks: Ranks) -> None:
+    """Compare every gallery image with every right match: the fastest way for few right matches."""
     for place in range(len(matches)):
         own = matches[place]
         distance = row[own]
@@ -70,7 +93,8 @@ def _rank_by_comparing(row: Floats, matches: Integers, ranks: NDArray[np.int32])
         ranks[place] = rank
 
 
-def _rank_by_searching(row: Floats, matches: Integers, ranks: NDArray[np.int32]) -> None:
+@compiled
+def _rank_by_searching(row: Floats, matches: Integers, ranks: Ranks) -> None:
     """Find for every gallery image the first right match behind it, and add up."""
     distances = row[matches]
     for image in range(len(row)):
@@ -92,14 +116,17 @@ def _rank_by_searching(row: Floats, matches: Integers, ranks: NDArray[np.int32])
         ranks[place] = before
 
 
-_compare = compiled(_rank_by_comparing)
+@compiled
+def _rank_matches(row: Floats, matches: Integers, ranks: Ranks) -> None:
+    if len(matches) <= COMPARE_ALL:
+        _rank_by_comparing(row, matches, ranks)
+    else:
+        _rank_by_searching(row, matches, ranks)
 
 
-_search = compiled(_rank_by_searching)
-
-
+@compiled
 def _fill_row(row: Floats, products: Floats, scale: Floats, terms: Floats, removed: Integers) -> bool:
-    """The numbers that rank the gallery of one query, infinite where an image is left out; whether all are finite."""
+    """Write the numbers that rank the gallery of a query, infinite for removed images; say whether all are finite."""
     bad = np.int32(0)
     for image in range(len(row)):
         value = products[image]
@@ -110,102 +137,61 @@ def _fill_row(row: Floats, products: Floats, scale: Floats, terms: Floats, remov
     return bool(bad == 0)
 
 
-def _rank_matches(row: Floats, matches: Integers, ranks: NDArray[np.int32]) -> None:
-    if len(matches) <= COMPARE_ALL:
-        _compare(row, matches, ranks)
-    else:
-        _search(row, matches, ranks)
-
-
-_fill = compiled(_fill_row)
-
-
-_rank_one = compiled(_rank_matches)
-
-
-def _rank_rows(
-    start: int,
-    stop: int,
-    block: Floats,
-    scale: Floats,
-    terms: Floats,
-    right_offsets: Integers,
-    right: Integers,
-    removed_offsets: Integers,
-    removed: Integers,
-    ranks: NDArray[np.int32],
-) -> int:
-    """Rank the right matches of some rows; the first row that holds NaN or infinity, or -1."""
-    row = np.empty(block.shape[1], block.dtype)
+@compiled
+def _rank_rows(start: int, stop: int, block: Block, right: Ragged, removed: Ragged, ranks: Ranks) -> int:
+    """Rank the right matches of some rows; return the first row that contains NaN or infinity, or -1."""
+    row = np.empty(block.products.shape[1], block.products.dtype)
     for query in range(start, stop):
-        if not _fill(row, block[query], scale, terms, removed[removed_offsets[query] : removed_offsets[query + 1]]):
+        left_out = removed.indices[removed.offsets[query] : removed.offsets[query + 1]]
+        if not _fill_row(row, block.products[query], block.scale, block.terms, left_out):
             return query
-        own = slice(right_offsets[query], right_offsets[query + 1])
-        _rank_one(row, right[own], ranks[own])
+        own = slice(right.offsets[query], right.offsets[query + 1])
+        _rank_matches(row, right.indices[own], ranks[own])
     return -1
 
 
+@compiled
 def _count_near(row: Floats, number: float, doubt: float) -> np.int32:
-    """How many numbers are within `doubt` of this one."""
+    """Count the numbers that are within `doubt` of this one."""
     count = np.int32(0)
     for image in range(len(row)):
         count = np.int32(count + np.int32(abs(row[image] - number) <= doubt))
     return count
 
 
-_near = compiled(_count_near)
+@compiled
+def _compute_doubtful(
+    query: int,
+    rounded: Floats,
+    matches: Integers,
+    exact: ExactNumbers,
+    precise: NDArray[np.float64],
+    known: NDArray[np.bool_],
+) -> bool:
+    """Copy a row to `precise` with its doubtful numbers computed in float64; return False if there are none.
 
-
-def _rank_rows_exactly(
-    start: int,
-    stop: int,
-    block: Floats,
-    scale: Floats,
-    terms: Floats,
-    queries: Floats,
-    gallery: Floats,
-    exact_scale: NDArray[np.float64],
-    exact_terms: NDArray[np.float64],
-    doubt: NDArray[np.float64],
-    right_offsets: Integers,
-    right: Integers,
-    removed_offsets: Integers,
-    removed: Integers,
-    ranks: NDArray[np.int32],
-) -> int:
-    """The same, every number within doubt of a right match's made anew in float64 first.
-
-    A number outside of it stays on its side: neither it nor the match's moves by more than half the doubt.
+    `known` is space for marks, one for each image.
     """
-    rounded = np.empty(block.shape[1], block.dtype)
-    precise, made = np.empty(block.shape[1]), np.empty(block.shape[1], np.bool_)
-    for query in range(start, stop):
-        if not _fill(rounded, block[query], scale, terms, removed[removed_offsets[query] : removed_offsets[query + 1]]):
-            return query
-        own = slice(right_offsets[query], right_offsets[query + 1])
-        matches = right[own]
-        settled = False
-        for match in matches:
-            if _near(rounded, rounded[match], doubt[query]) == 1:
-                continue
-            if not settled:
-                precise[:] = rounded
-                made[:] = False
-                settled = True
-            for image in range(len(rounded)):
-                if not made[image] and abs(rounded[image] - rounded[match]) <= doubt[query]:
-                    number = dot(queries[query], gallery[image])
-                    precise[image] = number * exact_scale[image] + exact_terms[image]
-                    made[image] = True
-        if settled:
-            _rank_one(precise, _sorted_matches(precise, matches), ranks[own])
-        else:
-            _rank_one(rounded, matches, ranks[own])
-    return -1
+    feature, doubt = exact.queries[query], exact.doubt[query]
+    gallery, scale, terms = exact.gallery, exact.scale, exact.terms
+    found = False
+    for match in matches:
+        if _count_near(rounded, rounded[match], doubt) == 1:
+            continue
+        if not found:
+            precise[:] = rounded
+            known[:] = False
+            found = True
+        for image in range(len(rounded)):
+            if not known[image] and abs(rounded[image] - rounded[match]) <= doubt:
+                precise[image] = dot(feature, gallery[image]) * scale[image] + terms[image]
+                known[image] = True
+    return found
 
 
-def _nearest_matches(row: NDArray[np.float64], matches: Integers) -> Integers:
-    """Right matches in the order of their numbers, equal ones as they stand in the gallery, by insertion."""
+@compiled
+def _in_order(row: NDArray[np.float64], matches: Integers) -> Integers:
+    """Sort right matches by their numbers, equal ones by their place in the gallery, by insertion."""
     ordered = matches.copy()
     for place in range(1, len(ordered)):
         image, before = ordered[place], place
@@ -219,10 +205,25 @@ def _nearest_matches(row: NDArray[np.float64], matches: Integers) -> Integers:
     return ordered
 
 
-_rank = compiled(_rank_rows)
+@compiled
+def _rank_rows_exactly(
+    start: int, stop: int, block: Block, exact: ExactNumbers, right: Ragged, removed: Ragged, ranks: Ranks
+) -> int:
+    """Rank as `_rank_rows`, after every number within doubt of a right match's number is computed again in float64.
 
-
-_sorted_matches = compiled(_nearest_matches)
-
-
-_rank_exactly = compiled(_rank_rows_exactly)
+    A number outside of that range stays on its side: neither it nor the match's number moves by more than half the
+    doubt.
+    """
+    rounded = np.empty(block.products.shape[1], block.products.dtype)
+    precise, known = np.empty(block.products.shape[1]), np.empty(block.products.shape[1], np.bool_)
+    for query in range(start, stop):
+        left_out = removed.indices[removed.offsets[query] : removed.offsets[query + 1]]
+        if not _fill_row(rounded, block.products[query], block.scale, block.terms, left_out):
+            return query
+        own = slice(right.offsets[query], right.offsets[query + 1])
+        matches = right.indices[own]
+        if _compute_doubtful(query, rounded, matches, exact, precise, known):
+            _rank_matches(precise, _in_order(precise, matches), ranks[own])
+        else:
+            _rank_matches(rounded, matches, ranks[own])
+    return -1

@@ -1,4 +1,4 @@
-"""Cluster the training features and say which identities each cluster holds."""
+"""Cluster the training features and list the identities of each cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from slsr.clustering.identities import ClusterIdentities, identities_of_clusters, make_up
-from slsr.clustering.sweep import Clustering, choose_k, project, sweep_clusters
+from slsr.clustering.kmeans import Features
+from slsr.clustering.sweep import Assignments, Clustering, choose_k, project, sweep_clusters
 from slsr.errors import InputError
 from slsr.files import read_npy, replaced_folder, write_json
 from slsr.images.decoding import decode_resized
@@ -37,50 +38,49 @@ def run(cluster: Cluster) -> None:
     the full dimension and on the first two principal components, and what the chosen clusters are made of),
     clusters.png, members.png.
     """
-    features: NDArray[np.float32] = read_npy(TRAIN_FEATURES)
+    features: Features = read_npy(TRAIN_FEATURES)
     train = read_table(TRAIN_TABLE, ["image", "name", "identity", "label", "camera"])
     if len(features) != len(train):
         raise InputError(
             f"{TRAIN_FEATURES}: {len(features)} features for the {len(train)} images of {TRAIN_TABLE}; run `dvc repro`"
         )
     require_enough_images(cluster, len(train))
-    full = _sweep(features, cluster)
     points = project(features)
-    plane = _sweep(points, cluster)
+    full, plane = _sweep(features, cluster), _sweep(points, cluster)
     k = choose_k({k: found.silhouette for k, found in full.items()}) if cluster.k == "auto" else cluster.k
-    chosen = full[k]
-    labels = column_numpy(train, "label")
-    identities = identities_of_clusters(chosen.assignments, labels, k, cluster.minimum_images)
+    assignments, labels = full[k].assignments, column_numpy(train, "label")
+    identities = identities_of_clusters(assignments, labels, k, cluster.minimum_images)
+    silhouettes = {
+        "chosen_k": k,
+        "rule": "best silhouette" if cluster.k == "auto" else "fixed",
+        "silhouette_images": min(len(features), cluster.minibatch_above),
+        "sweep": [_sweep_row(k, full[k], plane[k]) for k in sorted(cluster.sweep)],
+        "make_up": make_up(identities, assignments, labels, column_numpy(train, "camera")),
+    }
     with replaced_folder(CLUSTERS) as folder:
-        with table_writer(folder / "assignments.parquet", ASSIGNMENT) as table:
-            rows = train.select(["name", "identity", "label"]).to_pylist()
-            for row, number in zip(rows, chosen.assignments, strict=True):
-                table.append(row | {"cluster": int(number)})
+        _write_assignments(folder / "assignments.parquet", train, assignments)
         write_json(folder / "identities.json", _identities(identities, labels))
-        write_json(
-            folder / "silhouette.json",
-            {
-                "chosen_k": k,
-                "rule": "best silhouette" if cluster.k == "auto" else "fixed",
-                "silhouette_images": min(len(features), cluster.minibatch_above),
-                "sweep": [_sweep_row(k, full[k], plane[k]) for k in sorted(cluster.sweep)],
-                "make_up": make_up(identities, chosen.assignments, labels, column_numpy(train, "camera")),
-            },
-        )
+        write_json(folder / "silhouette.json", silhouettes)
         draw_clusters(folder / "clusters.png", points, {k: found.assignments for k, found in full.items()})
-        _draw_members(folder / "members.png", train, features, chosen)
+        _draw_members(folder / "members.png", train, features, full[k])
     log.info("wrote %s: k = %d, images %s", CLUSTERS, k, [cluster.images for cluster in identities])
 
 
 def require_enough_images(choice: Cluster, images: int) -> None:
-    """Raise InputError where a k that is to be tried is larger than the number of training images."""
+    """Raise InputError if a k to try is larger than the number of training images."""
     if choice.k != "auto" and choice.k > images:
         raise InputError(f"cluster.k: {choice.k} is more than the {images} training images; lower it")
     if max(choice.sweep) > images:
         raise InputError(f"cluster.sweep: {max(choice.sweep)} is more than the {images} training images; lower it")
 
 
-def _sweep(features: NDArray[np.float32], choice: Cluster) -> dict[int, Clustering]:
+def _write_assignments(path: Path, train: pa.Table, assignments: Assignments) -> None:
+    with table_writer(path, ASSIGNMENT) as table:
+        for row, number in zip(train.select(["name", "identity", "label"]).to_pylist(), assignments, strict=True):
+            table.append(row | {"cluster": int(number)})
+
+
+def _sweep(features: Features, choice: Cluster) -> dict[int, Clustering]:
     return sweep_clusters(
         features,
         choice.sweep,
@@ -105,8 +105,8 @@ def _sweep_row(k: int, full: Clustering, plane: Clustering) -> dict[str, object]
     }
 
 
-def _draw_members(path: Path, train: pa.Table, features: NDArray[np.float32], chosen: Clustering) -> None:
-    """The paper's Figure 3: members of each cluster, spread evenly from the nearest to the centroid to the farthest."""
+def _draw_members(path: Path, train: pa.Table, features: Features, chosen: Clustering) -> None:
+    """Draw the paper's Figure 3: members of each cluster, evenly from the nearest to the centroid to the farthest."""
     panels = []
     for cluster, centroid in enumerate(chosen.centroids[:CLUSTERS_SHOWN]):
         members = np.flatnonzero(chosen.assignments == cluster)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from slsr.embedding.tables import extract_features
 from slsr.evaluation.measures import (
-    Features,
     Images,
     Measured,
     Reranked,
@@ -29,6 +28,7 @@ from slsr.params.evaluate import Evaluate, RankedList
 from slsr.params.recipe import Train
 from slsr.reporting.figures import RankedRow, draw_ranked_lists
 from slsr.retrieval import euclidean_distances, top_matches
+from slsr.retrieval.distances import Features
 from slsr.runtime.devices import prepare_device
 from slsr.runtime.processes import is_first
 from slsr.stages.paths import EVALUATED, FACTS, GALLERY_TABLE, MULTI_QUERY_TABLE, QUERY_TABLE, TRAINED
@@ -63,7 +63,8 @@ def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
     plain = Reranked(euclidean_distances(query_features, gallery_features), labels, np.arange(labels.gallery))
     with replaced_folder(EVALUATED / regularizer) as folder:
         write_json(folder / "metrics.json", measured.metrics)
-        write_per_query(folder / "per_query.parquet", measured.evaluations, query)
+        rows = (query.names, query.identities, query.cameras)
+        write_per_query(folder / "per_query.parquet", measured.evaluations, *rows)
         write_bytes(folder / "cmc.csv", _cmc_csv(measured).encode())
         for name, title, ranking in (
             ("ranked_lists", "ranked galleries", plain),

@@ -199,12 +199,8 @@ def _measure_set(
         measured = assess(real, generated, [*space.measures, *frechet], choice.seed)
         if frechet:
             measured["frechet_of_encoder_features"] = measured.pop("frechet")
-        found[space.name] = {name: _rounded(each) for name, each in measured.items()}
+        found[space.name] = {name: each.as_json() for name, each in measured.items()}
     return found
-
-
-def _rounded(measured: Measured) -> dict[str, float | None]:
-    return {key: None if value is None else round(value, 6) for key, value in asdict(measured).items()}
 
 
 def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
@@ -228,7 +224,7 @@ def _alarms(measures: Mapping[str, Any], spaces: Sequence[Space], limits: Alarms
         {"cluster": measures["cluster"], "space": space.name} | asdict(alarm)
         for space in spaces
         for alarm in find_alarms(
-            {name: Measured(**value) for name, value in measures[space.name].items()}, limits.model_dump()
+            {name: Measured.from_json(value) for name, value in measures[space.name].items()}, limits.model_dump()
         )
     ]
 

@@ -9,28 +9,16 @@ from pydantic import Field, model_validator
 from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
-
-
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
-
-
 Upsampling = Literal["transposed", "nearest"]
-
-
 GanLoss = Literal["cross-entropy", "hinge"]
-
-
 GanKind = Literal["per-cluster", "conditional"]
-
-
 OnCollapse = Literal["warn", "stop", "restart"]
-
-
 GanAugmentation = Literal["color", "translation", "cutout"]
 
 
 class Collapse(Block):
-    """When a trained generator counts as collapsed, and how often it is trained again."""
+    """The limits beyond which a trained generator has collapsed, and how often it is then trained again."""
 
     coverage: Share
     duplicates: Share
@@ -38,7 +26,7 @@ class Collapse(Block):
 
 
 class Gan(Block):
-    """The DCGANs, one a cluster, or one that is told the cluster."""
+    """The DCGANs: one per cluster, or one network that receives the cluster as an input."""
 
     kind: GanKind
     height: Annotated[int, Field(ge=32)]
@@ -68,6 +56,7 @@ class Gan(Block):
 
     @model_validator(mode="after")
     def sizes_divide(self) -> Self:
+        """Refuse sizes that four stride-2 layers cannot halve, and an augmentation that is listed twice."""
         if self.height % 16 or self.width % 16:
             raise ValueError(
                 f"height x width = {self.height}x{self.width}: both must be multiples of 16 (four stride-2 layers)"
@@ -78,8 +67,10 @@ class Gan(Block):
 
     @model_validator(mode="after")
     def conditional_has_no_parent(self) -> Self:
+        """Refuse a parent network for the conditional GAN, which is one network anyway."""
         if self.kind == "conditional" and self.parent_epochs:
             raise ValueError(
-                f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, one network; make it 0"
+                f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, which is one network; "
+                "make it 0"
             )
         return self

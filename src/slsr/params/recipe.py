@@ -1,4 +1,4 @@
-"""The blocks `image`, `encoder` and `train`: how a network is trained to tell identities apart."""
+"""The blocks `image`, `encoder` and `train`: how a network learns to classify identities."""
 
 from __future__ import annotations
 
@@ -10,25 +10,15 @@ from pydantic import Field, model_validator
 from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
 Backbone = Literal["resnet18", "resnet50", "densenet121"]
-
-
 HeadName = Literal["plain", "linear", "bottleneck"]
-
-
 Normalization = Literal["imagenet", "symmetric", "unit"]
-
-
 Interpolation = Literal["bilinear", "bicubic"]
-
-
 Compile = Literal["auto", "never"]
-
-
 NO_WEIGHTS_FILE = ("imagenet", "none")
 
 
 class Image(Block):
-    """The input of the networks, in pixels."""
+    """The input of the networks; sizes are in pixels."""
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
@@ -40,6 +30,7 @@ class Image(Block):
 
     @model_validator(mode="after")
     def crop_fits(self) -> Self:
+        """Refuse a crop that is larger than the resized image."""
         if self.height > self.resize_height or self.width > self.resize_width:
             raise ValueError(
                 f"the crop height x width = {self.height}x{self.width} is larger than the resized image "
@@ -49,7 +40,7 @@ class Image(Block):
 
 
 class Optimizer(Block):
-    """How weights are updated."""
+    """The optimizer and its rates."""
 
     name: Literal["sgd", "sgd-nesterov", "adamw"]
     learning_rate: Positive
@@ -59,13 +50,14 @@ class Optimizer(Block):
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
+        """Refuse Nesterov's method without momentum."""
         if self.name == "sgd-nesterov" and self.momentum == 0:
             raise ValueError("momentum 0 contradicts name: sgd-nesterov; raise it, or use name: sgd")
         return self
 
 
 class Schedule(Block):
-    """How the learning rate moves."""
+    """How the learning rate changes during training."""
 
     name: Literal["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle"]
     step_epochs: Count
@@ -76,7 +68,7 @@ class Schedule(Block):
 
 
 class Recipe(Block):
-    """What training a classifier of identities takes, for the encoder and the re-ID network alike."""
+    """The recipe for training a classifier of identities: the encoder and the re-ID network both have one."""
 
     backbone: Backbone
     weights: Annotated[str, Field(min_length=1)]
@@ -95,6 +87,7 @@ class Recipe(Block):
 
     @model_validator(mode="after")
     def weights_stay_in_their_folder(self) -> Self:
+        """Refuse a weights file outside weights/."""
         path = Path(self.weights)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(
@@ -105,6 +98,6 @@ class Recipe(Block):
 
 
 class Train(Recipe):
-    """The re-ID network: one recipe for the baseline and every regularizer."""
+    """The recipe of the re-ID network, for the baseline and for every regularizer."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]

@@ -187,4 +187,4 @@ def settings_of(study: Study, sweep: Sequence[int]) -> list[Setting]:
 
 def _label(key: str, value: Any) -> str:
     """Name a parameter and its value, for the name of a git reference."""
-    return re.sub(r"[^A-Za-z0-9._+-]+|\.{2,}", "_", f"{SHORT.get(key, key.rpartition('.')[2])}{value}")
+    return re.sub(r"(?:[^A-Za-z0-9._+-]|\.{2,})+", "_", f"{SHORT.get(key, key.rpartition('.')[2])}{value}")

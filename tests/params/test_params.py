@@ -459,7 +459,7 @@ def test_a_stage_receives_its_blocks_and_its_arguments():
 @pytest.mark.parametrize("arguments", [[], ["slsr", "more"]])
 def test_arguments_that_do_not_fit_a_stage_are_an_error(arguments):
     params = validate_params(copy.deepcopy(DEFAULTS), "params.yaml")
-    with pytest.raises(TypeError, match="takes .'regularizer'. in addition to its blocks"):
+    with pytest.raises(TypeError, match=r"takes \['regularizer'\] in addition to its blocks"):
         run_with_blocks(lambda image, regularizer="none": None, params, *arguments)
 
 

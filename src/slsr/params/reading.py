@@ -55,17 +55,17 @@ def validated(model: type[Model], values: Any, source: str, see: str = "presets/
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem, see)}" for problem in error.errors())
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
         raise InputError(f"{source}: not valid\n{problems}") from error
 
 
-def _describe(problem: Any, see: str) -> str:
+def _describe(problem: Any) -> str:
     unknown = problem["type"] == "extra_forbidden"
     key = ".".join(str(part) for part in problem["loc"] if unknown or not _is_branch(part))
     value = problem["input"]
     match problem["type"]:
         case "missing":
-            return f"{key}: missing; {see} has it with its default"
+            return f"{key}: missing; presets/defaults.yaml has it with its default"
         case "extra_forbidden":
             return f"{key}: unknown key (value {value!r}); remove it or correct its spelling"
         case "value_error":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,33 +14,38 @@ from slsr.cli.options import PARAMS, STAGES
 
 app = typer.Typer()
 
-IN_SEVERAL_PROCESSES = {"train_encoder", "extract_features", "train_gan", "train", "evaluate"}
-# The parameter that decides how much memory a stage needs.
-MEMORY_PARAMETERS = {
-    "train-encoder": "encoder.batch_size",
-    "extract-features": "evaluate.batch_size",
-    "cluster": "cluster.minibatch_above",
-    "train-gan": "gan.batch_size",
-    "generate": "generate.images",
-    "floors": "evaluate.batch_size",
-    "train": "train.batch_size",
-    "evaluate": "evaluate.batch_size",
+
+# Each stage with its help, and the parameter that decides how much memory it needs.
+COMMANDS = {
+    "prepare": ("Read an archive in data/ into image tables, check and count it.", None),
+    "train_encoder": ("Train the network whose features are clustered.", "encoder.batch_size"),
+    "extract_features": ("Extract the features of all training images.", "evaluate.batch_size"),
+    "cluster": ("Cluster the features, and list the identities of each cluster.", "cluster.minibatch_above"),
+    "train_gan": ("Train one DCGAN per cluster, or one for all clusters.", "gan.batch_size"),
+    "generate": ("Generate images with the sparse label of their cluster; measure their quality.", "generate.images"),
+    "floors": ("Score two trivial baselines, an untrained network and a color histogram.", "evaluate.batch_size"),
+    "train": ("Train the re-ID network on real and generated images.", "train.batch_size"),
+    "evaluate": ("Measure one trained network: CMC, average precision, re-ranking.", "evaluate.batch_size"),
+    "report": ("Write the report and the metrics that git keeps.", None),
 }
-
-
-class ProcessesEnded(SystemExit):
-    """The processes that this one started have ended and have printed their messages."""
+ON_SEVERAL_GPUS = {"train_encoder", "extract_features", "train_gan", "train", "evaluate"}
+OF_REGULARIZER = {"train", "evaluate"}
 
 
 def memory_remedy(command: str) -> str:
     """Say how a command can need less memory."""
-    match MEMORY_PARAMETERS.get(command):
+    _, parameter = COMMANDS.get(command.replace("-", "_"), ("", None))
+    match parameter:
         case None:
             return "give a smaller --batch-size if the command has one, or use a machine with more memory"
         case "cluster.minibatch_above":
             return "lower cluster.minibatch_above below the number of training images, or try fewer k in cluster.sweep"
-        case parameter:
+        case _:
             return f"lower {parameter} or the image size in params.yaml, or use precision: bf16"
+
+
+class ProcessesEnded(SystemExit):
+    """The processes that this one started have ended and have printed their messages."""
 
 
 def run_stage(name: str, *arguments: str) -> None:
@@ -47,10 +53,10 @@ def run_stage(name: str, *arguments: str) -> None:
     from slsr.params.file import load_params, run_with_blocks
 
     params = load_params(PARAMS)
-    if name in IN_SEVERAL_PROCESSES:
+    if name in ON_SEVERAL_GPUS:
         _join_or_start_processes()
     run_with_blocks(importlib.import_module(f"slsr.stages.{name}").run, params, *arguments)
-    if name in IN_SEVERAL_PROCESSES:
+    if name in ON_SEVERAL_GPUS:
         from slsr.runtime.launch import leave_processes
 
         leave_processes()
@@ -81,61 +87,15 @@ RegularizerArgument = Annotated[
 ]
 
 
-@app.command(rich_help_panel=STAGES)
-def prepare() -> None:
-    """Read an archive in data/ into image tables, check and count it."""
-    run_stage("prepare")
+def _command_of(stage: str) -> Callable[..., None]:
+    def run() -> None:
+        run_stage(stage)
+
+    def run_regularizer(regularizer: RegularizerArgument) -> None:
+        run_stage(stage, regularizer)
+
+    return run_regularizer if stage in OF_REGULARIZER else run
 
 
-@app.command(rich_help_panel=STAGES)
-def train_encoder() -> None:
-    """Train the network whose features are clustered."""
-    run_stage("train_encoder")
-
-
-@app.command(rich_help_panel=STAGES)
-def extract_features() -> None:
-    """Extract the features of all training images."""
-    run_stage("extract_features")
-
-
-@app.command(rich_help_panel=STAGES)
-def cluster() -> None:
-    """Cluster the features with k-means, and list the identities of each cluster."""
-    run_stage("cluster")
-
-
-@app.command(rich_help_panel=STAGES)
-def train_gan() -> None:
-    """Train one DCGAN per cluster, or one for all clusters."""
-    run_stage("train_gan")
-
-
-@app.command(rich_help_panel=STAGES)
-def generate() -> None:
-    """Generate images with the sparse label of their cluster, and measure their quality."""
-    run_stage("generate")
-
-
-@app.command(rich_help_panel=STAGES)
-def floors() -> None:
-    """Score two trivial baselines: an untrained network and a color histogram."""
-    run_stage("floors")
-
-
-@app.command(rich_help_panel=STAGES)
-def train(regularizer: RegularizerArgument) -> None:
-    """Train the re-ID network on real and generated images."""
-    run_stage("train", regularizer)
-
-
-@app.command(rich_help_panel=STAGES)
-def evaluate(regularizer: RegularizerArgument) -> None:
-    """Measure one trained network: CMC, average precision, re-ranking."""
-    run_stage("evaluate", regularizer)
-
-
-@app.command(rich_help_panel=STAGES)
-def report() -> None:
-    """Write the report and the metrics that git keeps."""
-    run_stage("report")
+for _stage, (_help, _) in COMMANDS.items():
+    app.command(_stage.replace("_", "-"), help=_help, rich_help_panel=STAGES)(_command_of(_stage))

@@ -45,13 +45,10 @@ class SeedGroup:
 
 @dataclass(frozen=True)
 class Difference:
-    """A group minus its baseline, paired by seed and query.
+    """A group minus its baseline, paired by seed and query, over the seeds that both have.
 
-    Attributes
-    ----------
-    seeds : the seeds that both have
-    both : the difference with an interval for other seeds and other queries; None with one common seed
-    queries : the paired bootstrap over queries of the mean over seeds; it holds for these seeds only
+    The interval of `both` is for other seeds and other queries; `both` is None with one common seed. `queries` is the
+    paired bootstrap over queries of the mean over seeds, for these seeds only.
     """
 
     seeds: Sequence[int]
@@ -63,10 +60,7 @@ class Difference:
 class ExperimentComparison:
     """Groups of networks in the order of the table, and the differences of each to its baseline, by measure.
 
-    Attributes
-    ----------
-    against : the one group that all differences are taken to, if the user named one; its settings may be different
-    seeds_of : what differs between the seeds of a group
+    `against` is the one baseline of all groups, if the user named one. `seeds_of` says what differs within a group.
     """
 
     ranking: str

@@ -36,20 +36,12 @@ LockedStages = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class EvaluatedNetwork:
-    """One trained and evaluated network of one experiment.
+    """One trained and evaluated network of one experiment, or of another revision.
 
-    Attributes
-    ----------
-    experiment : the name of the experiment, or of another revision
-    regularizer : the regularizer that it was trained with
-    seed : the seed of its training
-    settings : everything else that its results depend on: parameters (`block.key`), data (`data:path` -> MD5) and code
-        (`code:path` -> MD5)
-    metrics : its measures, by one way of ranking
-    queries : the names of the queries that have a right match
-    values : for each measure, one value per query; empty for a protocol without paired queries
-    quality : the quality.json of the generated images that it was trained on; None if there are none, or if the cache
-        does not have it
+    `settings` has everything except the seed of its training that its results depend on: parameters (`block.key`), data
+    (`data:path` -> MD5) and code (`code:path` -> MD5). `values` has, for each measure, one value per query with a
+    correct match; it is empty for a protocol without paired queries. `quality` is the quality.json of the generated
+    images that it was trained on; None if there are none, or if the cache does not have it.
     """
 
     experiment: str

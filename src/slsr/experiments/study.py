@@ -46,27 +46,15 @@ class Study(Block):
     regularizers: list[str] = Field(default_factory=committed_names, min_length=1)
 
     @model_validator(mode="after")
-    def lists_differ(self) -> Self:
-        """Refuse a value, a seed or a regularizer that is listed twice."""
-        lists = {**self.vary, "seeds": self.seeds, "regularizers": self.regularizers}
-        for key, values in lists.items():
+    def lists_are_sensible(self) -> Self:
+        for key, values in {**self.vary, "seeds": self.seeds, "regularizers": self.regularizers}.items():
             if len({str(value) for value in values}) < len(values):
                 raise ValueError(f"{key} {values} has a value twice; list each value once")
-        return self
-
-    @model_validator(mode="after")
-    def regularizers_exist(self) -> Self:
-        """Refuse an unknown regularizer."""
-        for name in self.regularizers:
-            regularizer_named(name)
-        return self
-
-    @model_validator(mode="after")
-    def varies_what_it_does_not_set(self) -> Self:
-        """Refuse to vary a parameter that `seeds` or `regularizers` set."""
         for key in (*seed_overrides(0, self.seeds_of), REGULARIZERS_KEY):
             if key in self.vary:
                 raise ValueError(f"vary has {key}, which `seeds` or `regularizers` set; remove it from vary")
+        for name in self.regularizers:
+            regularizer_named(name)  # an error if there is none
         return self
 
 
@@ -137,16 +125,8 @@ def study_names(root: Path) -> list[str]:
 def read_study(root: Path, name: str, options: Mapping[str, Any]) -> tuple[str, Study]:
     """Read a study from its file and let options replace what the file says, or make a study of options alone.
 
-    Parameters
-    ----------
-    name
-        The path of a file, the name of a file in studies/ without `.yaml`, or the name of a new study.
-    options
-        Fields of `Study`. The values of `vary` are added to those of the file.
-
-    Returns
-    -------
-    The name of the study, with which the names of its experiments begin, and the study.
+    `name` is the path of a file, the name of a file in studies/ without `.yaml`, or the name of a new study. `options`
+    are fields of `Study`. The answer is the name, with which the names of experiments begin, and the study.
 
     Raises
     ------

@@ -23,7 +23,6 @@ class Cluster(Block):
 
     @model_validator(mode="after")
     def sweep_has_k(self) -> Self:
-        """Refuse a sweep without the chosen k, with a value twice, or with more clusters than sampled images."""
         if len(set(self.sweep)) != len(self.sweep):
             raise ValueError(f"sweep {self.sweep} names a k twice; name each once")
         if self.k == "auto" and max(self.sweep) < 2:

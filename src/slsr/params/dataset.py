@@ -28,7 +28,6 @@ class Dataset(Block):
 
     @model_validator(mode="after")
     def archive_stays_in_data(self) -> Self:
-        """Refuse an archive outside data/."""
         path = Path(self.archive)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"archive {self.archive!r} must be a path below data/, without `..`")
@@ -36,7 +35,6 @@ class Dataset(Block):
 
     @model_validator(mode="after")
     def split_is_one_of_the_data_set(self) -> Self:
-        """Refuse a split that the data set does not have."""
         if problem := split_problem(self.name, self.protocol, self.boxes, self.split):
             raise ValueError(problem)
         return self

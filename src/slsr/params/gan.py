@@ -56,7 +56,6 @@ class Gan(Block):
 
     @model_validator(mode="after")
     def sizes_divide(self) -> Self:
-        """Refuse sizes that four stride-2 layers cannot halve, and an augmentation that is listed twice."""
         if self.height % 16 or self.width % 16:
             raise ValueError(
                 f"height x width = {self.height}x{self.width}: both must be multiples of 16 (four stride-2 layers)"
@@ -67,7 +66,6 @@ class Gan(Block):
 
     @model_validator(mode="after")
     def conditional_has_no_parent(self) -> Self:
-        """Refuse a parent network for the conditional GAN, which is one network anyway."""
         if self.kind == "conditional" and self.parent_epochs:
             raise ValueError(
                 f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, which is one network; "

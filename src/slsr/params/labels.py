@@ -17,7 +17,6 @@ class Generated(Block):
 
     @model_validator(mode="after")
     def noise_layer_can_learn(self) -> Self:
-        """Refuse a noise layer without a weight for the images that it learns from."""
         if self.noise_learning_rate > 0 and self.weight == 0:
             raise ValueError(
                 f"noise_learning_rate {self.noise_learning_rate} contradicts weight 0, which leaves the noise layer "

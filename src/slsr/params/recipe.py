@@ -30,7 +30,6 @@ class Image(Block):
 
     @model_validator(mode="after")
     def crop_fits(self) -> Self:
-        """Refuse a crop that is larger than the resized image."""
         if self.height > self.resize_height or self.width > self.resize_width:
             raise ValueError(
                 f"the crop height x width = {self.height}x{self.width} is larger than the resized image "
@@ -50,7 +49,6 @@ class Optimizer(Block):
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
-        """Refuse Nesterov's method without momentum."""
         if self.name == "sgd-nesterov" and self.momentum == 0:
             raise ValueError("momentum 0 contradicts name: sgd-nesterov; raise it, or use name: sgd")
         return self
@@ -87,7 +85,6 @@ class Recipe(Block):
 
     @model_validator(mode="after")
     def weights_stay_in_their_folder(self) -> Self:
-        """Refuse a weights file outside weights/."""
         path = Path(self.weights)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Small files written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from slsr.errors import InputError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename."""
+    """Write a file under a temporary name in the same folder, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -31,7 +31,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON with sorted keys and a final newline; not-a-number is refused."""
+    """Write JSON with sorted keys and a final newline; NaN and infinity raise a ValueError."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
@@ -52,14 +52,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_npy(path: Path, array: NDArray[Any]) -> None:
-    """One array as .npy."""
+    """Write one array as .npy."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes(path, buffer.getvalue())
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Read one array; pickled objects are refused.
+    """Read one array from .npy; a pickled object is an error and is never loaded.
 
     Raises
     ------
@@ -78,12 +78,12 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A fresh folder to write into, which takes the place of `folder` only when the block ends well.
+    """Give an empty folder to write into; it replaces `folder` when the block ends without an error.
 
     Raises
     ------
     InputError
-        Another process is writing it.
+        Another process is writing the folder.
     """
     building, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
     building.mkdir(parents=True, exist_ok=True)
@@ -106,12 +106,12 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which takes its place only when the block ends well.
+    """Give a path in the same folder to write to; it replaces `path` when the block ends without an error.
 
     Raises
     ------
     InputError
-        Another process is writing it.
+        Another process is writing the file.
     """
     partial = path.with_name(f".{path.name}.partial")
     lock = _locked(partial, path, os.O_RDWR | os.O_CREAT)
@@ -126,24 +126,24 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def _locked(building: Path, target: Path, flags: int = os.O_RDONLY) -> int:
-    """The descriptor of a file or folder that is now this process's alone; it is free when the process ends."""
+    """Open and lock a file or folder for this process; the lock ends with the process at the latest."""
     descriptor = os.open(building, flags, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        remedy = "wait until it has ended, or end it, and run again"
+        remedy = "wait until it has ended, or stop it, and run again"
         raise InputError(f"{target}: another process is writing it; {remedy}") from error
     except OSError:
         pass  # a file system without locks
-    if not _is_still(descriptor, building):  # the other one has just published it
+    if not _leads_to(building, descriptor):  # the other process has just renamed it
         os.close(descriptor)
         raise InputError(f"{target}: another process has just written it; run again")
     return descriptor
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether a path leads to what was opened."""
+def _leads_to(path: Path, descriptor: int) -> bool:
+    """Tell whether a path still leads to the file or folder that was opened."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,14 +111,15 @@ def test_a_full_disk_is_said_and_the_old_file_stays(slsr, monkeypatch, with_pres
     assert sorted(path.name for path in Path().iterdir()) == ["params.yaml", "presets"]
 
 
-def test_a_full_disk_without_a_file_name_is_said_too(slsr, monkeypatch):
-    monkeypatch.setattr(stages, "run_stage", raising(OSError(errno.ENOSPC, "Error writing bytes to file")))
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_without_a_file_name_is_said_too(slsr, monkeypatch, number):
+    monkeypatch.setattr(stages, "run_stage", raising(OSError(number, "Error writing bytes to file")))
     code, _, err = slsr("cluster")
     assert code == 2
     assert err.startswith("slsr: no space left on the disk;")
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO])
 def test_a_path_that_the_system_refuses_is_bad_input(slsr, monkeypatch, number):
     monkeypatch.setattr(stages, "run_stage", raising(OSError(number, os.strerror(number), "a" * 300)))
     code, _, err = slsr("prepare")
@@ -127,7 +129,7 @@ def test_a_path_that_the_system_refuses_is_bad_input(slsr, monkeypatch, number):
     assert len(err) < 400
 
 
-def test_other_failures_of_the_system_are_not_passed_off_as_a_full_disk(slsr, monkeypatch):
+def test_a_failure_of_the_system_without_a_file_name_keeps_its_traceback(slsr, monkeypatch):
     monkeypatch.setattr(stages, "run_stage", raising(OSError(errno.EIO, "input/output error")))
     with pytest.raises(OSError, match="input/output"):
         slsr("prepare")
@@ -187,12 +189,17 @@ def test_a_command_runs_the_stage_of_its_name_with_the_parameters(slsr, monkeypa
 
     class Stage:
         @staticmethod
-        def run(dataset, regularizer=None):
-            seen.append((dataset.archive, *([regularizer] if regularizer else [])))
+        def run(dataset):
+            seen.append((dataset.archive,))
+
+    class StageOfRegularizer:
+        @staticmethod
+        def run(dataset, regularizer):
+            seen.append((dataset.archive, regularizer))
 
     def load(name):
         seen.append(name)
-        return Stage
+        return StageOfRegularizer if STAGES[stage] else Stage
 
     monkeypatch.setattr(importlib, "import_module", load)
     code, _, err = slsr(stage, *STAGES[stage])
@@ -239,6 +246,32 @@ def test_preset_outside_of_the_project_says_so(slsr):
     code, _, err = slsr("preset", "sample")
     assert code == 2
     assert "preset 'sample'" in err
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-h"], ["study", "-h"], ["train", "none", "-h"]])
+def test_version_and_short_help(slsr, arguments):
+    code, out, err = slsr(*arguments)
+    assert (code, err) == (0, "")
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert out == f"slsr {declared}\n" if arguments == ["--version"] else "Usage:" in out
+
+
+def test_the_package_lists_its_public_names_without_loading_them(tmp_path):
+    done = run_python("import sys, slsr; print(*dir(slsr), 'torch' in sys.modules)", cwd=tmp_path)
+    assert done.stdout.split() == ["LoadedEncoder", "__version__", "load_encoder", "False"]
+
+
+@pytest.mark.parametrize("arguments", [["study", "x", "--seeds-of", "all"], ["compare", "--seeds-of", "all"]])
+def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(slsr, arguments):
+    code, _, err = slsr(*arguments)
+    assert code == 2
+    assert "training" in err and "pipeline" in err
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_no_memory_left_outside_of_the_stages_names_no_parameter(command):
+    assert "params.yaml" not in stages.memory_remedy(command)
+    assert "cluster.sweep" in stages.memory_remedy("cluster")
 
 
 def run_python(program, *arguments, cwd):

@@ -1,4 +1,4 @@
-"""Rows, baselines, differences and tables, from legs made by hand."""
+"""Groups, baselines, differences and tables, from networks made by hand."""
 
 import csv
 from dataclasses import replace
@@ -8,16 +8,14 @@ import pytest
 
 from slsr.errors import InputError
 from slsr.experiments.comparison import (
-    Comparison,
-    Leg,
+    ExperimentComparison,
     baseline_of,
-    compare_experiments,
+    compare_networks,
     difference,
-    rows_of,
-    varying_settings,
+    group_by_settings,
 )
-from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
-from slsr.project.lock import Revision
+from slsr.experiments.networks import EvaluatedNetwork
+from slsr.experiments.tables import draw_comparison, render_csv, render_markdown, varying_settings
 from slsr.reporting.published import NOTE, published
 
 COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels/distributions.py": "1"}
@@ -25,7 +23,7 @@ GENERATED = {"cluster.k": 3, "generate.images": 24}
 QUERIES = tuple("abcdef")
 
 
-def leg(regularizer, seed, settings=(), values=None, experiment="e"):
+def network(regularizer, seed, settings=(), values=None, experiment="e"):
     if values is None:
         values = np.random.default_rng([len(regularizer), seed]).random(6)
     extra = GENERATED if regularizer != "none" else {}
@@ -34,7 +32,7 @@ def leg(regularizer, seed, settings=(), values=None, experiment="e"):
         metrics |= {key: float(np.mean(values)), f"{key}_ci95": [0.0, 1.0]}
     settings = COMMON | extra | dict(settings)
     both = {"rank1": np.asarray(values), "map_trapezoid": np.asarray(values)}
-    return Leg(experiment, regularizer, seed, settings, metrics, QUERIES, both)
+    return EvaluatedNetwork(experiment, regularizer, seed, settings, metrics, QUERIES, both)
 
 
 def compared(rows, stand_beside=None):
@@ -44,126 +42,138 @@ def compared(rows, stand_beside=None):
         pairs = {m: difference(row, other, m, 500, 1) for m in ("rank1", "map_trapezoid")} if other is not row else {}
         found.append({m: one for m, one in pairs.items() if one is not None})
     beside = stand_beside or [None] * len(rows)
-    return Comparison("single_query", "none", ["rank1", "map_trapezoid"], rows, found, beside)
+    return ExperimentComparison("single_query", "none", ["rank1", "map_trapezoid"], rows, found, beside)
 
 
-def test_legs_that_differ_in_their_seed_alone_are_one_row():
-    legs = [leg("slsr", 2), leg("none", 1), leg("slsr", 1), leg("slsr", 1, {"cluster.k": 4}), leg("none", 1)]
-    rows = rows_of(legs)
+def test_networks_that_differ_only_in_their_seed_are_one_group():
+    networks = [
+        network("slsr", 2),
+        network("none", 1),
+        network("slsr", 1),
+        network("slsr", 1, {"cluster.k": 4}),
+        network("none", 1),
+    ]
+    rows = group_by_settings(networks)
     assert [(row.regularizer, row.seeds) for row in rows] == [("slsr", [1, 2]), ("none", [1]), ("slsr", [1])]
 
 
 def test_one_seed_with_two_results_is_refused():
     with pytest.raises(InputError, match="one and two: slsr with seed 1"):
-        rows_of([leg("slsr", 1, values=[0] * 6, experiment="one"), leg("slsr", 1, values=[1] * 6, experiment="two")])
+        group_by_settings(
+            [network("slsr", 1, values=[0] * 6, experiment="one"), network("slsr", 1, values=[1] * 6, experiment="two")]
+        )
 
 
 def test_a_baseline_without_generated_images_stands_for_every_k_but_not_for_another_backbone():
-    legs = [leg("none", 1), leg("none", 1, {"train.backbone": "resnet50"})]
-    legs += [leg("slsr", 1, {"cluster.k": k}) for k in (2, 3)] + [leg("slsr", 1, {"train.backbone": "resnet50"})]
-    legs += [leg("slsr", 1, {"code:src/slsr/labels/distributions.py": "2"})]
-    rows = rows_of(legs)
+    networks = [network("none", 1), network("none", 1, {"train.backbone": "resnet50"})]
+    networks += [network("slsr", 1, {"cluster.k": k}) for k in (2, 3)] + [
+        network("slsr", 1, {"train.backbone": "resnet50"})
+    ]
+    networks += [network("slsr", 1, {"code:src/slsr/labels/distributions.py": "2"})]
+    rows = group_by_settings(networks)
     found = [baseline_of(row, rows, "none") for row in rows[2:]]
     assert found == [rows[0], rows[0], rows[1], None]
 
 
 def test_a_difference_pairs_the_seeds_that_both_have():
-    rows = rows_of([leg("none", seed) for seed in (1, 2, 4)] + [leg("slsr", seed) for seed in (1, 2, 3)])
+    rows = group_by_settings(
+        [network("none", seed) for seed in (1, 2, 4)] + [network("slsr", seed) for seed in (1, 2, 3)]
+    )
     found = difference(rows[1], rows[0], "rank1", 500, 1)
-    expected = np.mean([rows[1].legs[i].values["rank1"] - rows[0].legs[i].values["rank1"] for i in (0, 1)])
+    expected = np.mean([rows[1].networks[i].values["rank1"] - rows[0].networks[i].values["rank1"] for i in (0, 1)])
     assert found.seeds == [1, 2]
     assert found.both.mean == pytest.approx(expected)
     assert found.queries.difference == pytest.approx(expected)
 
 
-def gathered(monkeypatch, legs_by_name, names, against=(), seeds_of="training"):
-    """`compare_experiments` over revisions that stand for legs made by hand."""
-    monkeypatch.setattr("slsr.experiments.comparison.legs_of", lambda revision, ranking: legs_by_name[revision.name])
-    revisions, others = ([Revision(name, name) for name in some] for some in (names, against))
-    return compare_experiments(revisions, "single_query", "none", others, resamples=500, seeds_of=seeds_of)
+def gathered(made, names, against=None, seeds_of="training"):
+    """Compare the networks of these experiments."""
+    networks = [one for name in names for one in made[name]]
+    controls = None if against is None else [one for name in against for one in made[name]]
+    return compare_networks(networks, "single_query", "none", controls, resamples=500, seeds_of=seeds_of)
 
 
-def test_a_stated_baseline_is_every_rows_whatever_its_settings(monkeypatch):
+def test_a_stated_baseline_is_every_rows_whatever_its_settings():
     """That of more epochs: the methods and the baseline of fewer epochs are all measured by it, pair by pair."""
-    longer = {f"longer{seed}": [leg("none", seed, {"train.epochs": 18})] for seed in (1, 2)}
+    longer = {f"longer{seed}": [network("none", seed, {"train.epochs": 18})] for seed in (1, 2)}
     made = longer | {
-        f"e{seed}": [leg(name, seed, {"train.epochs": 12}) for name in ("none", "slsr")] for seed in (1, 2)
+        f"e{seed}": [network(name, seed, {"train.epochs": 12}) for name in ("none", "slsr")] for seed in (1, 2)
     }
-    found = gathered(monkeypatch, made, ["e1", "e2"], list(longer))
-    assert [(row.regularizer, row.settings["train.epochs"]) for row in found.rows] == [
+    found = gathered(made, ["e1", "e2"], list(longer))
+    assert [(row.regularizer, row.settings["train.epochs"]) for row in found.groups] == [
         ("none", 12),
         ("none", 18),
         ("slsr", 12),
     ]
-    assert found.against is found.rows[1]
+    assert found.against is found.groups[1]
     assert not found.differences[1]
     for number, name in ((0, "none"), (2, "slsr")):
         of_row = [one for seed in (1, 2) for one in made[f"e{seed}"] if one.regularizer == name]
         gain = np.mean([of_row[i].values["rank1"] - made[f"longer{i + 1}"][0].values["rank1"] for i in (0, 1)])
         assert found.differences[number]["rank1"].both.mean == pytest.approx(gain)
-    usual = gathered(monkeypatch, made, [*made])
+    usual = gathered(made, [*made])
     assert usual.against is None
     assert [bool(one) for one in usual.differences] == [False, False, True]
 
 
-def test_the_table_says_that_a_baseline_was_stated(monkeypatch):
-    made = {"longer": [leg("none", 1, {"train.epochs": 18}, experiment="longer")], "e": [leg("slsr", 1)]}
-    made["e"] += [leg("none", 1, {"train.epochs": 12})]
-    text = render_markdown(gathered(monkeypatch, made, ["e"], ["longer"]))
+def test_the_table_says_that_a_baseline_was_stated():
+    made = {"longer": [network("none", 1, {"train.epochs": 18}, experiment="longer")], "e": [network("slsr", 1)]}
+    made["e"] += [network("none", 1, {"train.epochs": 12})]
+    text = render_markdown(gathered(made, ["e"], ["longer"]))
     assert "| rank-1 - baseline (none), epochs 18 |" in text
     assert "Differences are to longer, whatever else differs in the row." in text
-    assert "Differences are to" not in render_markdown(gathered(monkeypatch, made, ["e", "longer"]))
+    assert "Differences are to" not in render_markdown(gathered(made, ["e", "longer"]))
 
 
 def of_the_whole_pipeline(generator_seeds):
     return {
-        f"e{seed}": [leg("none", seed), leg("slsr", seed, {"gan.seed": other, "encoder.seed": other})]
+        f"e{seed}": [network("none", seed), network("slsr", seed, {"gan.seed": other, "encoder.seed": other})]
         for seed, other in generator_seeds.items()
     }
 
 
-def test_legs_with_generators_of_their_own_are_one_row_where_that_is_asked_for(monkeypatch):
+def test_networks_with_generators_of_their_own_are_one_row_where_that_is_asked_for():
     made = of_the_whole_pipeline({1: 1, 2: 2, 3: 3})
-    apart = gathered(monkeypatch, made, [*made])
-    assert [(row.regularizer, row.seeds) for row in apart.rows[1:]] == [("slsr", [seed]) for seed in (1, 2, 3)]
+    apart = gathered(made, [*made])
+    assert [(row.regularizer, row.seeds) for row in apart.groups[1:]] == [("slsr", [seed]) for seed in (1, 2, 3)]
     assert "encoder, clusters and generators stay the same" in render_markdown(apart)
-    together = gathered(monkeypatch, made, [*made], seeds_of="pipeline")
-    assert [(row.regularizer, row.seeds) for row in together.rows] == [("none", [1, 2, 3]), ("slsr", [1, 2, 3])]
+    together = gathered(made, [*made], seeds_of="pipeline")
+    assert [(row.regularizer, row.seeds) for row in together.groups] == [("none", [1, 2, 3]), ("slsr", [1, 2, 3])]
     gain = np.mean([made[name][1].values["rank1"] - made[name][0].values["rank1"] for name in made])
     assert together.differences[1]["rank1"].both.mean == pytest.approx(gain)
     assert "Each seed has its own encoder, clusters, generators" in render_markdown(together)
 
 
-def test_a_stated_baseline_of_the_whole_pipeline_and_an_experiment_under_two_names(monkeypatch):
+def test_a_stated_baseline_of_the_whole_pipeline_and_an_experiment_under_two_names():
     made = of_the_whole_pipeline({1: 1, 2: 2, 3: 3})
-    made |= {f"longer{seed}": [leg("none", seed, {"train.epochs": 18})] for seed in (1, 2)}
-    made = {name: [replace(one, settings={"train.epochs": 12} | dict(one.settings)) for one in legs]
-            for name, legs in made.items()}  # fmt: skip
+    made |= {f"longer{seed}": [network("none", seed, {"train.epochs": 18})] for seed in (1, 2)}
+    made = {name: [replace(one, settings={"train.epochs": 12} | dict(one.settings)) for one in networks]
+            for name, networks in made.items()}  # fmt: skip
     made["again"] = made["e2"]
-    found = gathered(monkeypatch, made, ["e1", "e2", "e3", "again"], ["longer1", "longer2"], "pipeline")
-    assert [(row.regularizer, row.settings["train.epochs"], row.seeds) for row in found.rows] == [
+    found = gathered(made, ["e1", "e2", "e3", "again"], ["longer1", "longer2"], "pipeline")
+    assert [(row.regularizer, row.settings["train.epochs"], row.seeds) for row in found.groups] == [
         ("none", 12, [1, 2, 3]),
         ("none", 18, [1, 2]),
         ("slsr", 12, [1, 2, 3]),
     ]
-    assert found.against is found.rows[1]
+    assert found.against is found.groups[1]
     gain = np.mean([made[f"e{s}"][1].values["rank1"] - made[f"longer{s}"][0].values["rank1"] for s in (1, 2)])
     assert found.differences[2]["rank1"].both.mean == pytest.approx(gain)
 
 
-def test_a_spread_that_leaves_generators_out_is_not_called_the_whole_pipelines(monkeypatch):
+def test_a_spread_that_leaves_generators_out_is_not_called_the_whole_pipelines():
     made = of_the_whole_pipeline({1: 1, 2: 1})
     with pytest.raises(InputError, match=r"gan\.seed 1|encoder\.seed 1"):
-        gathered(monkeypatch, made, [*made], seeds_of="pipeline")
+        gathered(made, [*made], seeds_of="pipeline")
 
 
-def test_a_stated_baseline_is_one(monkeypatch):
-    made = {"a": [leg("none", 1, {"train.epochs": 18})], "b": [leg("none", 1, {"train.epochs": 12})]}
-    made["c"] = [leg("slsr", 1)]
+def test_a_stated_baseline_is_one():
+    made = {"a": [network("none", 1, {"train.epochs": 18})], "b": [network("none", 1, {"train.epochs": 12})]}
+    made["c"] = [network("slsr", 1)]
     with pytest.raises(InputError, match="2 rows of 'none'"):
-        gathered(monkeypatch, made, ["c"], ["a", "b"])
+        gathered(made, ["c"], ["a", "b"])
     with pytest.raises(InputError, match="0 rows of 'none'"):
-        gathered(monkeypatch, made, ["a"], ["c"])
+        gathered(made, ["a"], ["c"])
 
 
 def quality(kernel, alarms=0):
@@ -178,78 +188,82 @@ def quality_table(text):
 
 
 def test_the_quality_of_generated_images_stands_once_for_the_rows_that_share_them():
-    legs = [replace(leg(name, seed), quality=quality(0.1 * seed, 2)) for name in ("lsro", "slsr") for seed in (1, 2)]
-    legs += [replace(leg("mprl", 1), quality=quality(0.5)), leg("none", 1), leg("one-hot", 1)]
-    comparison = compared(rows_of(legs))
+    networks = [
+        replace(network(name, seed), quality=quality(0.1 * seed, 2)) for name in ("lsro", "slsr") for seed in (1, 2)
+    ]
+    networks += [replace(network("mprl", 1), quality=quality(0.5)), network("none", 1), network("one-hot", 1)]
+    comparison = compared(group_by_settings(networks))
     said, rows = quality_table(render_markdown(comparison))
     assert [row[:3] for row in rows] == [["LSRO; SLSR", "2", "0.15 ± 0.07 [0.00]"], ["MPRL", "1", "0.50 [0.00]"]]
     assert [row[-1] for row in rows] == ["4", "0"]
     assert rows[0][3] == "-", "a measure that a space does not have"
-    assert said.endswith("The cache lacks it for one-hot.")
+    assert said.endswith("The cache does not have it for one-hot.")
     written = {row["regularizer"]: row for row in csv.DictReader(render_csv(comparison).splitlines())}
     assert float(written["slsr"]["generated_handcrafted_kernel"]) == pytest.approx(0.15)
     assert written["none"]["generated_handcrafted_kernel"] == ""
-    assert "The quality of all generated images" not in render_markdown(compared(rows_of([leg("none", 1)])))
+    assert "The quality of all generated images" not in render_markdown(
+        compared(group_by_settings([network("none", 1)]))
+    )
 
 
 def test_seeds_that_share_one_set_of_images_are_no_repeats_of_it():
     """Rows of other numbers of seeds still share it; a set that is measured once has no deviation."""
     one = quality(0.48, 4)
-    legs = [replace(leg("lsro", seed), quality=one) for seed in (1, 2, 3)]
-    legs += [replace(leg("slsr", seed), quality=one) for seed in (1, 2)]
-    _, rows = quality_table(render_markdown(compared(rows_of([leg("none", 1), *legs]))))
+    networks = [replace(network("lsro", seed), quality=one) for seed in (1, 2, 3)]
+    networks += [replace(network("slsr", seed), quality=one) for seed in (1, 2)]
+    _, rows = quality_table(render_markdown(compared(group_by_settings([network("none", 1), *networks]))))
     assert [(row[0], row[1], row[2], row[-1]) for row in rows] == [("LSRO; SLSR", "1", "0.48 [0.00]", "4")]
 
 
 def test_quality_that_the_cache_has_in_part_is_left_out_everywhere():
-    legs = [
-        replace(leg("slsr", 1), quality=quality(0.1)),
-        leg("slsr", 2),
-        replace(leg("lsro", 1), quality=quality(0.2)),
+    networks = [
+        replace(network("slsr", 1), quality=quality(0.1)),
+        network("slsr", 2),
+        replace(network("lsro", 1), quality=quality(0.2)),
     ]
-    comparison = compared(rows_of([leg("none", 1), *legs]))
+    comparison = compared(group_by_settings([network("none", 1), *networks]))
     said, rows = quality_table(render_markdown(comparison))
     assert [row[0] for row in rows] == ["LSRO"]
-    assert said.endswith("The cache lacks it for SLSR.")
+    assert said.endswith("The cache does not have it for SLSR.")
     written = {row["regularizer"]: row for row in csv.DictReader(render_csv(comparison).splitlines())}
     assert written["slsr"]["generated_handcrafted_kernel"] == ""
 
 
 def test_other_queries_are_no_pair():
-    other = leg("slsr", 1)
-    other = Leg(other.experiment, other.regularizer, 1, other.settings, other.metrics, tuple("abcdeg"), other.values)
-    rows = rows_of([leg("none", 1), other])
-    with pytest.raises(InputError, match="other queries"):
+    other = network("slsr", 1)
+    other = replace(other, queries=tuple("abcdeg"))
+    rows = group_by_settings([network("none", 1), other])
+    with pytest.raises(InputError, match="different queries"):
         difference(rows[1], rows[0], "rank1", 500, 1)
 
 
 def test_numbers_of_the_csv_are_plain_and_lists_stay_lists():
-    rows = rows_of([leg("slsr", 1, {"generate.images": n, "cluster.sweep": [2, n]}) for n in (1200, 24)])
-    written = list(csv.DictReader(render_csv(compared([*rows, *rows_of([leg("none", 1)])])).splitlines()))
+    rows = group_by_settings([network("slsr", 1, {"generate.images": n, "cluster.sweep": [2, n]}) for n in (1200, 24)])
+    written = list(csv.DictReader(render_csv(compared([*rows, *group_by_settings([network("none", 1)])])).splitlines()))
     assert [row["generate.images"] for row in written[:2]] == ["1200", "24"]
     assert [row["cluster.sweep"] for row in written[:2]] == ["[2, 1200]", "[2, 24]"]
 
 
 def test_varying_settings_name_what_differs():
-    legs = [
-        leg("none", 1),
-        leg("slsr", 1),
-        leg("slsr", 1, {"generate.images": 1200, "code:src/slsr/labels/distributions.py": "2"}),
+    networks = [
+        network("none", 1),
+        network("slsr", 1),
+        network("slsr", 1, {"generate.images": 1200, "code:src/slsr/labels/distributions.py": "2"}),
     ]
-    columns = varying_settings(rows_of(legs))
+    columns = varying_settings(group_by_settings(networks))
     assert columns["generate.images"] == ["-", "24", "1,200"]
     assert len(set(columns["code"])) == 2
     assert set(columns) == {"generate.images", "code"}
 
 
 def test_markdown_and_csv_say_the_same(tmp_path):
-    rows = rows_of([leg(name, seed) for name in ("none", "slsr") for seed in (1, 2, 3)])
+    rows = group_by_settings([network(name, seed) for name in ("none", "slsr") for seed in (1, 2, 3)])
     comparison = compared(rows)
     lines = list(csv.DictReader(render_csv(comparison).splitlines()))
     text = render_markdown(comparison)
     value = 100 * float(lines[1]["rank1_difference"])
     assert f"| {value:+.1f} [{100 * float(lines[1]['rank1_difference_low']):+.1f}" in text
-    deviation = np.std([row.metrics["rank1"] for row in rows[0].legs], ddof=1)
+    deviation = np.std([row.metrics["rank1"] for row in rows[0].networks], ddof=1)
     assert f"{100 * float(lines[0]['rank1_mean']):.1f} ± {100 * deviation:.1f}" in text
     assert "paired bootstrap over queries" in text
     assert NOTE not in text
@@ -258,7 +272,7 @@ def test_markdown_and_csv_say_the_same(tmp_path):
 
 
 def test_one_seed_has_no_interval_over_seeds():
-    text = render_markdown(compared(rows_of([leg("none", 1), leg("slsr", 1)])))
+    text = render_markdown(compared(group_by_settings([network("none", 1), network("slsr", 1)])))
     assert "one seed: no interval" in text
 
 
@@ -293,7 +307,7 @@ def test_table_2_is_published_for_every_number_of_clusters_and_images():
 
 
 def test_a_published_row_comes_with_what_it_is_worth(tmp_path):
-    rows = rows_of([leg("none", 1), leg("slsr", 1)])
+    rows = group_by_settings([network("none", 1), network("slsr", 1)])
     comparison = compared(rows, [None, published("slsr", "single_query", FULL, SIZES)])
     text = render_markdown(comparison)
     assert "92.43 / 79.08 (Ainam et al.)" in text

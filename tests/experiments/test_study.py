@@ -6,111 +6,115 @@ from pathlib import Path
 import pytest
 
 from slsr.errors import InputError
-from slsr.experiments.study import (
-    cluster_settings,
-    epoch_settings,
-    image_settings,
-    numbers,
-    plan,
-    regularizer_settings,
-    targets_of_regularizers,
-)
+from slsr.experiments.study import Study, numbers, read_study, settings_of, study_names, values_of_parameters
+from slsr.experiments.study_runs import plan, targets_of
 
 ROOT = Path(__file__).parents[2]
-ALL = ("none", "lsro", "slsr")
+ALL = ["none", "lsro", "slsr"]
+STUDIED = ["lsr", "slsr-weighted", "one-hot", "mprl"]
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path):
     """The files that a plan reads."""
     for name in ("dvc.yaml", "params.yaml", "data.dvc"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    for name in ("src", "weights"):
+    for name in ("src", "weights", "studies"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def study(vary=None, seeds=(1,), **fields):
+    return Study(vary=vary or {}, seeds=list(seeds), **fields)
+
+
+def overrides(of_study, sweep=(2, 3)):
+    return [setting.overrides for setting in settings_of(of_study, sweep)]
 
 
 def test_seeds_are_numbers_and_ranges():
     assert numbers("1-3,7", "--seeds") == [1, 2, 3, 7]
-    for text in ("", "a", "3-1", "1,1", "-2"):
+    for text in ("", "a", "3-1", "-2"):
         with pytest.raises(InputError, match="--seeds"):
             numbers(text, "--seeds")
 
 
-def test_one_experiment_a_backbone_and_seed(checkout):
-    planned = plan("regularizers", regularizer_settings([1, 2], ["resnet18", "resnet50"], ALL))
+def test_values_are_read_as_params_yaml_is():
+    found = values_of_parameters(["train.optimizer.learning_rate=1e-3,0.01", "cluster.sweep=[2,3],[2,4]", "a.b=x,null"])
+    assert found == {
+        "train.optimizer.learning_rate": [0.001, 0.01],
+        "cluster.sweep": [[2, 3], [2, 4]],
+        "a.b": ["x", None],
+    }
+
+
+@pytest.mark.parametrize("texts", [["cluster.k"], ["cluster.k="], ["=3"], ["a.b=[1"], ["a.b=1", "a.b=2"]])
+def test_what_is_no_list_of_values_is_refused(texts):
+    with pytest.raises(InputError, match="-S '"):
+        values_of_parameters(texts)
+
+
+def test_one_experiment_for_each_combination_and_seed(checkout):
+    planned = plan(checkout, "table4", study({"train.backbone": ["resnet18", "resnet50"]}, [1, 2]))
     assert [one.overrides for one in planned] == [
         {"train.backbone": backbone, "train.seed": seed} for backbone in ("resnet18", "resnet50") for seed in (1, 2)
     ]
     assert {one.targets for one in planned} == {("report",)}
     assert len({one.name for one in planned}) == 4
+    assert [one.name.rsplit("-", 1)[0] for one in planned][::3] == ["table4-resnet18-seed1", "table4-resnet50-seed2"]
     command = planned[3].command(queue=False)
     assert command[:4] == ["dvc", "exp", "run", "--temp"]
     assert command[-5:] == ["-S", "train.backbone=resnet50", "-S", "train.seed=2", "report"]
 
 
-def test_some_regularizers_run_alone(checkout):
-    planned = plan("regularizers", regularizer_settings([1], ["resnet18"], ("slsr", "none")))
-    assert planned[0].targets == ("evaluate@none", "evaluate@slsr")
+def test_values_reach_dvc_as_they_were_read(checkout):
+    vary = {"dataset.identities": [None, 2], "evaluate.flip": [False], "cluster.sweep": [[2, 3]]}
+    command = " ".join(plan(checkout, "s", study(vary))[0].command(queue=False))
+    assert "-S dataset.identities=null -S evaluate.flip=false -S cluster.sweep=[2,3]" in command
 
 
-def test_a_k_that_the_sweep_lacks_is_added():
-    settings = cluster_settings([1], [2, 8], [24, 48], ("slsr",), [2, 3])
-    assert [setting.overrides for setting in settings] == [
+def test_some_regularizers_run_alone():
+    assert targets_of(["slsr", "none"]) == ("evaluate@none", "evaluate@slsr")
+
+
+def test_a_k_that_the_sweep_does_not_have_is_added():
+    of_study = study({"cluster.k": [2, 8], "generate.images": [24, 48]})
+    assert overrides(of_study) == [
         {"cluster.k": 2, "generate.images": 24, "train.seed": 1},
         {"cluster.k": 2, "generate.images": 48, "train.seed": 1},
         {"cluster.k": 8, "cluster.sweep": [2, 3, 8], "generate.images": 24, "train.seed": 1},
         {"cluster.k": 8, "cluster.sweep": [2, 3, 8], "generate.images": 48, "train.seed": 1},
     ]
+    assert overrides(study({"cluster.k": ["auto"]})) == [{"cluster.k": "auto", "train.seed": 1}]
 
 
-def test_no_generated_image_is_the_baseline():
-    settings = image_settings([5], [0, 24], ALL)
-    assert [(setting.overrides, setting.regularizers) for setting in settings] == [
-        ({"train.seed": 5}, ("none",)),
-        ({"generate.images": 24, "train.seed": 5}, ALL),
-    ]
+def test_names_say_what_differs():
+    vary = {"cluster.k": [2], "generate.images": [24], "train.epochs": [9], "generated.weight": [0.5], "a.b": ["x/..y"]}
+    assert settings_of(study(vary, [4]), [2])[0].label == "k2-n24-e9-weight0.5-bx_y-seed4"
+    assert settings_of(study({}, [4]), [2])[0].label == "seed4"
 
 
-def test_epochs_by_seeds():
-    settings = epoch_settings([1, 2], [12, 18], ("none",))
-    assert [(setting.label, dict(setting.overrides)) for setting in settings] == [
-        (f"e{epochs}-seed{seed}", {"train.epochs": epochs, "train.seed": seed})
-        for epochs in (12, 18)
-        for seed in (1, 2)
-    ]
-    assert {setting.regularizers for setting in settings} == {("none",)}
-
-
-def test_a_seed_of_the_whole_pipeline_moves_every_stage_that_draws():
-    settings = [
-        *regularizer_settings([4], ["resnet18"], ALL, "pipeline"),
-        *cluster_settings([4], [2], [24], ALL, [2, 3], "pipeline"),
-        *image_settings([4], [24], ALL, "pipeline"),
-        *epoch_settings([4], [9], ALL, "pipeline"),
-    ]
-    for setting in settings:
-        seeds = {key: value for key, value in setting.overrides.items() if key.endswith(".seed")}
-        blocks = ("encoder", "cluster", "gan", "generate", "train")
-        assert seeds == {f"{block}.seed": 4 for block in blocks}
-        assert setting.label.endswith("-pipeline4")
-    assert image_settings([4], [0], ALL, "pipeline")[0].overrides == {"train.seed": 4}, "a baseline draws no more"
+def test_a_seed_of_the_whole_pipeline_sets_the_seed_of_every_stage():
+    setting = settings_of(study({"train.epochs": [9]}, [4], seeds_of="pipeline"), [2])[0]
+    seeds = {key: value for key, value in setting.overrides.items() if key.endswith(".seed")}
+    assert seeds == {f"{block}.seed": 4 for block in ("encoder", "cluster", "gan", "generate", "train")}
+    assert setting.label == "e9-pipeline4"
 
 
 def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(checkout):
     def name():
-        return plan("s", regularizer_settings([1], ["resnet18"], ALL))[0].name
+        return plan(checkout, "s", study({"train.backbone": ["resnet18"]}))[0].name
 
     def changed(path, text, replacement):
-        before = Path(path).read_text()
+        before = (checkout / path).read_text()
         assert text in before
-        Path(path).write_text(before.replace(text, replacement, 1))
+        (checkout / path).write_text(before.replace(text, replacement, 1))
         found = name()
-        Path(path).write_text(before)
+        (checkout / path).write_text(before)
         return found
 
     original = name()
+    assert name() == original
     assert changed("params.yaml", "backbone: densenet121", "backbone: resnet50") == original
     assert changed("params.yaml", "epochs: 12", "epochs: 13") != original
     assert changed("src/slsr/labels/distributions.py", "import", "import ") != original
@@ -119,23 +123,93 @@ def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(check
     assert changed("weights/none", "From scratch", "from scratch") != original
 
 
+def test_a_name_follows_the_weights_that_the_experiment_itself_starts_from(checkout):
+    def names():
+        return [one.name for one in plan(checkout, "s", study({"train.weights": ["none", "imagenet"]}))]
+
+    before = names()
+    (checkout / "weights" / "imagenet").write_text("other weights")
+    assert names()[0] == before[0]
+    assert names()[1] != before[1]
+
+
 def test_studied_regularizers_are_switched_on_for_their_experiment(checkout):
-    assert list(targets_of_regularizers()) == [*ALL], "without studies/dvc.yaml"
-    shutil.copytree(ROOT / "studies", checkout / "studies")
-    assert list(targets_of_regularizers()) == [*ALL, "lsr", "slsr-weighted", "one-hot", "mprl"]
-    some = plan("regularizers", regularizer_settings([1], ["resnet18"], ("none", "lsr")))[0]
+    assert targets_of([*STUDIED, *ALL]) == (*(f"studies/dvc.yaml:evaluate@{name}" for name in STUDIED), "report")
+    some = plan(checkout, "s", study(regularizers=["none", "lsr"]))[0]
     assert some.targets == ("evaluate@none", "studies/dvc.yaml:evaluate@lsr")
     assert some.overrides["studies.regularizers"] == ["lsr"]
-    whole = plan("regularizers", regularizer_settings([1], ["resnet18"], (*ALL, "one-hot")))[0]
+    whole = plan(checkout, "s", study(regularizers=[*ALL, "one-hot"]))[0]
     assert whole.targets == ("studies/dvc.yaml:evaluate@one-hot", "report")
     assert 'studies.regularizers=["one-hot"]' in whole.command(queue=False)
 
 
-def test_an_unknown_regularizer_is_refused(checkout):
-    with pytest.raises(InputError, match="choose of none, lsro, slsr"):
-        plan("regularizers", regularizer_settings([1], ["resnet18"], ("magic",)))
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ({"train.epochz": [3]}, r"study s: train\.epochz: unknown key \(value 3\)"),
+        ({"train.epochs.more": [3]}, r"train\.epochs\.more: unknown key"),
+        ({"train.epochs": [12, 0]}, r"train\.epochs: 0 is not allowed; it must be greater than or equal to 1"),
+        ({"generate.images": [0]}, r"generate\.images: 0 is not allowed"),
+        ({"cluster.k": [3], "cluster.minibatch_above": [1]}, "minibatch_above"),
+    ],
+)
+def test_a_parameter_that_cannot_have_the_value_is_refused_before_anything_runs(checkout, vary, said):
+    with pytest.raises(InputError, match=said):
+        plan(checkout, "s", study(vary))
 
 
-def test_no_regularizer_is_refused_instead_of_running_everything(checkout):
-    with pytest.raises(InputError, match="none is named; choose of none, lsro, slsr"):
-        plan("regularizers", regularizer_settings([1], ["resnet18"], ()))
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"regularizers": ["magic"]}, "regularizer 'magic': choose one of none, lsr, lsro"),
+        ({"regularizers": []}, r"regularizers: \[\] is not allowed; it must have at least 1 item"),
+        ({"seeds": [1, 1]}, r"seeds \[1, 1\] has a value twice"),
+        ({"vary": {"cluster.k": [2, 2]}}, r"cluster\.k \[2, 2\] has a value twice"),
+        ({"vary": {"train.seed": [1, 2]}}, "vary has train.seed, which `seeds` or `regularizers` set"),
+        ({"vary": {"gan.seed": [1, 2]}, "seeds_of": "pipeline"}, r"vary has gan\.seed"),
+        ({"vary": {"studies.regularizers": [["mprl"]]}}, r"vary has studies\.regularizers"),
+    ],
+)
+def test_a_study_that_contradicts_itself_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        read_study(ROOT, "new", {"seeds": [1]} | options)
+
+
+def test_the_tables_of_the_paper_have_files():
+    assert study_names(ROOT) == ["table2", "table4"]
+    name, table = read_study(ROOT, "table2", {})
+    assert name == "table2"
+    assert table.vary["cluster.k"] == [2, 3, 4]
+    assert table.vary["generate.images"] == [12000, 18000, 24000, 30000, 36000]
+    assert len(settings_of(table, [2, 3, 4, 5])) == 3 * 5 * len(table.seeds)
+    assert read_study(ROOT, "studies/table4.yaml", {})[1].vary == {"train.backbone": ["resnet50", "densenet121"]}
+    for known in study_names(ROOT):
+        assert plan(ROOT, *read_study(ROOT, known, {}))
+
+
+def test_options_replace_what_a_file_says():
+    options = {"vary": {"generate.images": [24], "cluster.restarts": [5]}, "seeds": [7], "regularizers": ["slsr"]}
+    _, found = read_study(ROOT, "table2", options)
+    assert found.vary["cluster.k"] == [2, 3, 4]
+    assert (found.vary["generate.images"], found.vary["cluster.restarts"]) == ([24], [5])
+    assert (found.seeds, found.regularizers) == ([7], ["slsr"])
+
+
+def test_a_new_study_needs_parameters_or_seeds():
+    assert read_study(ROOT, "regularizers", {"seeds": [1, 2]})[1].regularizers == ALL
+    for name in ("tabel2", "studies/tabel2.yaml"):
+        with pytest.raises(InputError, match=r"no file studies/tabel2\.yaml; choose one of table2, table4"):
+            read_study(ROOT, name, {})
+    with pytest.raises(InputError, match=r"no file my\.yaml"):
+        read_study(ROOT, "my.yaml", {"seeds": [1]})
+    with pytest.raises(InputError, match="use letters, digits"):
+        read_study(ROOT, "a b", {"seeds": [1]})
+
+
+def test_a_file_that_is_no_study_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("varry: {cluster.k: [2]}\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: not valid\n  varry: unknown key"):
+        read_study(tmp_path, "mine.yaml", {})
+    (tmp_path / "mine.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: holds list"):
+        read_study(tmp_path, "mine.yaml", {})

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tiny import DEFAULTS, ROOT
 
 from slsr.errors import InputError
-from slsr.params.file import Params, load_params, validate_params
+from slsr.params.file import Params, load_params, run_with_blocks, validate_params, with_overrides
 from slsr.params.presets import preset_names, render_preset
 
 PRESETS = ROOT / "presets"
@@ -447,3 +447,28 @@ def test_drawn_images_and_ones_own_may_go_anywhere(name, archive):
     values = changed("share", NOTHING_WITHHELD)
     values["dataset"] |= {"name": name, "archive": archive}
     assert validate_params(values, "params.yaml").share.prepared is None
+
+
+def test_a_stage_receives_its_blocks_and_its_arguments():
+    params = validate_params(copy.deepcopy(DEFAULTS), "params.yaml")
+    seen = []
+    run_with_blocks(lambda image, regularizer, train: seen.append((image, regularizer, train)), params, "slsr")
+    assert seen == [(params.image, "slsr", params.train)]
+
+
+@pytest.mark.parametrize("arguments", [[], ["slsr", "more"]])
+def test_arguments_that_do_not_fit_a_stage_are_an_error(arguments):
+    params = validate_params(copy.deepcopy(DEFAULTS), "params.yaml")
+    with pytest.raises(TypeError, match=r"takes \['regularizer'\] in addition to its blocks"):
+        run_with_blocks(lambda image, regularizer="none": None, params, *arguments)
+
+
+def test_overrides_replace_values_and_leave_the_rest():
+    params = validate_params(copy.deepcopy(DEFAULTS), "params.yaml")
+    found = with_overrides(params, {"train.optimizer.learning_rate": 0.5, "cluster.sweep": [3]}, "-S")
+    assert (found.train.optimizer.learning_rate, found.cluster.sweep) == (0.5, [3])
+    expected = copy.deepcopy(DEFAULTS)
+    expected["train"]["optimizer"]["learning_rate"] = 0.5
+    expected["cluster"]["sweep"] = [3]
+    assert found.model_dump() == expected
+    assert params.model_dump() == DEFAULTS

@@ -129,7 +129,7 @@ def test_an_unknown_name_lists_the_presets(folder, tmp_path):
     ("text", "parts"),
     [
         ("trian: {epochs: 3}", ["trian", "no such key"]),
-        ("train: {optimizer: {name: sgd}}", ["train.optimizer", "no such key"]),
+        ("train: {optimiser: {name: sgd}}", ["train.optimiser", "no such key"]),
         ("train: {optimizer: {lr: 3}}", ["train.optimizer.lr", "no such key"]),
         ("train: {epochs: many}", ["train.epochs", "'many'"]),
         ("train: 3", ["train", "3 is not allowed"]),

@@ -140,12 +140,12 @@ def test_a_study_that_was_killed_goes_on(study, project):
             if line.startswith("Running stage 'train@none'"):
                 break
         os.killpg(running.pid, signal.SIGKILL)
-    assert names_of(project, "regularizers-resnet18-seed4") == []
+    assert names_of(project, "regularizers-seed4") == []
     again = project.slsr(*command[3:])
     assert again.returncode == 0, again.stdout + again.stderr
     assert stages_run(again.stdout) == {"train@none", "evaluate@none"}
-    assert len(names_of(project, "regularizers-resnet18-seed4")) == 1
-    for name in names_of(project, "regularizers-resnet18-seed4"):
+    assert len(names_of(project, "regularizers-seed4")) == 1
+    for name in names_of(project, "regularizers-seed4"):
         project.run("dvc", "exp", "remove", name)
 
 
@@ -236,12 +236,12 @@ def wait_for_queue(project, seconds: int = 900) -> None:
 
 
 def test_a_study_in_the_queue_waits_there_once(study, project):
-    first = project.slsr("study", "generated", "--images", "0", "--seeds", "8-9", "--queue")
-    again = project.slsr("study", "generated", "--images", "0", "--seeds", "8-9", "--queue")
+    first = project.slsr("study", "baseline", "--regularizers", "none", "--seeds", "8-9", "--queue")
+    again = project.slsr("study", "baseline", "--regularizers", "none", "--seeds", "8-9", "--queue")
     status = project.run("dvc", "queue", "status").stdout
     project.run("dvc", "queue", "remove", "--all")
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
-    assert len(re.findall(r"generated-n0-seed[89]-\w+\s.*Queued", status)) == 2
+    assert len(re.findall(r"baseline-seed[89]-\w+\s.*Queued", status)) == 2
     assert "2 experiments, 2 of them finished or queued" in again.stdout
 
 
@@ -278,7 +278,7 @@ def rows_of_last_study(project, regularizer: str, *options: str) -> list[dict[st
 
 
 def test_without_the_quality_of_its_images_a_study_is_compared_all_the_same(study, project):
-    names = names_of(project, "regularizers-resnet18-seed")
+    names = names_of(project, "regularizers-seed")
     recorded = yaml.safe_load(show(project, names[0], "dvc.lock"))["stages"]["generate"]["outs"]
     digest = next(out["md5"] for out in recorded if out["path"].endswith("quality.json"))
     cached = project.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
@@ -296,7 +296,8 @@ def test_without_the_quality_of_its_images_a_study_is_compared_all_the_same(stud
 
 def test_a_study_of_clusters_shares_what_a_number_of_clusters_does_not_change(study, project):
     """Table 2: K x N. One cluster is not in the sweep of params.yaml, and is added for its experiments."""
-    done = project.slsr("study", "clusters", "-k", "2,1", "--images", "24,36", "--seeds", "1", "--regularizers", "slsr")
+    values = ["-S", "train.backbone=resnet18", "-S", "cluster.k=2,1", "-S", "generate.images=24,36"]
+    done = project.slsr("study", "table2", *values, "--seeds", "1", "--regularizers", "slsr")
     assert done.returncode == 0, done.stdout + done.stderr
     runs = re.split(r"^\[\d/4\] ", done.stdout, flags=re.MULTILINE)[1:]
     legs = {"train@slsr", "evaluate@slsr"}
@@ -321,6 +322,6 @@ def test_a_study_over_seeds_of_the_pipeline_moves_every_stage(study, project):
     for name in ("none", "slsr"):
         assert [row["seeds"] for row in rows_of_last_study(project, name, "--seeds-of", "pipeline")] == ["1 2"]
     assert [row["seeds"] for row in rows_of_last_study(project, "slsr")] == ["1", "2"]
-    mixed = project.slsr("compare", *names_of(project, "regularizers-resnet18-seed"), "--seeds-of", "pipeline")
+    mixed = project.slsr("compare", *names_of(project, "regularizers-seed"), "--seeds-of", "pipeline")
     assert mixed.returncode == 2
     assert "both with" in mixed.stderr

@@ -12,7 +12,7 @@ from slsr.files import read_json, write_bytes, write_json
 from slsr.images.tables import table_writer
 from slsr.markdown import table
 from slsr.params.file import run_with_blocks, validate_params
-from slsr.reporting.run_report import Report, Setting, render
+from slsr.reporting.run_report import Report, ReportParameters, render
 from slsr.reporting.titles import RANKINGS, RETRIEVAL_MEASURES, title_of
 from slsr.retrieval import Evaluation, headline
 from slsr.stages import report
@@ -157,7 +157,7 @@ def test_the_report_says_what_was_measured(project):
             shown, low, high = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", row[single[0].index(column)]).groups()
             assert float(shown) == pytest.approx(value, abs=0.0501)
             assert float(low) <= float(shown) <= float(high)
-    assert f"{QUERIES - 2} queries, {GALLERY} gallery images; 2 queries without a right match are left out." in text
+    assert f"{QUERIES - 2} queries, {GALLERY} gallery images; 2 queries without a correct match are left out." in text
     assert "1,003 train, 1,004 validation, 1,002 query, 1,000 gallery, 1,001 multi-query images" in text
     assert "13 training identities" in text
     assert "nan" not in text.lower()
@@ -220,7 +220,7 @@ def built(values, **changes):
     params = validate_params(values, "params.yaml")
     return render(
         Report(
-            setting=Setting(params.dataset, params.image, params.encoder, params.train, params.generate),
+            parameters=ReportParameters(params.dataset, params.image, params.encoder, params.train, params.generate),
             **copy.deepcopy(parts | changes),
         )
     )
@@ -231,10 +231,10 @@ def test_clusters_and_silhouettes_are_percentages(values):
     rows = dict(tables_of(text))["Clusters"][1:]
     assert rows == [["1", "-", "-"], ["2", "51.75 %", "-25.00 %"], ["3 (used)", "70.03 %", "50.00 %"]]
     assert "5,000 images of 12 identities, 30 images of 7 identities, 2 images of 2 identities." in text
-    assert "4 of 13 identities have images in several; purity 0.988." in text
+    assert "4 of 13 identities have images in several clusters; purity 0.988." in text
     assert "drawn at random" not in text
     sampled = built(values, clusters=CLUSTERS_VALUE | {"silhouette_images": 1000})
-    assert "Silhouettes are of 1,000 images drawn at random." in sampled
+    assert "Silhouettes are computed from 1,000 images drawn at random." in sampled
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_clusters_and_silhouettes_are_percentages(values):
         ("make_up", "training_identities", 750),
     ],
 )
-def test_table_1_of_the_paper_stands_beside_silhouettes_of_its_data_and_network_alone(values, block, key, other):
+def test_table_1_of_the_paper_is_shown_only_for_silhouettes_of_its_data_and_network(values, block, key, other):
     make_up = CLUSTERS_VALUE["make_up"] | {"training_identities": 751}
     values["encoder"] |= {"backbone": "resnet50", "weights": "imagenet"}
     values["image"] |= {"height": 224, "resize_height": 256}
@@ -261,10 +261,10 @@ def test_table_1_of_the_paper_stands_beside_silhouettes_of_its_data_and_network_
         assert [row[3] for row in rows] == ["-", "51.75 %", "70.03 %"]
     else:
         assert len(header) == 3
-    assert ("no target for them" in text) == (block is None)
+    assert ("is not a target" in text) == (block is None)
 
 
-def test_measures_of_generated_images_stand_beside_their_floors(values):
+def test_measures_of_generated_images_are_shown_with_their_references(values):
     text = built(values)
     rows = {row[0]: row[1:] for row in dict(tables_of(text))["Generated images"]}
     assert rows[""] == ["handcrafted space", "encoder space"]
@@ -276,9 +276,9 @@ def test_measures_of_generated_images_stand_beside_their_floors(values):
     encoder = overall["encoder"] | {"frechet_of_encoder_features": measure(0.25, 0.0625)}
     large = dict(tables_of(built(values, generated=QUALITY_VALUE | {"overall": overall | {"encoder": encoder}})))
     assert [row[1:] for row in large["Generated images"] if "Frechet" in row[0]] == [["-", "0.250 [0.062]"]]
-    assert "1,200 generated images against 394 real ones" in text
+    assert "1,200 generated images are compared with 394 real images" in text
     assert "55.0 % of the generated images" in text
-    assert "No alarm." in text
+    assert "There is no alarm." in text
 
 
 def test_alarms_are_gathered_by_kind(values):
@@ -288,7 +288,7 @@ def test_alarms_are_gathered_by_kind(values):
         alarm("copying", 2, 0.9),
     ]
     text = built(values, generated=QUALITY_VALUE | {"alarms": alarms})
-    assert "No alarm" not in text
+    assert "no alarm" not in text
     lines = [line for line in text.splitlines() if line.startswith("- **")]
     assert len(lines) == 2
     assert "all clusters together (0.250), cluster 0 (0.000), cluster 1 (0.100)" in lines[0]
@@ -302,8 +302,11 @@ def test_a_difference_shows_its_sign_and_chance(values):
         return {"difference": difference, "ci95": [difference - 0.1, difference + 0.1], "p": p}
 
     both = {"rank1": found(0.015, 0.0304), "map_trapezoid": found(-0.2, 0.0002)}
-    rows = dict(tables_of(built(values, comparison={"slsr_minus_none": {"single_query": both}})))["Differences"][1:]
+    text = built(values, comparison={"slsr_minus_none": {"single_query": both}})
+    rows = dict(tables_of(text))["Differences"][1:]
     title = "SLSR - baseline (none), single query"
+    assert "The table has 2 tests" in text
+    assert "after Bonferroni correction if p is below 0.0250" in text
     assert rows == [[title, "+1.5 [-8.5, +11.5], p = 0.030", "-20.0 [-30.0, -10.0], p < 0.001"]]
 
 

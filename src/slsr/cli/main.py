@@ -1,4 +1,4 @@
-"""The command `slsr`: one subcommand a pipeline stage, and the tools around it.
+"""The command `slsr`: one subcommand per stage of the pipeline, and the tools around it.
 
 Every command imports what it needs when it runs, so that `slsr --help` answers at once.
 """
@@ -10,64 +10,50 @@ import logging
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
 from slsr.cli import data, explore, project, score, stages, studies, use
-from slsr.cli.stages import AllEnded
 from slsr.errors import CheckFailed, InputError, Interrupted
 
-# What a path that the user named can run into; anything else is our fault, or the machine's, and is shown whole.
-REFUSALS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENOTEMPTY,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EFBIG,
-}
-
-
-MEMORY_KNOBS = {
-    "cluster": "cluster.minibatch_above",
-    "train-encoder": "encoder.batch_size",
-    "extract-features": "evaluate.batch_size",
-    "train-gan": "gan.batch_size",
-    "generate": "generate.images",
-    "floors": "evaluate.batch_size",
-    "train": "train.batch_size",
-    "evaluate": "evaluate.batch_size",
-    "embed": "--batch-size",
-    "search": "--batch-size",
-}
-
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     help="Person re-identification with sparse label smoothing: the stages of the pipeline and the tools around it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
 for group in (stages, project, data, score, use, explore, studies):
     app.add_typer(group.app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import slsr
+
+        typer.echo(f"slsr {slsr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options of `slsr` itself; each one acts in its callback."""
+
+
 def main() -> None:
-    """Run a command; end with 2 on bad input, 1 on a failed check, and a message instead of a traceback."""
+    """Run a command; exit with 2 after bad input and 1 after a failed check, with a message and no traceback."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("slsr").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # about images that slsr itself refuses, or reads all the same
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # slsr itself reports what is wrong with an image
     try:
         with logging_redirect_tqdm():
             _run_app()
@@ -80,30 +66,25 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; nothing half-written was left behind", 130))
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.filename is None and error.errno not in DISK_IS_FULL:
             raise
         sys.exit(_say(_explain(error), 2))
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        knob = MEMORY_KNOBS.get(next(iter(sys.argv[1:]), ""), "batch_size")
-        remedy = f"lower {knob} or the image size in params.yaml, or use precision: bf16"
+        remedy = stages.memory_remedy(next(iter(sys.argv[1:]), ""))
         remedy += "; `nvidia-smi` shows what else uses a GPU" if "CUDA" in str(error) else ""
-        if knob == "--batch-size":
-            remedy = "give a smaller --batch-size"
-        elif knob == "cluster.minibatch_above":
-            remedy = f"lower {knob} below the number of training images, or try fewer k in cluster.sweep"
         sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
 
 
 def _explain(error: OSError) -> str:
-    """One line on what the file system refused."""
-    if error.errno == errno.ENOSPC:
-        where = f" while writing {error.filename}" if error.filename else ""
-        return f"no space left on the disk{where}; free some (`dvc gc -w` drops unused cache) and run again"
-    path = error.filename2 or error.filename  # of a rename, what the temporary file was to become
-    name = _shortened(os.fsdecode(path)) if isinstance(path, str | bytes) else "a file"
-    return f"{name}: {(error.strerror or str(error)).lower()}; name another file or folder, or mend its permissions"
+    """Say in one line what the file system refused."""
+    path = error.filename2 or error.filename  # after a failed rename, the second one is the file that the user knows
+    name = _shortened(os.fsdecode(path)) if isinstance(path, str | bytes) else str(path)
+    if error.errno in DISK_IS_FULL:
+        where = "" if path is None else f" while writing {name}"
+        return f"no space left on the disk{where}; free some (`dvc gc -w` removes unused cache) and run again"
+    return f"{name}: {(error.strerror or str(error)).lower()}; name another file or folder, or change its permissions"
 
 
 def _shortened(text: str, longest: int = 200) -> str:
@@ -111,7 +92,7 @@ def _shortened(text: str, longest: int = 200) -> str:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether the host's memory or a GPU's is exhausted; asks torch only where it is loaded already."""
+    """Tell whether the memory of the host or of a GPU is full; this asks torch only if it is loaded already."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
@@ -120,16 +101,17 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _run_app() -> None:
-    """Typer turns Ctrl-C into an exit with 130, which says nothing."""
+    """Run the command; Typer turns Ctrl-C into an exit with 130 without a message, which is undone here."""
     try:
         app()
     except SystemExit as end:
-        if end.code == 130 and not isinstance(end, AllEnded):
+        if end.code == 130 and not isinstance(end, stages.ProcessesEnded):
             raise KeyboardInterrupt from end
         raise
 
 
 def _say(message: object, code: int) -> int:
+    """Print a message, tell it to the process that started this one, and return the exit code."""
     rank = os.environ.get("RANK")
     print(f"slsr: {message}" if rank is None else f"slsr, process {rank}: {message}", file=sys.stderr)
     if rank is not None:

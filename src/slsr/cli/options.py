@@ -1,4 +1,4 @@
-"""Names that several groups of commands share."""
+"""Paths and headings that several groups of commands share."""
 
 from pathlib import Path
 

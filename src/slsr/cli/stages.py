@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,13 +14,38 @@ from slsr.cli.options import PARAMS, STAGES
 
 app = typer.Typer()
 
-STAGES_IN_PROCESSES = {"train_encoder", "train", "train_gan", "extract_features", "evaluate"}
+
+# Each stage with its help, and the parameter that decides how much memory it needs.
+COMMANDS = {
+    "prepare": ("Read an archive in data/ into image tables, check and count it.", None),
+    "train_encoder": ("Train the network whose features are clustered.", "encoder.batch_size"),
+    "extract_features": ("Extract the features of all training images.", "evaluate.batch_size"),
+    "cluster": ("Cluster the features, and list the identities of each cluster.", "cluster.minibatch_above"),
+    "train_gan": ("Train one DCGAN per cluster, or one for all clusters.", "gan.batch_size"),
+    "generate": ("Generate images with the sparse label of their cluster; measure their quality.", "generate.images"),
+    "floors": ("Score two trivial baselines, an untrained network and a color histogram.", "evaluate.batch_size"),
+    "train": ("Train the re-ID network on real and generated images.", "train.batch_size"),
+    "evaluate": ("Measure one trained network: CMC, average precision, re-ranking.", "evaluate.batch_size"),
+    "report": ("Write the report and the metrics that git keeps.", None),
+}
+ON_SEVERAL_GPUS = {"train_encoder", "extract_features", "train_gan", "train", "evaluate"}
+OF_REGULARIZER = {"train", "evaluate"}
 
 
-RegularizerArgument = Annotated[
-    str,
-    typer.Argument(metavar="REGULARIZER", help="none, lsr, lsro, slsr, ...: see docs/regularizers.md"),
-]
+def memory_remedy(command: str) -> str:
+    """Say how a command can need less memory."""
+    _, parameter = COMMANDS.get(command.replace("-", "_"), ("", None))
+    match parameter:
+        case None:
+            return "give a smaller --batch-size if the command has one, or use a machine with more memory"
+        case "cluster.minibatch_above":
+            return "lower cluster.minibatch_above below the number of training images, or try fewer k in cluster.sweep"
+        case _:
+            return f"lower {parameter} or the image size in params.yaml, or use precision: bf16"
+
+
+class ProcessesEnded(SystemExit):
+    """The processes that this one started have ended and have printed their messages."""
 
 
 def run_stage(name: str, *arguments: str) -> None:
@@ -27,90 +53,49 @@ def run_stage(name: str, *arguments: str) -> None:
     from slsr.params.file import load_params, run_with_blocks
 
     params = load_params(PARAMS)
-    if name in STAGES_IN_PROCESSES:
-        _in_processes()
+    if name in ON_SEVERAL_GPUS:
+        _join_or_start_processes()
     run_with_blocks(importlib.import_module(f"slsr.stages.{name}").run, params, *arguments)
-    if name in STAGES_IN_PROCESSES:
+    if name in ON_SEVERAL_GPUS:
         from slsr.runtime.launch import leave_processes
 
         leave_processes()
 
 
-class AllEnded(SystemExit):
-    """The processes that this one started have ended, and have said what there is to say."""
-
-
-def _in_processes() -> None:
-    """Hand over to one process a device, unless this is one of them or one is enough."""
+def _join_or_start_processes() -> None:
+    """Start one process per GPU and wait for them, unless this is one of them or one process is enough."""
     from slsr.runtime.launch import join_processes, launched, processes_wanted, start_processes
 
     if launched(os.environ):
         join_processes(os.environ)
     elif (count := processes_wanted(os.environ)) > 1:
-        raise AllEnded(start_processes(count, sys.argv[1:]))
+        raise ProcessesEnded(start_processes(count, sys.argv[1:]))
 
 
-def _known(regularizer: str) -> str:
+def _known_regularizer(name: str) -> str:
+    """Check a name against the table of regularizers, which is loaded only when a command needs it."""
     from slsr.labels.regularizers import regularizer_named
 
-    return regularizer_named(regularizer).name
+    return regularizer_named(name).name
 
 
-@app.command(rich_help_panel=STAGES)
-def prepare() -> None:
-    """An archive in data/ to image tables, checked and counted."""
-    run_stage("prepare")
+RegularizerArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="REGULARIZER", callback=_known_regularizer, help="none, lsr, lsro, slsr, ...: see docs/regularizers.md"
+    ),
+]
 
 
-@app.command(rich_help_panel=STAGES)
-def train_encoder() -> None:
-    """The network whose features are clustered."""
-    run_stage("train_encoder")
+def _command_of(stage: str) -> Callable[..., None]:
+    def run() -> None:
+        run_stage(stage)
+
+    def run_regularizer(regularizer: RegularizerArgument) -> None:
+        run_stage(stage, regularizer)
+
+    return run_regularizer if stage in OF_REGULARIZER else run
 
 
-@app.command(rich_help_panel=STAGES)
-def extract_features() -> None:
-    """Features of all training images."""
-    run_stage("extract_features")
-
-
-@app.command(rich_help_panel=STAGES)
-def cluster() -> None:
-    """K-means over the features, and the identities of each cluster."""
-    run_stage("cluster")
-
-
-@app.command(rich_help_panel=STAGES)
-def train_gan() -> None:
-    """One DCGAN a cluster."""
-    run_stage("train_gan")
-
-
-@app.command(rich_help_panel=STAGES)
-def generate() -> None:
-    """Images with a sparse label from every cluster, and how good they are."""
-    run_stage("generate")
-
-
-@app.command(rich_help_panel=STAGES)
-def floors() -> None:
-    """What an untrained network and a color histogram reach."""
-    run_stage("floors")
-
-
-@app.command(rich_help_panel=STAGES)
-def train(regularizer: RegularizerArgument) -> None:
-    """The re-ID network, on real and generated images."""
-    run_stage("train", _known(regularizer))
-
-
-@app.command(rich_help_panel=STAGES)
-def evaluate(regularizer: RegularizerArgument) -> None:
-    """CMC, average precision and re-ranking of one trained network."""
-    run_stage("evaluate", _known(regularizer))
-
-
-@app.command(rich_help_panel=STAGES)
-def report() -> None:
-    """The metrics and the table that git keeps."""
-    run_stage("report")
+for _stage, (_help, _) in COMMANDS.items():
+    app.command(_stage.replace("_", "-"), help=_help, rich_help_panel=STAGES)(_command_of(_stage))

@@ -1,1 +1,1 @@
-"""Experiments over the pipeline: studies that run many, and tables that compare them."""
+"""Studies that run many experiments over the pipeline, and tables that compare experiments."""

@@ -1,10 +1,8 @@
-"""Any set of experiments as one table: means and deviations over seeds, and differences to the baseline."""
+"""Compare evaluated networks: means and deviations over seeds, and differences to the baseline."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,83 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.evaluation.per_query import read_queries
+from slsr.experiments.networks import EvaluatedNetwork, Settings
+from slsr.experiments.seeds import EARLIER_SEEDS, SeedsOf
 from slsr.experiments.seeds_and_queries import CrossedMean, crossed_mean
-from slsr.experiments.study import EARLIER_SEEDS, LAST, SEED, SeedsOf
-from slsr.files import read_json
 from slsr.labels.regularizers import REGULARIZERS
-from slsr.project.lock import (
-    Revision,
-    cached_file,
-    chain,
-    experiments,
-    locked_parameters,
-    locked_stages,
-    parameters,
-    stale_reason,
-)
 from slsr.reporting.published import Published, published
 from slsr.retrieval.bootstrap import PairedDifference, paired_differences
 
-log = logging.getLogger(__name__)
-
-DATA, CODE = "data:", "code:"
-# They move the intervals and the pictures of one run, not its measures.
-WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batch_size", "generate.alarms.")
-
-Settings = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
-class Leg:
-    """One trained and evaluated network of one revision.
-
-    `settings` holds everything that it rests on but its seeds: parameters (`block.key`), data (`data:path` -> MD5) and
-    code (`code:path` -> MD5). `values` holds, under each measure, one value a query with a right match; it is empty
-    for a protocol without paired queries. `quality` is the quality.json of the generated images it was trained on; None
-    without any, or where the cache lacks it.
-    """
-
-    experiment: str
-    regularizer: str
-    seed: int
-    settings: Settings
-    metrics: Mapping[str, Any]
-    queries: tuple[str, ...]
-    values: Mapping[str, NDArray[np.float64]]
-    quality: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """The legs that differ in their seeds alone, ascending by that of the training."""
+class SeedGroup:
+    """The networks that differ only in their seeds, by ascending seed of the training: one row of a table."""
 
     regularizer: str
     settings: Settings
-    legs: Sequence[Leg]
+    networks: Sequence[EvaluatedNetwork]
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds, ascending."""
-        return [leg.seed for leg in self.legs]
+        """The seeds, ascending."""
+        return [network.seed for network in self.networks]
 
-    def single(self, measure: str) -> NDArray[np.float64]:
-        """[S]: a measure of every seed's network."""
-        return np.array([leg.metrics[measure] for leg in self.legs], np.float64)
+    def measured(self, measure: str) -> NDArray[np.float64]:
+        """Return a measure of the network of every seed, [S]."""
+        return np.array([network.metrics[measure] for network in self.networks], np.float64)
 
     def interval(self, measure: str) -> tuple[float, float] | None:
-        """The 95 % interval of the mean over seeds and queries; None with one seed or without values of queries."""
-        if len(self.legs) < 2 or not all(measure in leg.values for leg in self.legs):
+        """Return the 95 % interval of the mean over seeds and queries; None with one seed or without paired queries."""
+        if len(self.networks) < 2 or not all(measure in network.values for network in self.networks):
             return None
-        return crossed_mean(np.stack([leg.values[measure] for leg in self.legs]), (0, 1)).ci95
+        return crossed_mean(np.stack([network.values[measure] for network in self.networks]), (0, 1)).ci95
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row minus its baseline, paired by seed and query.
+    """A group minus its baseline, paired by seed and query, over the seeds that both have.
 
-    `both` holds for other seeds and other queries, and is None with one common seed; `queries` is the paired bootstrap
-    over queries of the mean over seeds, and holds for these seeds alone.
+    The interval of `both` is for other seeds and other queries; `both` is None with one common seed. `queries` is the
+    paired bootstrap over queries of the mean over seeds, for these seeds only.
     """
 
     seeds: Sequence[int]
@@ -98,165 +57,148 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Rows in the order they are shown, with the differences of each to its baseline, by measure.
+class ExperimentComparison:
+    """Groups of networks in the order of the table, and the differences of each to its baseline, by measure.
 
-    `against` is the one row that all differences are taken to, where the user named one; its settings may be others.
-    `seeds_of` says what differs between the seeds of a row.
+    `against` is the one baseline of all groups, if the user named one. `seeds_of` says what differs within a group.
     """
 
     ranking: str
     baseline: str
     measures: Sequence[str]
-    rows: Sequence[Row]
+    groups: Sequence[SeedGroup]
     differences: Sequence[Mapping[str, Difference]]
     published: Sequence[Published | None]
-    against: Row | None = None
+    against: SeedGroup | None = None
     seeds_of: SeedsOf = "training"
 
 
-def legs_of(revision: Revision, ranking: str) -> list[Leg]:
-    """Every network that a revision has evaluated; what its parent left in its dvc.lock is passed over, and said so.
+def compare_networks(
+    networks: Sequence[EvaluatedNetwork],
+    ranking: str,
+    baseline: str,
+    against: Sequence[EvaluatedNetwork] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 1,
+    seeds_of: SeedsOf = "training",
+) -> ExperimentComparison:
+    """Compare networks that were measured by the same way of ranking.
+
+    Without `against`, the baseline of a group is the one of `baseline_of`. With it, the baseline of every group is the
+    one group of the regularizer `baseline` that `against` has, whatever its settings. This allows a control that is
+    different on purpose, such as a baseline that was trained for as many steps as a run with generated images; the
+    difference is then the effect of all that differs.
 
     Raises
     ------
     InputError
-        The revision has no dvc.lock, the cache lacks a result, or it was not measured by this way of ranking.
+        `against` has no group or several groups of the baseline; or an error of `without_earlier_seeds`,
+        `group_by_settings` or `difference`.
     """
-    stages, values = locked_stages(revision), parameters(revision)
-    found = []
-    for name in sorted(stages):
-        stage, _, regularizer = name.partition("@")
-        if stage != "evaluate" or not regularizer:
-            continue
-        if reason := stale_reason(revision, stages, name, values):
-            log.info("%s: passed over %s, which was not run there: %s", revision.name, name, reason)
-            continue
-        found.append(_leg(revision, stages, name, regularizer, ranking))
-    return found
+    every, controls = [*networks, *(against or [])], list(against or [])
+    if seeds_of == "pipeline":
+        every = without_earlier_seeds(every)
+        controls = every[len(networks) :]
+    groups = sorted(group_by_settings(every), key=lambda group: _order(group, baseline))
+    control = None if against is None else _control(groups, group_by_settings(controls), baseline)
+    measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
+    differences = [
+        _differences(group, control or baseline_of(group, groups, baseline), measures, resamples, seed)
+        for group in groups
+    ]
+    rows = [published(group.regularizer, ranking, group.settings, group.networks[0].metrics) for group in groups]
+    return ExperimentComparison(ranking, baseline, measures, groups, differences, rows, control, seeds_of)
 
 
-def _leg(revision: Revision, stages: Mapping[str, Mapping[str, Any]], name: str, regularizer: str, ranking: str) -> Leg:
-    settings: dict[str, Any] = {}
-    rests_on = list(chain(stages, name))
-    for one in rests_on:
-        settings |= locked_parameters(stages[one])
-        for dep in stages[one]["deps"]:
-            if dep["path"].startswith(("data/", "weights/")):
-                settings[f"{DATA}{dep['path']}"] = dep["md5"]
-            elif dep["path"].startswith("src/"):
-                settings[f"{CODE}{dep['path']}"] = dep["md5"]
-    seed = settings.pop(SEED)
-    folder = f"artifacts/evaluate/{regularizer}"
-    metrics = read_json(cached_file(revision, stages[name], f"{folder}/metrics.json"))
-    if ranking not in metrics:
-        raise InputError(f"{revision.name}: {folder} has no {ranking}; choose --ranking of {', '.join(metrics)}")
-    queries = read_queries(cached_file(revision, stages[name], f"{folder}/per_query.parquet"))
-    names, evaluation = queries.get(ranking, ([], None))
-    return Leg(
-        revision.name,
-        regularizer,
-        seed,
-        {key: value for key, value in settings.items() if not key.startswith(WITHOUT_EFFECT)},
-        metrics[ranking],
-        tuple(one for one, valid in zip(names, evaluation.valid, strict=True) if valid) if evaluation else (),
-        evaluation.headline_values() if evaluation else {},
-        _quality(revision, stages["generate"]) if "generate" in rests_on else None,
-    )
-
-
-def _quality(revision: Revision, stage: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How good the generated images were measured to be; it may have stayed where they were made."""
-    try:
-        found: Mapping[str, Any] = read_json(cached_file(revision, stage, "artifacts/generated/quality.json"))
-    except InputError as error:
-        log.info("%s: without the quality of its generated images: %s", revision.name, error)
-        return None
-    return found
-
-
-def without_earlier_seeds(legs: Iterable[Leg]) -> list[Leg]:
-    """Legs of which a seed stands for the whole pipeline: those of the stages before training are no settings.
+def without_earlier_seeds(networks: Iterable[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
+    """Remove the seeds of the stages before training from the settings, so that a seed means the whole pipeline.
 
     Raises
     ------
     InputError
-        Two legs with other seeds of training share one of an earlier stage, so that their spread leaves that out.
+        Two networks with different seeds of training share a seed of an earlier stage, so that their spread does not
+        include that stage.
     """
-    found: list[Leg] = []
-    owners: dict[str, Leg] = {}
-    for leg in legs:
-        settings = {key: value for key, value in leg.settings.items() if key not in EARLIER_SEEDS}
+    found: list[EvaluatedNetwork] = []
+    owners: dict[str, EvaluatedNetwork] = {}
+    for network in networks:
+        settings = {key: value for key, value in network.settings.items() if key not in EARLIER_SEEDS}
         for key in EARLIER_SEEDS:
-            if key in leg.settings:
-                place = json.dumps([leg.regularizer, sorted(settings.items()), key, leg.settings[key]])
-                other = owners.setdefault(place, leg)
-                if other.seed != leg.seed:
+            if key in network.settings:
+                place = json.dumps([network.regularizer, sorted(settings.items()), key, network.settings[key]])
+                other = owners.setdefault(place, network)
+                if other.seed != network.seed:
                     raise InputError(
-                        f"{other.experiment} and {leg.experiment}: both with {key} {leg.settings[key]}, so that their "
-                        "spread is not the whole pipeline's; leave --seeds-of pipeline away, or name experiments of "
-                        "`slsr study ... --seeds-of pipeline` alone"
+                        f"{other.experiment} and {network.experiment}: both have {key} {network.settings[key]}, so "
+                        "their spread is not that of the whole pipeline; remove --seeds-of pipeline, or name only "
+                        "experiments of `slsr study ... --seeds-of pipeline`"
                     )
-        found.append(replace(leg, settings=settings))
+        found.append(replace(network, settings=settings))
     return found
 
 
-def rows_of(legs: Iterable[Leg]) -> list[Row]:
-    """Legs of the same settings together, in order of appearance.
+def group_by_settings(networks: Iterable[EvaluatedNetwork]) -> list[SeedGroup]:
+    """Group the networks that differ only in their seeds, in order of appearance.
 
     Raises
     ------
     InputError
-        Two legs of one seed and the same settings have other results.
+        Two networks with the same seed and the same settings have different results.
     """
-    gathered: dict[str, dict[int, Leg]] = {}
-    for leg in legs:
-        key = json.dumps([leg.regularizer, dict(sorted(leg.settings.items()))])
-        other = gathered.setdefault(key, {}).setdefault(leg.seed, leg)
-        if _values(other.metrics) != _values(leg.metrics):
+    gathered: dict[str, dict[int, EvaluatedNetwork]] = {}
+    for network in networks:
+        key = json.dumps([network.regularizer, dict(sorted(network.settings.items()))])
+        other = gathered.setdefault(key, {}).setdefault(network.seed, network)
+        if _without_intervals(other.metrics) != _without_intervals(network.metrics):
             raise InputError(
-                f"{other.experiment} and {leg.experiment}: {leg.regularizer} with seed {leg.seed}, of the same code, "
-                "data and parameters, has two results (another machine, or seeds of earlier stages that --seeds-of "
-                "pipeline leaves out?); name only one of them"
+                f"{other.experiment} and {network.experiment}: {network.regularizer} with seed {network.seed} has two "
+                "results for the same code, data and parameters (from another machine, or with other seeds of earlier "
+                "stages, which --seeds-of pipeline ignores?); name only one of them"
             )
-    of_rows = [[found[seed] for seed in sorted(found)] for found in gathered.values()]
-    return [Row(together[0].regularizer, together[0].settings, together) for together in of_rows]
+    groups = [[found[seed] for seed in sorted(found)] for found in gathered.values()]
+    return [SeedGroup(group[0].regularizer, group[0].settings, group) for group in groups]
 
 
-def _values(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _without_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if not key.endswith("_ci95")}
 
 
-def baseline_of(row: Row, rows: Sequence[Row], regularizer: str) -> Row | None:
-    """The one row of that regularizer with which a row shares every setting that both have; None where there is none.
+def baseline_of(group: SeedGroup, groups: Sequence[SeedGroup], regularizer: str) -> SeedGroup | None:
+    """Find the only group of a regularizer that has the same value for every setting that both have.
 
-    A baseline without generated images has no setting of generators, so it stands for every K and N.
+    A baseline without generated images has no setting of generators, so it is the baseline for every K and N. The
+    answer is None if no group fits, or several.
     """
     fitting = [
         other
-        for other in rows
+        for other in groups
         if other.regularizer == regularizer
-        and all(row.settings[key] == other.settings[key] for key in row.settings.keys() & other.settings.keys())
+        and all(group.settings[key] == other.settings[key] for key in group.settings.keys() & other.settings.keys())
     ]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def difference(row: Row, baseline: Row, measure: str, resamples: int, seed: int) -> Difference | None:
-    """A row minus its baseline in one measure, over the seeds that both have; None without any, or without queries.
+def difference(
+    group: SeedGroup, baseline: SeedGroup, measure: str, resamples: int = 10_000, seed: int = 1
+) -> Difference | None:
+    """Subtract the baseline from a group in one measure, over the seeds that both have.
+
+    The answer is None if they have no common seed, or no values of queries.
 
     Raises
     ------
     InputError
         The two were not measured on the same queries.
     """
-    first, second = ({leg.seed: leg for leg in one.legs} for one in (baseline, row))
+    first, second = ({network.seed: network for network in one.networks} for one in (baseline, group))
     seeds = sorted(first.keys() & second.keys())
     if not seeds or not all(measure in one[s].values for one in (first, second) for s in seeds):
         return None
     if len({one[s].queries for one in (first, second) for s in seeds}) > 1:
         raise InputError(
-            f"{first[seeds[0]].experiment} and {second[seeds[0]].experiment}: measured on other queries; a difference "
-            "needs the same ones"
+            f"{first[seeds[0]].experiment} and {second[seeds[0]].experiment}: measured on different queries; a "
+            "difference needs the same queries"
         )
     values = [np.stack([one[s].values[measure] for s in seeds]) for one in (first, second)]
     means = [one.mean(axis=0)[:, None] for one in values]
@@ -267,110 +209,31 @@ def difference(row: Row, baseline: Row, measure: str, resamples: int, seed: int)
     )
 
 
-def compare_experiments(
-    revisions: Sequence[Revision],
-    ranking: str,
-    baseline: str,
-    against: Sequence[Revision] = (),
-    resamples: int = 10_000,
-    seed: int = 1,
-    seeds_of: SeedsOf = "training",
-) -> Comparison:
-    """Gather revisions into one comparison; `resamples` and `seed` as in `difference`, `seeds_of` as in `with_seeds`.
-
-    Without `against` the baseline of a row is as in `baseline_of`. With it, it is the one row that those revisions have
-    of the regularizer `baseline`, whatever its settings: the way to a control that is to differ, such as a baseline
-    trained for as many steps as a run with generated images. A difference then stands for all that differs.
-
-    Raises
-    ------
-    InputError
-        No revision has a result of its own, `against` has no or several rows of the baseline, or as `legs_of`,
-        `without_earlier_seeds`, `rows_of` and `difference`.
-    """
-    legs = {revision: legs_of(revision, ranking) for revision in dict.fromkeys([*revisions, *against])}
-    if seeds_of == "pipeline":
-        pooled = iter(without_earlier_seeds(leg for found in legs.values() for leg in found))
-        legs = {revision: [next(pooled) for _ in found] for revision, found in legs.items()}
-    every = [leg for found in legs.values() for leg in found]
-    if not every:
-        raise InputError(f"{', '.join(revision.name for revision in legs)}: no evaluated network to compare")
-    rows = sorted(rows_of(every), key=lambda row: _order(row, baseline))
-    stated = _stated(rows, rows_of(leg for one in against for leg in legs[one]), baseline) if against else None
-    measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
-    differences = []
-    for row in rows:
-        other = stated or baseline_of(row, rows, baseline)
-        found = (
-            {measure: difference(row, other, measure, resamples, seed) for measure in measures}
-            if other is not None and other is not row
-            else {}
-        )
-        differences.append({measure: one for measure, one in found.items() if one is not None})
-    stand_beside = [published(row.regularizer, ranking, row.settings, row.legs[0].metrics) for row in rows]
-    return Comparison(ranking, baseline, measures, rows, differences, stand_beside, stated, seeds_of)
+def _differences(
+    group: SeedGroup, baseline: SeedGroup | None, measures: Sequence[str], resamples: int, seed: int
+) -> dict[str, Difference]:
+    """Subtract the baseline in every measure; there is nothing to subtract from the baseline itself."""
+    if baseline is None or baseline is group:
+        return {}
+    found = {measure: difference(group, baseline, measure, resamples, seed) for measure in measures}
+    return {measure: one for measure, one in found.items() if one is not None}
 
 
-def _stated(rows: Sequence[Row], against: Sequence[Row], baseline: str) -> Row:
-    """The row, of all, that the one of `against` with the baseline's regularizer has become a part of."""
-    fitting = [row for row in against if row.regularizer == baseline]
+def _control(groups: Sequence[SeedGroup], against: Sequence[SeedGroup], baseline: str) -> SeedGroup:
+    """Find the group that contains the only baseline of `against`."""
+    fitting = [group for group in against if group.regularizer == baseline]
     if len(fitting) != 1:
         raise InputError(
-            f"--against: the experiments named have {len(fitting)} rows of {baseline!r}; name ones that evaluated it "
-            "and that differ in their seed alone, or another --baseline"
+            f"--against: the experiments named have {len(fitting)} rows of {baseline!r}; name experiments that "
+            "evaluated it and that differ only in their seed, or another --baseline"
         )
-    return next(row for row in rows if row.regularizer == baseline and row.settings == fitting[0].settings)
+    return next(group for group in groups if group.regularizer == baseline and group.settings == fitting[0].settings)
 
 
-def _order(row: Row, baseline: str) -> tuple[Any, ...]:
+def _order(group: SeedGroup, baseline: str) -> tuple[Any, ...]:
+    """Sort by data, backbone, regularizer (the baseline first), number of clusters and number of images."""
     known = list(REGULARIZERS)
-    place = known.index(row.regularizer) if row.regularizer in known else len(known)
-    shown = [row.settings.get(key) for key in ("dataset.archive", "train.backbone", "cluster.k", "generate.images")]
+    place = known.index(group.regularizer) if group.regularizer in known else len(known)
+    shown = [group.settings.get(key) for key in ("dataset.archive", "train.backbone", "cluster.k", "generate.images")]
     numbers = [value if isinstance(value, int) else -1 for value in shown[2:]]
-    return (str(shown[0]), str(shown[1]), row.regularizer != baseline, place, *numbers)
-
-
-def varying_settings(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Settings that differ between rows, one text a row; '-' where a row does not depend on it.
-
-    Differing data and code are told apart by the first digits of a hash of their MD5s.
-    """
-    keys = sorted({key for row in rows for key in row.settings})
-    varying = [key for key in keys if len({json.dumps(row.settings[key]) for row in rows if key in row.settings}) > 1]
-    columns = {
-        key: [_text(row.settings[key]) if key in row.settings else "-" for row in rows]
-        for key in varying
-        if not key.startswith((DATA, CODE))
-    }
-    for prefix in (DATA, CODE):
-        if hashed := [key for key in varying if key.startswith(prefix)]:
-            columns[prefix[:-1]] = [_short_hash([str(row.settings.get(key)) for key in hashed]) for row in rows]
-    return columns
-
-
-def _text(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _short_hash(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
-
-
-def finished_of_last_study() -> list[str]:
-    """The finished experiments of the last `slsr study`; how many are missing is said.
-
-    Raises
-    ------
-    InputError
-        No study has run here, or none of its experiments is finished.
-    """
-    if not LAST.is_file():
-        raise InputError("no experiment was named, and no `slsr study` has run here; name experiments, or `workspace`")
-    last = read_json(LAST)
-    known = experiments()
-    finished = [name for name in last["experiments"] if name in known]
-    if not finished:
-        raise InputError(f"the last study, {last['study']}, has no finished experiment; run it, or name experiments")
-    if missing := len(last["experiments"]) - len(finished):
-        log.warning("the last study, %s, lacks %d of %d experiments", last["study"], missing, len(last["experiments"]))
-    return finished
+    return (str(shown[0]), str(shown[1]), group.regularizer != baseline, place, *numbers)

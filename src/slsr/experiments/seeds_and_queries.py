@@ -1,10 +1,10 @@
-"""Intervals of means over seeds and queries at once.
+"""Intervals of means over seeds and queries together.
 
-Every network (a seed) ranks the same queries, so the values form a table of S seeds and Q queries: both are drawn from
-larger populations, and a value holds an effect of its seed, one of its query and the rest. This is the design of
-studies in which several readers judge the same cases; the analysis is that of Dorfman, Berbaum and Metz (Investigative
-Radiology 27, 1992), with the degrees of freedom of Hillis (Statistics in Medicine 26, 2007). Resampling a handful of
-seeds instead (a bootstrap over both margins) gives intervals that are too short: five seeds have too few resamples.
+Every network (one per seed) ranks the same queries, so the values form a table of S seeds and Q queries. Both are
+samples of larger populations, and a value is the sum of an effect of its seed, an effect of its query and a rest. This
+is the design of studies in which several readers judge the same cases. The analysis is the one of Dorfman, Berbaum and
+Metz (Investigative Radiology 27, 1992), with the degrees of freedom of Hillis (Statistics in Medicine 26, 2007). A
+bootstrap over seeds and queries would give intervals that are too short, because five seeds have too few resamples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from slsr.retrieval.bootstrap import CONFIDENCE
 
 @dataclass(frozen=True)
 class CrossedMean:
-    """A mean over seeds and queries, its 95 % interval, and the two-sided p of a mean of 0."""
+    """A mean over seeds and queries, its 95 % interval, and the two-sided p of the hypothesis that it is 0."""
 
     mean: float
     ci95: tuple[float, float]
@@ -30,7 +30,7 @@ class CrossedMean:
 
 
 def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-math.inf, math.inf)) -> CrossedMean:
-    """The mean of a table of seeds and queries, both random, and how sure it is.
+    """Compute the mean of a table of seeds and queries, both random, with its interval.
 
     With the mean squares MS of seeds, of queries and of the rest (an analysis of variance without repeats), the
     variance of the mean is `[MS_seeds + max(MS_queries - MS_rest, 0)] / (S Q)`, and its degrees of freedom are
@@ -39,18 +39,18 @@ def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-ma
     Parameters
     ----------
     values
-        [S, Q]: one measure, or the paired difference of one between two runs, of S seeds and Q queries.
+        [S, Q]: a measure, or its paired difference between two runs, for S seeds and Q queries.
     bounds
-        What the mean can be at all; the interval ends there.
+        The smallest and the largest possible mean; the interval is cut there.
 
     Raises
     ------
     InputError
-        Fewer than two seeds or two queries.
+        There are fewer than two seeds or fewer than two queries.
     """
     seeds, queries = values.shape
     if seeds < 2 or queries < 2:
-        raise InputError(f"{seeds} seeds and {queries} queries: an interval over both takes at least two of each")
+        raise InputError(f"{seeds} seeds and {queries} queries: an interval over both needs at least two of each")
     mean = float(values.mean())
     of_seed, of_query = values.mean(axis=1), values.mean(axis=0)
     rest = values - of_seed[:, None] - of_query[None, :] + mean

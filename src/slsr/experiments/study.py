@@ -1,65 +1,73 @@
-"""Studies: many settings of the pipeline, each run as a DVC experiment under a name that says what it is.
+"""A study: the parameters that it varies, its seeds and its regularizers.
 
-What does not change between settings - encoder, clusters, generators, generated images - is computed once: DVC's run
-cache gives it to every later experiment. A name ends in a hash of the code, data and parameters of the experiment, so
-that an experiment of that name is finished, and given the same command again a study goes on where it stopped.
+A study is a file in studies/ (the tables of the paper are there), or what a command line says.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Self
 
-from ruamel.yaml import YAML
+from pydantic import Field, model_validator
+from ruamel.yaml.error import YAMLError
 
-from slsr.errors import CheckFailed, InputError
-from slsr.files import write_json
-from slsr.labels.regularizers import studied_names
-from slsr.project.lock import WORKSPACE, Revision, experiments, parameters
+from slsr.errors import InputError
+from slsr.experiments.seeds import SeedsOf, seed_overrides
+from slsr.labels.regularizers import committed_names, regularizer_named
+from slsr.params.base import Block, Seed
+from slsr.params.reading import parse_yaml, read_yaml, validated
 
-PIPELINE, STUDIED = Path("dvc.yaml"), Path("studies/dvc.yaml")
-SeedsOf = Literal["training", "pipeline"]
-SEED = "train.seed"
-EARLIER_SEEDS = ("encoder.seed", "cluster.seed", "gan.seed", "generate.seed")
-LAST = Path(".scratch/studies/last.json")
-MOST_QUEUED = 20  # longer queues of DVC misbehave
+STUDIES = Path("studies")
+PIPELINE_FILE = "dvc"  # studies/dvc.yaml has stages, not a study
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+REGULARIZERS_KEY = "studies.regularizers"
+# What names of experiments call these parameters; others have the last part of their key.
+SHORT = {"train.backbone": "", "train.epochs": "e", "cluster.k": "k", "generate.images": "n"}
+
+
+class Study(Block):
+    """What a study runs: every combination of the values in `vary`, with every seed.
+
+    Attributes
+    ----------
+    vary : the values of each parameter, by its key in params.yaml
+    seeds : the seeds of every combination
+    seeds_of : `training`: a seed sets `train.seed`; `pipeline`: it sets the seeds of every stage
+    regularizers : the regularizers that every experiment trains and evaluates
+    """
+
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    seeds: list[Seed] = Field([1, 2, 3, 4, 5], min_length=1)
+    seeds_of: SeedsOf = "training"
+    regularizers: list[str] = Field(default_factory=committed_names, min_length=1)
+
+    @model_validator(mode="after")
+    def lists_are_sensible(self) -> Self:
+        for key, values in {**self.vary, "seeds": self.seeds, "regularizers": self.regularizers}.items():
+            if len({str(value) for value in values}) < len(values):
+                raise ValueError(f"{key} {values} has a value twice; list each value once")
+        for key in (*seed_overrides(0, self.seeds_of), REGULARIZERS_KEY):
+            if key in self.vary:
+                raise ValueError(f"vary has {key}, which `seeds` or `regularizers` set; remove it from vary")
+        for name in self.regularizers:
+            regularizer_named(name)  # an error if there is none
+        return self
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one experiment changes in params.yaml, and the regularizers it trains and evaluates."""
+    """What one experiment of a study changes in params.yaml."""
 
     label: str
     overrides: Mapping[str, Any]
-    regularizers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One `dvc exp run`."""
-
-    name: str
-    overrides: Mapping[str, Any]
-    targets: tuple[str, ...]
-
-    def command(self, queue: bool) -> list[str]:
-        """In a temporary checkout either way, so that the workspace stays as it is."""
-        sets = [part for key, value in self.overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
-        return ["dvc", "exp", "run", "--queue" if queue else "--temp", "--name", self.name, *sets, *self.targets]
-
-
-def _hydra(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """`1-5`, `1,3,7` and mixtures, ascending as given.
+    """Parse `1-5`, `1,3,7` or a mixture, in the order given.
 
     >>> numbers("1-3,7", "--seeds")
     [1, 2, 3, 7]
@@ -67,7 +75,7 @@ def numbers(text: str, option: str) -> list[int]:
     Raises
     ------
     InputError
-        The text is something else, or names one number twice.
+        The text is something else.
     """
     found: list[int] = []
     for part in text.split(","):
@@ -75,211 +83,88 @@ def numbers(text: str, option: str) -> list[int]:
         if ends is None or (ends[2] and int(ends[2]) < int(ends[1])):
             raise InputError(f"{option} {text!r}: give numbers and ranges such as 1-5 or 1,3,7")
         found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
-    if len(set(found)) < len(found):
-        raise InputError(f"{option} {text!r}: names one number twice; name each once")
     return found
 
 
 def names(text: str) -> list[str]:
-    """`none,lsro` as a list."""
+    """Split `none,lsro` into a list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def targets_of_regularizers() -> dict[str, str]:
-    """Regularizer -> the target that evaluates it: those of dvc.yaml, then those studies/dvc.yaml has on demand."""
-    found: dict[str, str] = {}
-    if PIPELINE.is_file():
-        legs = YAML(typ="safe").load(PIPELINE.read_text())["stages"].get("evaluate", {}).get("matrix", {})
-        found |= {str(name): f"evaluate@{name}" for name in next(iter(legs.values()), [])}
-    if STUDIED.is_file():
-        found |= {name: f"{STUDIED}:evaluate@{name}" for name in studied_names()}
-    return found
+def values_of_parameters(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Parse `key=a,b,c` into the values of each parameter; a value that is itself a list has brackets.
 
-
-def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
-    """The experiments of a study, named.
-
-    Where an experiment evaluates every regularizer of dvc.yaml, its target is `report`, so that the metrics that
-    `dvc exp show` prints are its own.
+    >>> values_of_parameters(["cluster.k=2,3", "cluster.sweep=[2,3]"])
+    {'cluster.k': [2, 3], 'cluster.sweep': [[2, 3]]}
 
     Raises
     ------
     InputError
-        A regularizer that no pipeline file has, or an override of a key that params.yaml lacks.
+        A text has another form, or a key is given twice.
     """
-    known = targets_of_regularizers()
-    committed = [name for name, target in known.items() if ":" not in target]
-    values = parameters(Revision(WORKSPACE, None))
-    code = _code_digest()
-    found = []
-    for setting in settings:
-        if not setting.regularizers:
-            raise InputError(f"regularizers: none is named; choose of {', '.join(known)}")
-        if unknown := [name for name in setting.regularizers if name not in known]:
-            raise InputError(f"regularizer {unknown[0]!r}: no stage evaluates it; choose of {', '.join(known)}")
-        whole = set(committed) <= set(setting.regularizers)
-        legs = [known[name] for name in known if name in setting.regularizers and not (whole and name in committed)]
-        targets = (*legs, "report") if whole else tuple(legs)
-        studied = [name for name in known if name in setting.regularizers and name not in committed]
-        overrides = {**setting.overrides, **({"studies.regularizers": studied} if studied else {})}
-        digest = hashlib.sha256(json.dumps([code, targets, {**values, **overrides}], sort_keys=True).encode())
-        name = f"{study}-{setting.label}-{digest.hexdigest()[:8]}"
-        found.append(Experiment(name, overrides, targets))
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        key, _, listed = text.partition("=")
+        try:
+            values = parse_yaml(f"[{listed}]")
+        except YAMLError:
+            values = []
+        if not key or not values:
+            raise InputError(f"-S {text!r}: give a parameter and its values, such as -S cluster.k=2,3,4")
+        if key in found:
+            raise InputError(f"-S {text!r}: {key} is given twice; give all its values at once")
+        found[key] = values
     return found
 
 
-def _code_digest() -> str:
-    """Of the pipeline files, the data they name, and every module that a stage depends on."""
-    files = [path for path in (PIPELINE, STUDIED) if path.is_file()]
-    modules = sorted({module for path in files for module in _code_of(path)})
-    digest = hashlib.sha256("\n".join(path.read_text() for path in files).encode())
-    for path in [Path("data.dvc"), *modules, *_weights()]:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, and dvc.yaml depends on it; run this in the root of the project")
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def study_names(root: Path) -> list[str]:
+    """List the studies that have a file in studies/."""
+    return sorted(path.stem for path in (root / STUDIES).glob("*.yaml") if path.stem != PIPELINE_FILE)
 
 
-def _code_of(pipeline: Path) -> Iterator[Path]:
-    """Every module below the rooms and files of code that a pipeline file depends on."""
-    stages = YAML(typ="safe", pure=True).load(pipeline.read_text()).get("stages") or {}
-    for stage in stages.values():
-        for dep in stage.get("do", stage).get("deps", []):
-            if dep.startswith("src/"):
-                yield from sorted(Path(dep).rglob("*.py")) if Path(dep).is_dir() else [Path(dep)]
+def read_study(root: Path, name: str, options: Mapping[str, Any]) -> tuple[str, Study]:
+    """Read a study from its file and let options replace what the file says, or make a study of options alone.
 
-
-def _weights() -> list[Path]:
-    """What stands below weights/ for the parameters `weights`: a file's own bytes, or the words for `none`."""
-    values = parameters(Revision(WORKSPACE, None))
-    return sorted({Path("weights") / values[f"{block}.weights"] for block in ("encoder", "train")})
-
-
-def with_seeds(setting: Setting, seeds: Sequence[int], seeds_of: SeedsOf = "training") -> list[Setting]:
-    """A setting once for each seed.
-
-    `training`: a seed moves the training of the re-ID network. `pipeline`: it moves the encoder, the clustering, the
-    generators and the images drawn from them as well, so that nothing is shared between seeds but the data.
-    """
-    moved = [SEED] if seeds_of == "training" else [*EARLIER_SEEDS, SEED]
-    title = "seed" if seeds_of == "training" else "pipeline"
-    return [
-        Setting(
-            f"{setting.label}-{title}{seed}",
-            {**setting.overrides, **dict.fromkeys(moved, seed)},
-            setting.regularizers,
-        )
-        for seed in seeds
-    ]
-
-
-def regularizer_settings(
-    seeds: Sequence[int], backbones: Sequence[str], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
-) -> list[Setting]:
-    """Table 4 of the paper: regularizer x backbone, over seeds; one experiment trains every regularizer of a seed."""
-    return [
-        setting
-        for backbone in backbones
-        for setting in with_seeds(Setting(backbone, {"train.backbone": backbone}, tuple(regularizers)), seeds, seeds_of)
-    ]
-
-
-def cluster_settings(
-    seeds: Sequence[int],
-    clusters: Sequence[int],
-    images: Sequence[int],
-    regularizers: Sequence[str],
-    sweep: list[int],
-    seeds_of: SeedsOf = "training",
-) -> list[Setting]:
-    """Table 2 of the paper: K x N, over seeds; a K that the sweep of params.yaml lacks is added to it."""
-    settings = []
-    for k in clusters:
-        swept = {} if k in sweep else {"cluster.sweep": sorted([*sweep, k])}
-        for n in images:
-            overrides = {"cluster.k": k, **swept, "generate.images": n}
-            settings += with_seeds(Setting(f"k{k}-n{n}", overrides, tuple(regularizers)), seeds, seeds_of)
-    return settings
-
-
-def image_settings(
-    seeds: Sequence[int], images: Sequence[int], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
-) -> list[Setting]:
-    """Numbers of generated images, over seeds; 0 is the baseline, which sees none."""
-    settings = []
-    for n in images:
-        if n == 0:
-            settings += with_seeds(Setting("n0", {}, ("none",)), seeds)
-        else:
-            settings += with_seeds(Setting(f"n{n}", {"generate.images": n}, tuple(regularizers)), seeds, seeds_of)
-    return settings
-
-
-def epoch_settings(
-    seeds: Sequence[int], epochs: Sequence[int], regularizers: Sequence[str], seeds_of: SeedsOf = "training"
-) -> list[Setting]:
-    """Numbers of epochs, over seeds.
-
-    An epoch is one pass over real and generated images, so that the baseline takes fewer steps in it: a baseline with
-    more epochs tells what the images give from what the steps give.
-    """
-    return [
-        setting
-        for number in epochs
-        for setting in with_seeds(Setting(f"e{number}", {"train.epochs": number}, tuple(regularizers)), seeds, seeds_of)
-    ]
-
-
-def run_study(
-    study: str, planned: Sequence[Experiment], *, dry_run: bool, queue: bool, say: Callable[[str], None]
-) -> None:
-    """Run what is not finished, one after the other, or put it into DVC's queue; a dry run prints the commands alone.
+    `name` is the path of a file, the name of a file in studies/ without `.yaml`, or the name of a new study. `options`
+    are fields of `Study`. The answer is the name, with which the names of experiments begin, and the study.
 
     Raises
     ------
-    CheckFailed
-        An experiment failed; those before it are kept.
+    InputError
+        The file does not exist or is not valid, or a new study has neither parameters to vary nor seeds.
     """
-    waiting = _queued() if queue or not dry_run else set()
-    done = experiments().keys() | waiting
-    left = [one for one in planned if one.name not in done]
-    if dry_run:
-        for one in left:
-            say(" ".join(one.command(queue)))
-    say(f"{study}: {len(planned)} experiments, {len(planned) - len(left)} of them finished or queued")
-    if dry_run:
-        return
-    write_json(LAST, {"study": study, "experiments": [one.name for one in planned]})
-    chosen = left[: max(0, MOST_QUEUED - len(waiting))] if queue else left
-    for number, one in enumerate(chosen, start=1):
-        say(f"[{number}/{len(chosen)}] {' '.join(one.command(queue))}")
-        if subprocess.run(one.command(queue)).returncode:
-            raise CheckFailed(
-                f"{one.name} failed (its output is above); finished experiments are kept: mend the cause and give the "
-                "same command again"
-            )
-    say(_next_step(queue, len(left) - len(chosen), planned))
+    path = Path(name) if name.endswith(".yaml") else STUDIES / f"{name}.yaml"
+    in_file = read_yaml(root / path) if (root / path).is_file() else None
+    if in_file is None and (path == Path(name) or not {"vary", "seeds"} & options.keys()):
+        known = ", ".join(study_names(root))
+        raise InputError(
+            f"study {name!r}: no file {path}; choose one of {known}, or give -S or --seeds for a new study"
+        )
+    if not NAME.fullmatch(path.stem):
+        raise InputError(f"study {name!r}: experiments are named after it; use letters, digits, - and _ only")
+    of_file = validated(Study, in_file or {}, str(path), see="docs/experiments.md")
+    values = {**of_file.model_dump(), **options, "vary": {**of_file.vary, **options.get("vary", {})}}
+    return path.stem, validated(Study, values, f"study {path.stem}", see="docs/experiments.md")
 
 
-def _next_step(queue: bool, rest: int, planned: Sequence[Experiment]) -> str:
-    everything = any(EARLIER_SEEDS[0] in one.overrides for one in planned)
-    compare = f"`slsr compare{' --seeds-of pipeline' if everything else ''}`"
-    if not queue:
-        return f"compare them with {compare}"
-    more = (
-        f"; {rest} more would make DVC's queue too long: give the same command again when these have run"
-        if rest
-        else ""
-    )
-    return (
-        f"start a worker with `dvc queue start`, one a GPU: docs/experiments.md{more}; then compare them with {compare}"
-    )
+def settings_of(study: Study, sweep: Sequence[int]) -> list[Setting]:
+    """List the settings of a study: each combination of values, with each seed.
+
+    A number of clusters that `sweep`, the `cluster.sweep` of params.yaml, does not have is added to it.
+    """
+    found = []
+    for values in product(*study.vary.values()):
+        overrides = dict(zip(study.vary, values, strict=True))
+        k, swept = overrides.get("cluster.k"), overrides.get("cluster.sweep", sweep)
+        if isinstance(k, int) and k not in swept:
+            overrides["cluster.sweep"] = sorted([*swept, k])
+        labels = [_label(key, value) for key, value in zip(study.vary, values, strict=True)]
+        for seed in study.seeds:
+            label = "-".join([*labels, f"{'seed' if study.seeds_of == 'training' else 'pipeline'}{seed}"])
+            found.append(Setting(label, overrides | seed_overrides(seed, study.seeds_of)))
+    return found
 
 
-def _queued() -> set[str]:
-    """Names of the experiments that wait or run in DVC's queue."""
-    done = subprocess.run(["dvc", "queue", "status"], capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"dvc queue status: {done.stderr.strip()}; run this in the root of the project")
-    rows = [line.split() for line in done.stdout.splitlines()]
-    return {row[1] for row in rows if len(row) > 2 and row[-1] in {"Queued", "Running"}}
+def _label(key: str, value: Any) -> str:
+    """Name a parameter and its value, for the name of a git reference."""
+    return re.sub(r"(?:[^A-Za-z0-9._+-]|\.{2,})+", "_", f"{SHORT.get(key, key.rpartition('.')[2])}{value}")

@@ -1,1 +1,1 @@
-"""The schema of params.yaml, one file per block, and the presets."""
+"""The schema of params.yaml, one file per block or group of blocks, and the presets."""

@@ -1,4 +1,4 @@
-"""The block `cluster`: k-means over the features."""
+"""The block `cluster`: k-means on the features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slsr.params.base import Block, Count, Seed
 
 
 class Cluster(Block):
-    """K-means over the features, and which identities a cluster holds."""
+    """How features are clustered with k-means, and when an identity belongs to a cluster."""
 
     k: Annotated[int, Field(ge=1)] | Literal["auto"]
     sweep: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -29,8 +29,8 @@ class Cluster(Block):
             raise ValueError(f"k: auto needs a k of at least 2 in sweep, which is {self.sweep}")
         if max(self.sweep) > self.minibatch_above:
             raise ValueError(
-                f"sweep {self.sweep} asks for more clusters than minibatch_above {self.minibatch_above}, the images "
-                "that a silhouette is taken of; raise minibatch_above"
+                f"sweep {self.sweep} asks for more clusters than minibatch_above {self.minibatch_above}, the number of "
+                "images from which a silhouette is computed; raise minibatch_above"
             )
         if self.k != "auto" and self.k not in self.sweep:
             raise ValueError(f"sweep {self.sweep} lacks the chosen k {self.k}; add it to sweep, or choose another k")

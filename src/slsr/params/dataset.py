@@ -1,4 +1,4 @@
-"""The block `dataset`: which archive, and how it is split."""
+"""The block `dataset`: the archive and its split."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from pydantic import Field, model_validator
 from slsr.params.base import Block, Count, Seed
 
 PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
-
-
-SAMPLE = "slsr-sample.zip"  # in the published arrangement of market1501, but drawn
+SAMPLE = "slsr-sample.zip"  # has the layout of market1501, but its people are drawn
 
 
 class Dataset(Block):
-    """Which archive, and how it is split."""
+    """The archive with the images, and how it is split."""
 
     name: Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]
     archive: Annotated[str, Field(min_length=1)]
@@ -43,7 +41,7 @@ class Dataset(Block):
 
 
 def split_problem(name: str, protocol: str | None, boxes: str | None, split: int | None) -> str | None:
-    """Why these do not name a split of the data set; None where they do."""
+    """Say why these do not name a split of the data set; return None if they do."""
     for key, value, allowed in (("protocol", protocol, ("classic", "np")), ("boxes", boxes, ("detected", "labeled"))):
         if name == "cuhk03" and value not in allowed:
             return f"{key} {_shown(value)}, but name: cuhk03 needs {' or '.join(allowed)}"

@@ -1,4 +1,4 @@
-"""The block `evaluate`: features of query and gallery, ranking, re-ranking and intervals."""
+"""The block `evaluate`: how a trained network is measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slsr.params.base import Block, Count, Seed, Share
 
 
 class Rerank(Block):
-    """k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""
+    """The k-reciprocal re-ranking of Zhong et al. (CVPR 2017)."""
 
     k1: Count
     k2: Count
@@ -19,21 +19,21 @@ class Rerank(Block):
 
 
 class Bootstrap(Block):
-    """Confidence intervals over queries."""
+    """The bootstrap that gives confidence intervals over queries."""
 
     resamples: Annotated[int, Field(ge=100)]
     seed: Seed
 
 
 class RankedList(Block):
-    """The picture of ranked lists."""
+    """The number and length of the ranked lists in the picture."""
 
     queries: Count
     depth: Count
 
 
 class Evaluate(Block):
-    """Features of query and gallery, ranking, re-ranking, intervals."""
+    """The features of query and gallery images, the ranking, the re-ranking and the intervals."""
 
     flip: bool
     batch_size: Count

@@ -9,28 +9,16 @@ from pydantic import Field, model_validator
 from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
 DiscriminatorActivation = Literal["leaky-relu", "relu"]
-
-
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
-
-
 Upsampling = Literal["transposed", "nearest"]
-
-
 GanLoss = Literal["cross-entropy", "hinge"]
-
-
 GanKind = Literal["per-cluster", "conditional"]
-
-
 OnCollapse = Literal["warn", "stop", "restart"]
-
-
 GanAugmentation = Literal["color", "translation", "cutout"]
 
 
 class Collapse(Block):
-    """When a trained generator counts as collapsed, and how often it is trained again."""
+    """The limits beyond which a trained generator has collapsed, and how often it is then trained again."""
 
     coverage: Share
     duplicates: Share
@@ -38,7 +26,7 @@ class Collapse(Block):
 
 
 class Gan(Block):
-    """The DCGANs, one a cluster, or one that is told the cluster."""
+    """The DCGANs: one per cluster, or one network that receives the cluster as an input."""
 
     kind: GanKind
     height: Annotated[int, Field(ge=32)]
@@ -80,6 +68,7 @@ class Gan(Block):
     def conditional_has_no_parent(self) -> Self:
         if self.kind == "conditional" and self.parent_epochs:
             raise ValueError(
-                f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, one network; make it 0"
+                f"parent_epochs {self.parent_epochs} means nothing for kind: conditional, which is one network; "
+                "make it 0"
             )
         return self

@@ -1,4 +1,4 @@
-"""The block `generate`: the images that the generators draw."""
+"""The block `generate`: the images that the generators make."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slsr.params.base import Block, Count, Seed, Share
 
 
 class Alarms(Block):
-    """Limits beyond which generated images are called collapsed, memorized, unlike the real ones or narrow."""
+    """The limits beyond which generated images count as collapsed, memorized, unlike real images or narrow."""
 
     coverage: Share
     duplicates: Share
@@ -20,7 +20,7 @@ class Alarms(Block):
 
 
 class Generate(Block):
-    """How many images come out of the generators, how they are stored, and when their quality sounds an alarm."""
+    """How many images the generators make, how they are stored, and when their quality raises an alarm."""
 
     images: Count
     allocation: Literal["equal", "proportional"]

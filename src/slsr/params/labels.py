@@ -1,4 +1,4 @@
-"""The blocks `generated`, `lsr` and `pseudo_labels`: what the regularizers take."""
+"""The blocks `generated`, `lsr` and `pseudo_labels`: parameters of the regularizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slsr.params.base import Block
 
 
 class Generated(Block):
-    """What generated images weigh in training, and whether a noise layer stands between them and their labels."""
+    """The weight of generated images in training, and the noise layer between the network and their labels."""
 
     weight: Annotated[float, Field(ge=0)]
     noise_learning_rate: Annotated[float, Field(ge=0)]
@@ -26,12 +26,12 @@ class Generated(Block):
 
 
 class Lsr(Block):
-    """Label smoothing of real images, as a regularizer of its own."""
+    """Label smoothing of real images: the regularizer `lsr`."""
 
     epsilon: Annotated[float, Field(gt=0, lt=1)]
 
 
 class PseudoLabels(Block):
-    """The regularizers that label generated images by the network's own predictions, one-hot and mprl."""
+    """The regularizers `one-hot` and `mprl`, which label generated images by the predictions of the network."""
 
     start: Annotated[float, Field(ge=0, lt=1)]

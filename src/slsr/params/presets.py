@@ -1,4 +1,4 @@
-"""params.yaml from the defaults and a preset: what differs is set, every comment stays."""
+"""Write params.yaml from the defaults and a preset; comments are kept."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from ruamel.yaml.error import YAMLError
 from slsr.errors import InputError
 from slsr.files import write_bytes
 from slsr.params.file import validate_params
+from slsr.params.reading import parse_yaml
 
 DEFAULTS = "defaults"
 
 
 def preset_names(folder: Path) -> list[str]:
-    """The presets in a folder, by file name, without the defaults."""
+    """List the presets of a folder by name, without the defaults."""
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != DEFAULTS)
 
 
 def render_preset(folder: Path, name: str) -> str:
-    """The text of params.yaml: `folder`/defaults.yaml with the differences of `folder`/NAME.yaml.
+    """Return the text of params.yaml: `folder`/defaults.yaml, changed where `folder`/NAME.yaml says so.
 
     Raises
     ------
     InputError
-        No such preset, or it sets a key that the defaults lack, or the result is not valid.
+        There is no such preset, or it sets a key that the defaults do not have, or the result is not valid.
     """
     if name not in preset_names(folder):
         raise InputError(f"preset {name!r}: no such file in {folder}/; choose one of {', '.join(preset_names(folder))}")
@@ -41,22 +42,21 @@ def render_preset(folder: Path, name: str) -> str:
     _override(values, _load(yaml, folder / f"{name}.yaml"), f"{folder / name}.yaml")
     values.yaml_set_start_comment(
         f"The preset {name}: presets/{DEFAULTS}.yaml with the differences of presets/{name}.yaml.\n"
-        f"Edit at will; `slsr preset` shows the others. A device is not a parameter: the number of GPUs, threads and\n"
-        "workers never stands here.\n"
+        f"You can edit it; `slsr preset` lists the other presets. The number of GPUs, threads and workers is not a\n"
+        "parameter and is never set here.\n"
     )
     buffer = io.StringIO()
     yaml.dump(values, buffer)
     text = buffer.getvalue()
-    validate_params(YAML(typ="safe", pure=True).load(text), f"{folder / name}.yaml")
+    validate_params(parse_yaml(text), f"{folder / name}.yaml")
     return text
 
 
 def preset_archive(folder: Path, name: str) -> str | None:
-    """`dataset.archive` of a preset; None where there is no such preset."""
+    """Return `dataset.archive` of a preset, or None if there is no such preset."""
     if name not in preset_names(folder):
         return None
-    text = render_preset(folder, name)
-    return validate_params(YAML(typ="safe", pure=True).load(text), f"{folder / name}.yaml").dataset.archive
+    return validate_params(parse_yaml(render_preset(folder, name)), f"{folder / name}.yaml").dataset.archive
 
 
 def _load(yaml: YAML, path: Path) -> Any:
@@ -67,14 +67,16 @@ def _load(yaml: YAML, path: Path) -> Any:
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML ({error})") from error
     if not isinstance(values, MutableMapping):
-        raise InputError(f"{path}: holds {type(values).__name__}, not blocks; see {DEFAULTS}.yaml beside it")
+        raise InputError(f"{path}: holds {type(values).__name__}, not blocks of keys and values; see {DEFAULTS}.yaml")
     return values
 
 
 def _override(values: MutableMapping[str, Any], differences: Any, source: str, prefix: str = "") -> None:
     for key, value in differences.items():
         if key not in values:
-            raise InputError(f"{source}: {prefix}{key}: no such key in {DEFAULTS}.yaml; remove it or mend its spelling")
+            raise InputError(
+                f"{source}: {prefix}{key}: no such key in {DEFAULTS}.yaml; remove it or correct its spelling"
+            )
         if isinstance(value, MutableMapping) and isinstance(values[key], MutableMapping):
             _override(values[key], value, source, f"{prefix}{key}.")
         elif isinstance(value, list) and isinstance(values[key], list):
@@ -84,18 +86,19 @@ def _override(values: MutableMapping[str, Any], differences: Any, source: str, p
 
 
 def write_preset(folder: Path, name: str, target: Path, force: bool = False) -> None:
-    """Write a preset to `target`; what the user has edited there is kept unless `force`.
+    """Write a preset to `target`.
 
     Raises
     ------
     InputError
-        `target` holds something that no preset renders to, and `force` is not given.
+        `target` has edits (it is not exactly what a preset writes), and `force` is not set.
     """
     text = render_preset(folder, name)
     if target.exists() and not force and not _is_rendering(folder, target.read_bytes()):
-        raise InputError(f"{target}: holds edits that no preset has; keep a copy of it, or say --force to replace it")
+        raise InputError(f"{target}: has edits of yours; keep a copy of it, then give --force to replace it")
     write_bytes(target, text.encode())
 
 
 def _is_rendering(folder: Path, content: bytes) -> bool:
+    """Tell whether a preset writes exactly this content."""
     return any(render_preset(folder, name).encode() == content for name in preset_names(folder))

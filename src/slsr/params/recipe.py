@@ -1,4 +1,4 @@
-"""The blocks `image`, `encoder` and `train`: how a network is trained to tell identities apart."""
+"""The blocks `image`, `encoder` and `train`: how a network learns to classify identities."""
 
 from __future__ import annotations
 
@@ -10,25 +10,15 @@ from pydantic import Field, model_validator
 from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
 Backbone = Literal["resnet18", "resnet50", "densenet121"]
-
-
 HeadName = Literal["plain", "linear", "bottleneck"]
-
-
 Normalization = Literal["imagenet", "symmetric", "unit"]
-
-
 Interpolation = Literal["bilinear", "bicubic"]
-
-
 Compile = Literal["auto", "never"]
-
-
 NO_WEIGHTS_FILE = ("imagenet", "none")
 
 
 class Image(Block):
-    """The input of the networks, in pixels."""
+    """The input of the networks; sizes are in pixels."""
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
@@ -49,7 +39,7 @@ class Image(Block):
 
 
 class Optimizer(Block):
-    """How weights are updated."""
+    """The optimizer and its rates."""
 
     name: Literal["sgd", "sgd-nesterov", "adamw"]
     learning_rate: Positive
@@ -65,7 +55,7 @@ class Optimizer(Block):
 
 
 class Schedule(Block):
-    """How the learning rate moves."""
+    """How the learning rate changes during training."""
 
     name: Literal["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle"]
     step_epochs: Count
@@ -76,7 +66,7 @@ class Schedule(Block):
 
 
 class Recipe(Block):
-    """What training a classifier of identities takes, for the encoder and the re-ID network alike."""
+    """The recipe for training a classifier of identities: the encoder and the re-ID network both have one."""
 
     backbone: Backbone
     weights: Annotated[str, Field(min_length=1)]
@@ -105,6 +95,6 @@ class Recipe(Block):
 
 
 class Train(Recipe):
-    """The re-ID network: one recipe for the baseline and every regularizer."""
+    """The recipe of the re-ID network, for the baseline and for every regularizer."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]

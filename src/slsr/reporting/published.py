@@ -1,4 +1,4 @@
-"""Published rows to stand beside measured ones, and what they are worth."""
+"""Published results that tables show next to measured ones, and what a reader must know about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Published:
-    """Rank-1 and trapezoid mAP, as fractions, and where they were printed."""
+    """A published rank-1 and trapezoid mAP, as fractions, and the source."""
 
     rank1: float
     map_trapezoid: float
@@ -19,10 +19,10 @@ class Published:
 PAPER = "Ainam et al."
 QUOTED = "Zheng et al. 2017, as Ainam et al. quote it"
 NOTE = (
-    "Published rows are single runs, and no controlled comparison: the released code of Ainam et al. gives generated "
-    "images the uniform label of LSRO instead of the sparse one, and its baseline ran without random erasing, with "
-    "another learning rate of the head, and for 60 epochs instead of 130. They stand beside runs of the full data set, "
-    "the same backbone and ImageNet weights only."
+    "Published rows are single runs and not a controlled comparison: the released code of Ainam et al. gives generated "
+    "images the uniform label of LSRO instead of the sparse one, and its baseline was trained without random erasing, "
+    "with another learning rate of the head, and for 60 epochs instead of 130. They are shown only next to runs on the "
+    "full data set with the same backbone and ImageNet weights."
 )
 
 # (data set, backbone, regularizer, ranking), in percent.
@@ -76,7 +76,7 @@ TABLE_1 = {2: 51.75, 3: 70.03, 4: 68.49, 5: 61.76}
 def published_silhouettes(
     dataset: str, backbone: str, weights: str, height: int, training_identities: int
 ) -> Mapping[int, float]:
-    """Table 1 by k, in percent, for features of its data, network, initial weights and input size; else nothing."""
+    """Return Table 1 by k, in percent; it is empty for other data, networks, initial weights or input sizes."""
     same = (dataset, backbone, weights, training_identities) == TABLE_1_OF and height >= SMALLEST_HEIGHT
     return TABLE_1 if same else {}
 
@@ -84,12 +84,12 @@ def published_silhouettes(
 def published(
     regularizer: str, ranking: str, settings: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> Published | None:
-    """The published row of a setting, or None: where nothing was published, or data, weights or scale are others.
+    """Return the published row for a setting; None if there is none, or if the data, weights or scale are different.
 
     Parameters
     ----------
-    settings : parameters, `block.key` -> value
-    metrics : what `evaluate` measured for this way of ranking
+    settings : the parameters, `block.key` -> value
+    metrics : the measures of `evaluate` for this way of ranking
     """
     dataset = settings.get("dataset.name")
     setting = (str(dataset), str(settings.get("train.backbone")), regularizer, ranking)

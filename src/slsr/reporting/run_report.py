@@ -1,4 +1,4 @@
-"""The report as Markdown."""
+"""The report of a run, metrics/report.md."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from slsr.reporting.published import published_silhouettes
 from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES, title_of
 
 ARTIFACTS = "../artifacts"
+SPLITS = ("train", "validation", "query", "gallery", "multi_query")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The blocks of params.yaml that the report states."""
+class ReportParameters:
+    """The blocks of params.yaml that the report names."""
 
     dataset: Dataset
     image: Image
@@ -29,9 +30,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the report says, as the stages wrote it."""
+    """The results of all stages, as they wrote them, and the parameters."""
 
-    setting: Setting
+    parameters: ReportParameters
     dataset: dict[str, Any]
     floors: dict[str, Any]
     clusters: dict[str, Any]
@@ -41,15 +42,15 @@ class Report:
 
 
 def rankings_of(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The ways of ranking that runs were measured by, the plain one first."""
+    """List the ways of ranking by which the runs were measured, the plain one first."""
     measured = next(iter(runs.values()))
     return [name for name in RANKINGS if name in measured]
 
 
 def render(report: Report) -> str:
-    """The report, `metrics/report.md`."""
+    """Write the report in Markdown."""
     parts = [
-        "# Baseline, LSRO and SLSR under one recipe",
+        "# Baseline, LSRO and SLSR, trained with the same recipe",
         _setting(report),
         *_rankings(report),
         "## Differences",
@@ -69,23 +70,24 @@ def render(report: Report) -> str:
 
 
 def _setting(report: Report) -> str:
-    setting, splits = report.setting, report.dataset["splits"]
-    train, recipe = splits["train"], setting.train
+    parameters, splits = report.parameters, report.dataset["splits"]
+    train, recipe = splits["train"], parameters.train
     counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in SPLITS)
     return (
-        f"`{setting.dataset.archive}`: {counts} images; {train['identities']} training identities. "
-        f"{recipe.backbone}, {setting.image.height}x{setting.image.width} pixels, weights {recipe.weights}, "
+        f"`{parameters.dataset.archive}`: {counts} images; {train['identities']} training identities. "
+        f"{recipe.backbone}, {parameters.image.height}x{parameters.image.width} pixels, weights {recipe.weights}, "
         f"{recipe.epochs} epochs, {recipe.optimizer.name}, {recipe.schedule.name} schedule, seed {recipe.seed}; "
-        f"{setting.generate.images:,} generated images from {report.clusters['chosen_k']} clusters for LSRO and SLSR. "
-        "One recipe for all; LSRO and SLSR differ in the labels of the generated images alone. The baseline sees none "
-        "of them, so that its epochs have fewer images and its training fewer steps: a gain on it is one of images, "
-        "labels and steps together.\n\n"
-        "Percentages; in brackets the 95 % bootstrap interval over queries. It covers the choice of queries, not the "
-        "seed of the training: another seed moves every row."
+        f"{parameters.generate.images:,} generated images from {report.clusters['chosen_k']} clusters for LSRO and "
+        "SLSR. All methods are trained with the same recipe; LSRO and SLSR differ only in the labels of the generated "
+        "images. The baseline does not see these images, so its epochs have fewer images and its training has fewer "
+        "steps: a gain over the baseline is a gain of images, labels and steps together.\n\n"
+        "Values are percentages; the 95 % bootstrap interval over queries is in brackets. The interval covers the "
+        "choice of queries, but not the seed of the training: another seed changes every row."
     )
 
 
 def _rankings(report: Report) -> list[str]:
+    """Write one section for each way of ranking."""
     parts = []
     for ranking in rankings_of(report.runs):
         rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
@@ -94,7 +96,7 @@ def _rankings(report: Report) -> list[str]:
         found = next(iter(rows.values()))
         size = f"{found['queries']:,} queries, {found['gallery']:,} gallery images"
         if found.get("queries_without_match"):
-            size += f"; {found['queries_without_match']:,} queries without a right match are left out"
+            size += f"; {found['queries_without_match']:,} queries without a correct match are left out"
         parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)]
     return parts
 
@@ -114,9 +116,12 @@ def _differences(report: Report) -> str:
             rows.append([f"{title_of(second)} - {title_of(first)}, {RANKINGS[ranking].lower()}", *cells])
     if not rows:
         return "No paired test exists for this protocol."
+    tests = 2 * len(rows)
     note = (
-        "Points, paired over the same queries: difference [95 % interval], two-sided p. An interval that holds 0 means "
-        "that this run does not tell the two apart; one that does not still rests on a single seed."
+        "Differences are in points and paired over the same queries: difference [95 % interval], two-sided p. If the "
+        "interval contains 0, this run shows no difference between the two. If it does not, the difference still comes "
+        f"from a single seed. The table has {tests} tests: a difference is significant at 5 % after Bonferroni "
+        f"correction if p is below {0.05 / tests:.4f}."
     )
     return f"{note}\n\n{table(['', 'rank-1', 'mAP (trapezoid)'], rows)}"
 
@@ -128,12 +133,12 @@ def _difference(found: Mapping[str, Any]) -> str:
 
 
 def _published_silhouettes(report: Report) -> Mapping[int, float]:
-    setting = report.setting
+    parameters = report.parameters
     return published_silhouettes(
-        setting.dataset.name,
-        setting.encoder.backbone,
-        setting.encoder.weights,
-        setting.image.height,
+        parameters.dataset.name,
+        parameters.encoder.backbone,
+        parameters.encoder.weights,
+        parameters.image.height,
         report.clusters["make_up"]["training_identities"],
     )
 
@@ -157,16 +162,20 @@ def _clusters(clusters: Mapping[str, Any], published: Mapping[int, float]) -> st
     )
     more = ", ..." if len(make_up["images"]) > 10 else ""
     sampled = clusters["silhouette_images"]
-    note = f"\n\nSilhouettes are of {sampled:,} images drawn at random." if sampled < sum(make_up["images"]) else ""
+    note = (
+        f"\n\nSilhouettes are computed from {sampled:,} images drawn at random."
+        if sampled < sum(make_up["images"])
+        else ""
+    )
     if published:
         note += (
-            "\n\nThe published column is one run of the paper's own training, on the validation images too: it stands "
-            "beside these values, and is no target for them."
+            "\n\nThe published column is a single run of the paper's own training, which used the validation images "
+            "too; it is shown for comparison and is not a target."
         )
     return (
         table(header, rows)
         + f"{note}\n\nClusters: {sizes}{more}. {make_up['straddling_identities']} of {make_up['training_identities']} "
-        f"identities have images in several; purity {make_up['purity']:.3f}."
+        f"identities have images in several clusters; purity {make_up['purity']:.3f}."
     )
 
 
@@ -175,24 +184,21 @@ def _silhouette(value: float | None) -> str:
 
 
 def _pictures(runs: Sequence[str]) -> str:
-    """Links to pictures that stay out of git: whose faces they show is the data set's affair."""
+    """Link to pictures that show images of the data set, and so stay out of git."""
     shown = {
         "The clusters on the first two principal components (Figure 4)": f"{ARTIFACTS}/clusters/clusters.png",
         "Members of each cluster (Figure 3)": f"{ARTIFACTS}/clusters/members.png",
-        "Generated images above real ones of their cluster (Figure 2)": f"{ARTIFACTS}/generated/sheet.png",
+        "Generated images above real images of their cluster (Figure 2)": f"{ARTIFACTS}/generated/sheet.png",
     }
     for run in runs:
         for name, how in (("ranked_lists", "ranked"), ("ranked_lists_rerank", "re-ranked")):
-            title = f"{title_of(run)}: galleries {how} for some queries (Figure 6)"
+            title = f"{title_of(run)}: gallery images {how} for some queries (Figure 6)"
             shown[title] = f"{ARTIFACTS}/evaluate/{run}/{name}.png"
     note = (
-        "They are cached by DVC and never enter git, because real data sets show real people; where `dvc pull` or "
-        "`dvc repro` has put them, they are seen here, and on the page of `dvc plots show`."
+        "DVC caches these pictures and git never has them, because real data sets show real people. They appear here, "
+        "and on the page of `dvc plots show`, after `dvc pull` or `dvc repro`."
     )
     return "\n\n".join([note, *(f"{title}:\n\n![{title}]({path})" for title, path in shown.items())])
-
-
-SPLITS = ("train", "validation", "query", "gallery", "multi_query")
 
 
 def _generated(quality: Mapping[str, Any]) -> str:
@@ -205,10 +211,11 @@ def _generated(quality: Mapping[str, Any]) -> str:
     ]
     consistency = quality["cluster_consistency"]
     note = (
-        f"{overall['generated']:,} generated images against {overall['real']:,} real ones, in a space of colors and "
-        "edges and in the encoder's; in brackets the floor, the same measure of real images against real ones. "
-        f"{_percent(consistency['value'])} of the generated images lie nearest to the centroid of their own cluster "
-        f"(real ones: {_percent(consistency['floor'])})."
+        f"{overall['generated']:,} generated images are compared with {overall['real']:,} real images, in a space of "
+        "colors and edges (handcrafted) and in the feature space of the encoder. The reference is in brackets: the "
+        f"same measure of real images compared with real images. {_percent(consistency['value'])} of the generated "
+        "images are nearest to the centroid of their own cluster (real images: "
+        f"{_percent(consistency['floor'])})."
     )
     return "\n\n".join([note, table(["", *(f"{space} space" for space in spaces)], rows), _alarms(quality["alarms"])])
 
@@ -216,8 +223,8 @@ def _generated(quality: Mapping[str, Any]) -> str:
 def _measured(found: Mapping[str, float | None] | None) -> str:
     if found is None or found["value"] is None:
         return "-"
-    floor = "" if found["floor"] is None else f" [{found['floor']:.3f}]"
-    return f"{found['value']:.3f}{floor}"
+    reference = "" if found["floor"] is None else f" [{found['floor']:.3f}]"
+    return f"{found['value']:.3f}{reference}"
 
 
 def _percent(share: float) -> str:
@@ -225,9 +232,9 @@ def _percent(share: float) -> str:
 
 
 def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each kind of alarm: where it sounded, with the value there."""
+    """Write one line for each kind of alarm: where it was raised, with the value there."""
     if not alarms:
-        return "No alarm."
+        return "There is no alarm."
     kinds: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for alarm in alarms:
         kinds.setdefault((alarm["alarm"], alarm["measure"], alarm["space"]), []).append(alarm)

@@ -1,4 +1,4 @@
-"""What measures and ways of ranking are called in reports and model cards, in the order in which they are shown."""
+"""The titles of measures, rankings and runs in reports and model cards, in the order in which they are shown."""
 
 from slsr.labels.regularizers import REGULARIZERS
 
@@ -26,12 +26,12 @@ QUALITY_MEASURES = {
     "density": "density",
     "duplicates": "duplicates",
     "copies": "copies of training images",
-    "frechet_of_encoder_features": "Frechet distance of the encoder's features (from 2,000 images a side)",
+    "frechet_of_encoder_features": "Frechet distance of the encoder's features (needs 2,000 images of each kind)",
 }
 
 
 def title_of(name: str) -> str:
-    """What tables call a run, by the name of its regularizer, or a floor."""
+    """Return the title of a regularizer or a floor in tables."""
     if name in FLOORS:
         return FLOORS[name]
     return REGULARIZERS[name].title if name in REGULARIZERS else name

@@ -1,4 +1,4 @@
-"""Gather what git keeps of a run: metrics as JSON, and a table that a person reads."""
+"""Write the report and the metrics that git keeps: JSON for programs, diagrams and a page for people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slsr.params.evaluate import Bootstrap, Evaluate
 from slsr.params.generate import Generate
 from slsr.params.recipe import Image, Recipe, Train
 from slsr.reporting.figures import draw_cmc, draw_curves
-from slsr.reporting.run_report import Report, Setting, rankings_of, render
+from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render
 from slsr.reporting.titles import RANKINGS
 from slsr.retrieval import compare
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
@@ -39,13 +39,13 @@ HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "m
 
 
 def run(dataset: Dataset, image: Image, encoder: Recipe, train: Train, generate: Generate, evaluate: Evaluate) -> None:
-    """Read every stage's metrics and curves, write `metrics/`.
+    """Read the metrics and curves of every stage and write metrics/.
 
-    summary.json, one JSON a subject, cmc.png, curves.png, silhouettes.png, report.md.
+    The files are summary.json, one JSON file per subject, cmc.png, curves.png, silhouettes.png and report.md.
     """
     runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in committed_names()}
     report = Report(
-        setting=Setting(dataset, image, encoder, train, generate),
+        parameters=ReportParameters(dataset, image, encoder, train, generate),
         dataset=read_json(FACTS),
         floors=read_json(FLOORS / "metrics.json"),
         clusters=read_json(CLUSTERS / "silhouette.json"),
@@ -65,13 +65,13 @@ def run(dataset: Dataset, image: Image, encoder: Recipe, train: Train, generate:
 
 
 def _draw(report: Report) -> None:
-    """The diagrams that git keeps; they show no person."""
-    setting = report.setting
+    """Draw the diagrams that git keeps; they show no person."""
+    parameters = report.parameters
     shown = [ranking for ranking in CMC_SHOWN if ranking in rankings_of(report.runs)]
     draw_cmc(
         METRICS / "cmc.png",
         {RANKINGS[ranking]: {n: _cmc(EVALUATED / n / "cmc.csv", ranking) for n in report.runs} for ranking in shown},
-        f"{setting.train.backbone} on {setting.dataset.archive}",
+        f"{parameters.train.backbone} on {parameters.dataset.archive}",
     )
     draw_curves(
         METRICS / "curves.png",
@@ -85,13 +85,14 @@ def _draw(report: Report) -> None:
 
 
 def _curve(folder: Path, part: str, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Epochs and values of one quantity, as DVCLive wrote them; empty where there is none (no validation images)."""
+    """Read the epochs and values of one quantity from DVCLive's file; empty without one (no validation images)."""
     path = folder / "plots" / "metrics" / part / f"{quantity}.tsv"
     rows = np.loadtxt(path, delimiter="\t", skiprows=1, ndmin=2) if path.is_file() else np.empty((0, 2))
     return rows[:, 0], rows[:, 1]
 
 
 def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return k and the mean silhouette in percent, for each space of features."""
     rows = [row for row in clusters["sweep"] if row["silhouette_full_dimension"] is not None]
     k = np.array([row["k"] for row in rows], np.float64)
     spaces = {
@@ -102,7 +103,7 @@ def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.floa
 
 
 def _comparison(bootstrap: Bootstrap) -> dict[str, Any]:
-    """Paired differences between runs over the same queries, for every way of ranking."""
+    """Compute paired differences between runs over the same queries, for every way of ranking."""
     evaluations = {name: read_evaluations(EVALUATED / name / "per_query.parquet") for name in committed_names()}
     found: dict[str, Any] = {}
     for first, second in combinations(committed_names(), 2):
@@ -122,7 +123,7 @@ def _comparison(bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def _summary(report: Report) -> dict[str, Any]:
-    """The few numbers to compare experiments by."""
+    """Gather the few numbers by which experiments are compared."""
     summary: dict[str, Any] = {}
     for name, metrics in report.runs.items():
         summary[name] = {
@@ -138,5 +139,6 @@ def _summary(report: Report) -> dict[str, Any]:
 
 
 def _cmc(path: Path, ranking: str) -> NDArray[np.float64]:
+    """Read the CMC curve of one way of ranking."""
     names = path.read_text(encoding="utf-8").splitlines()[0].split(",")
     return np.loadtxt(path, delimiter=",", skiprows=1, usecols=names.index(ranking), ndmin=1)

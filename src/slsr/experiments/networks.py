@@ -1,0 +1,129 @@
+"""The trained and evaluated networks of experiments, read from DVC's cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slsr.errors import InputError
+from slsr.evaluation.per_query import read_queries
+from slsr.experiments.seeds import SEED
+from slsr.files import read_json
+from slsr.project.lock import (
+    Revision,
+    cached_file,
+    chain,
+    locked_parameters,
+    locked_stages,
+    parameters,
+    stale_reason,
+)
+
+log = logging.getLogger(__name__)
+
+DATA, CODE = "data:", "code:"
+# These parameters change the intervals and the pictures of a run, but not its measures.
+WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batch_size", "generate.alarms.")
+
+Settings = Mapping[str, Any]
+LockedStages = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class EvaluatedNetwork:
+    """One trained and evaluated network of one experiment, or of another revision.
+
+    `settings` has everything except the seed of its training that its results depend on: parameters (`block.key`), data
+    (`data:path` -> MD5) and code (`code:path` -> MD5). `values` has, for each measure, one value per query with a
+    correct match; it is empty for a protocol without paired queries. `quality` is the quality.json of the generated
+    images that it was trained on; None if there are none, or if the cache does not have it.
+    """
+
+    experiment: str
+    regularizer: str
+    seed: int
+    settings: Settings
+    metrics: Mapping[str, Any]
+    queries: tuple[str, ...]
+    values: Mapping[str, NDArray[np.float64]]
+    quality: Mapping[str, Any] | None = None
+
+
+def read_networks(revisions: Sequence[Revision], ranking: str) -> list[EvaluatedNetwork]:
+    """Read every network that the revisions have evaluated.
+
+    A result that a revision only inherited from its parent is left out, and a log message says so.
+
+    Raises
+    ------
+    InputError
+        No revision has a result of its own, a revision has no dvc.lock, the cache does not have a result, or a network
+        was not measured by this way of ranking.
+    """
+    found = [network for revision in revisions for network in _networks_of(revision, ranking)]
+    if not found:
+        raise InputError(f"{', '.join(revision.name for revision in revisions)}: no evaluated network to compare")
+    return found
+
+
+def _networks_of(revision: Revision, ranking: str) -> list[EvaluatedNetwork]:
+    stages, values = locked_stages(revision), parameters(revision)
+    found = []
+    for name in sorted(stages):
+        stage, _, regularizer = name.partition("@")
+        if stage != "evaluate" or not regularizer:
+            continue
+        if reason := stale_reason(revision, stages, name, values):
+            log.info("%s: left out %s, which was not run there: %s", revision.name, name, reason)
+            continue
+        found.append(_read_network(revision, stages, regularizer, ranking))
+    return found
+
+
+def _read_network(revision: Revision, stages: LockedStages, regularizer: str, ranking: str) -> EvaluatedNetwork:
+    name, folder = f"evaluate@{regularizer}", f"artifacts/evaluate/{regularizer}"
+    metrics = read_json(cached_file(revision, stages[name], f"{folder}/metrics.json"))
+    if ranking not in metrics:
+        raise InputError(f"{revision.name}: {folder} has no {ranking}; choose --ranking of {', '.join(metrics)}")
+    queries = read_queries(cached_file(revision, stages[name], f"{folder}/per_query.parquet"))
+    names, evaluation = queries.get(ranking, ([], None))
+    earlier = list(chain(stages, name))
+    settings = _settings_of(stages, earlier)
+    return EvaluatedNetwork(
+        revision.name,
+        regularizer,
+        settings.pop(SEED),
+        settings,
+        metrics[ranking],
+        tuple(one for one, valid in zip(names, evaluation.valid, strict=True) if valid) if evaluation else (),
+        evaluation.headline_values() if evaluation else {},
+        _read_quality(revision, stages["generate"]) if "generate" in earlier else None,
+    )
+
+
+def _settings_of(stages: LockedStages, names: Sequence[str]) -> dict[str, Any]:
+    """Gather the parameters, the data and the code of stages, without what does not change measures."""
+    settings: dict[str, Any] = {}
+    for name in names:
+        settings |= locked_parameters(stages[name])
+        for dep in stages[name]["deps"]:
+            if dep["path"].startswith(("data/", "weights/")):
+                settings[f"{DATA}{dep['path']}"] = dep["md5"]
+            elif dep["path"].startswith("src/"):
+                settings[f"{CODE}{dep['path']}"] = dep["md5"]
+    return {key: value for key, value in settings.items() if not key.startswith(WITHOUT_EFFECT)}
+
+
+def _read_quality(revision: Revision, stage: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Read the measured quality of the generated images; the file may exist only where the images were made."""
+    try:
+        found: Mapping[str, Any] = read_json(cached_file(revision, stage, "artifacts/generated/quality.json"))
+    except InputError as error:
+        log.info("%s: without the quality of its generated images: %s", revision.name, error)
+        return None
+    return found

@@ -6,7 +6,6 @@ import filecmp
 import hashlib
 import io
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -17,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc_objects.fs.system import hardlink, reflink
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from slsr.datasets.archive import PIECE, open_archive
+from slsr.datasets.archive import copy_stream, open_archive
 from slsr.datasets.catalog import CATALOG
 from slsr.datasets.collection import counted
 from slsr.datasets.opening import open_source, recognize
@@ -31,7 +31,6 @@ from slsr.errors import InputError
 from slsr.files import write_bytes
 
 DATA = "data"
-FICLONE = 0x40049409  # the ioctl that makes a reflink on Linux
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 log = logging.getLogger(__name__)
@@ -79,16 +78,12 @@ def add_archive(
     source
         A zip file, `cuhk-03.mat`, an unpacked folder, or a table of your own images. Folders and tables are packed into
         one zip file, because DVC handles one file much faster than thousands.
-    root
-        The project, which is a git and DVC repository.
     name
         File name in `data/`; None: the published name if the counts are the published ones, else the source's name.
     link
         Share the disk blocks with the source (reflink), or the file itself (hard link), instead of copying.
     allow_unreadable
         Accept an archive with images that cannot be decoded.
-    dvc
-        Runs a command of DVC.
 
     Raises
     ------
@@ -214,24 +209,17 @@ def _placed(source: Path, found: Survey, target: Path, link: bool) -> Iterator[N
 
 def _copy(source: Path, target: Path) -> None:
     _require_room(target.parent, source.stat().st_size)
-    bar = tqdm(total=source.stat().st_size, desc="copy", unit="B", unit_scale=True, disable=None)
-    with source.open("rb") as reading, target.open("wb") as writing, bar:
-        while piece := reading.read(PIECE):
-            writing.write(piece)
-            bar.update(len(piece))
+    with source.open("rb") as file:
+        copy_stream(file, target, source.stat().st_size, "copy")
 
 
 def _link(source: Path, target: Path) -> None:
     """Share the disk blocks (reflink) if the file system supports it, else the file itself (hard link)."""
     try:
-        import fcntl
-
-        with source.open("rb") as reading, target.open("wb") as writing:
-            fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
-    except (ImportError, OSError):
-        target.unlink(missing_ok=True)
+        reflink(str(source), str(target))
+    except OSError:
         try:
-            os.link(source.resolve(), target)
+            hardlink(str(source), str(target))
         except OSError as error:
             raise InputError(
                 f"{source}: cannot be linked into {target.parent} ({error.strerror}); leave out --link to copy it"

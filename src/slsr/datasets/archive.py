@@ -73,17 +73,21 @@ def folder_archive(path: Path, folder: Path, sizes: Mapping[str, int]) -> Archiv
 
 
 def copy_out(archive: Archive, name: str, target: Path) -> None:
-    """Copy one file of the archive to `target`, in pieces of 1 MiB."""
-    bar = tqdm(
-        total=archive.sizes[name], desc=f"unpack {PurePosixPath(name).name}", unit="B", unit_scale=True, disable=None
-    )
+    """Copy one file of the archive to `target`."""
     try:
-        with archive.open(name) as source, target.open("wb") as file, bar:
-            while piece := source.read(PIECE):
-                file.write(piece)
-                bar.update(len(piece))
+        with archive.open(name) as source:
+            copy_stream(source, target, archive.sizes[name], f"unpack {PurePosixPath(name).name}")
     except DAMAGE as error:
         raise InputError(f"{archive.path}: {name} is damaged in the zip ({error}); download it again") from error
+
+
+def copy_stream(source: IO[bytes], target: Path, size: int, title: str) -> None:
+    """Copy a stream of `size` bytes to a file, in pieces of 1 MiB, with a progress bar."""
+    bar = tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None)
+    with target.open("wb") as file, bar:
+        while piece := source.read(PIECE):
+            file.write(piece)
+            bar.update(len(piece))
 
 
 def is_image(name: str) -> bool:

@@ -42,6 +42,8 @@ class CatalogEntry:
     remark: str = ""
 
 
+CUHK03_CLASSIC = {"train": Counts(None, 1367), "query": Counts(None, 100), "gallery": Counts(None, 100)}
+
 CATALOG: Mapping[DatasetName, CatalogEntry] = {
     "market1501": CatalogEntry(
         "Market-1501",
@@ -73,16 +75,8 @@ CATALOG: Mapping[DatasetName, CatalogEntry] = {
         "cuhk03_release.zip",
         "728939e58ad9f0ff53e521857dd8fb43",
         {
-            ("classic", "detected"): {
-                "train": Counts(None, 1367),
-                "query": Counts(None, 100),
-                "gallery": Counts(None, 100),
-            },
-            ("classic", "labeled"): {
-                "train": Counts(None, 1367),
-                "query": Counts(None, 100),
-                "gallery": Counts(None, 100),
-            },
+            ("classic", "detected"): CUHK03_CLASSIC,
+            ("classic", "labeled"): CUHK03_CLASSIC,
             ("np", "detected"): {"train": Counts(7365, 767), "query": Counts(1400, 700), "gallery": Counts(5332, 700)},
             ("np", "labeled"): {"train": Counts(7368, 767), "query": Counts(1400, 700), "gallery": Counts(5328, 700)},
         },

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from slsr.datasets.collection import Entry
+from tqdm import tqdm
+
+from slsr.datasets.collection import Collection, Entry
 from slsr.errors import InputError
 from slsr.images.decoding import open_image, to_rgb
 
@@ -63,6 +65,19 @@ def inspect_images(
 
     for results in map_in_order(inspect_chunk, _chunks(entries), workers or min(8, usable_cores())):
         yield from results
+
+
+def inspect_collection(collection: Collection) -> tuple[dict[Entry, Inspection], dict[str, str]]:
+    """Decode every image; return what was found, and the sources of the unreadable images with the reason."""
+    found: dict[Entry, Inspection] = {}
+    unreadable: dict[str, str] = {}
+    results = inspect_images(collection.entries, collection.read)
+    for entry, _, result in tqdm(results, "check", len(collection.entries), unit="image", disable=None):
+        if isinstance(result, Unreadable):
+            unreadable[entry.source] = result.reason
+        else:
+            found[entry] = result
+    return found, unreadable
 
 
 def usable_cores() -> int:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from slsr.datasets.archive import open_archive
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
 from slsr.datasets.catalog import CATALOG, Counts
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
+from slsr.datasets.collection import DISTRACTOR, JUNK, Entry, counted
 from slsr.datasets.facts import describe, summarize
-from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
+from slsr.datasets.inspection import Inspection, inspect_collection
 from slsr.datasets.opening import open_collection, recognize
 from slsr.datasets.soundness import find_problems
 from slsr.errors import InputError
@@ -85,7 +83,7 @@ def survey(path: Path, variant: DatasetVariant, scratch: Path) -> Survey:
         the result instead.
     """
     with open_collection(path, variant, scratch) as collection:
-        inspections, unreadable = _inspect(collection)
+        inspections, unreadable = inspect_collection(collection)
         kept = collection.without(unreadable)
         arrangement = arrange(kept, None, "none", 0)
         facts = describe(kept, arrangement, _by_table(arrangement, inspections), unreadable)
@@ -134,18 +132,6 @@ def _recognized(path: Path) -> str:
         return _title(variant, is_drawn(path, variant))
     except InputError:
         return "not recognized"
-
-
-def _inspect(collection: Collection) -> tuple[dict[Entry, Inspection], dict[str, str]]:
-    found: dict[Entry, Inspection] = {}
-    unreadable: dict[str, str] = {}
-    results = inspect_images(collection.entries, collection.read)
-    for entry, _, result in tqdm(results, "check", len(collection.entries), unit="image", disable=None):
-        if isinstance(result, Unreadable):
-            unreadable[entry.source] = result.reason
-        else:
-            found[entry] = result
-    return found, unreadable
 
 
 def _by_table(arrangement: Arrangement, inspections: Mapping[Entry, Inspection]) -> dict[TableName, list[Inspection]]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
 from slsr.datasets.collection import Collection, Entry
 from slsr.datasets.facts import describe, summarize
-from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
+from slsr.datasets.inspection import Inspection, Unreadable, inspect_collection, inspect_images
 from slsr.datasets.opening import open_collection
 from slsr.datasets.readers.table import is_table_file
 from slsr.datasets.soundness import require_sound
@@ -61,22 +61,14 @@ def find_archive(archive: str) -> Path:
 
 def _write_all(collection: Collection, dataset: Dataset, folder: Path) -> dict[str, Any]:
     """Write the tables and return the facts, with or without the unreadable images."""
-    skipped = _find_unreadable(collection) if dataset.unreadable_images == "skip" else {}
+    skipped = inspect_collection(collection)[1] if dataset.unreadable_images == "skip" else {}
+    for reason in skipped.values():
+        log.warning("skipped: %s", reason)
     kept = collection.without(skipped)
     require_sound(kept)
     arrangement = arrange(kept, dataset.identities, dataset.validation, dataset.seed)
     _check_disk(arrangement, folder)
     return describe(kept, arrangement, _write_tables(kept, arrangement, folder), skipped)
-
-
-def _find_unreadable(collection: Collection) -> dict[str, str]:
-    """Decode every image; return the sources of those that cannot be read, with the reason."""
-    results = inspect_images(collection.entries, collection.read)
-    bar = tqdm(results, "check", len(collection.entries), unit="image", disable=None)
-    unreadable = {entry.source: found.reason for entry, _, found in bar if isinstance(found, Unreadable)}
-    for reason in unreadable.values():
-        log.warning("skipped: %s", reason)
-    return unreadable
 
 
 def _check_disk(arrangement: Arrangement, folder: Path) -> None:

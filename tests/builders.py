@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from slsr.datasets.collection import Collection, Entry
+from slsr.params.dataset import DatasetVariant
 from slsr.params.file import Params, validate_params
 
 ROOT = Path(__file__).parents[1]
@@ -177,6 +178,20 @@ BASE_ENTRIES = [
 
 def entry_collection(entries: Sequence[Entry], own: bool = False) -> Collection:
     return Collection("data/x.zip", entries, lambda source: b"", own=own)
+
+
+def variant(
+    name: str, protocol: str | None = None, boxes: str | None = None, split: int | None = None
+) -> DatasetVariant:
+    """A data set and its split, in one line."""
+    return DatasetVariant.model_validate({"name": name, "protocol": protocol, "boxes": boxes, "split": split})
+
+
+def small_cells() -> list[np.ndarray]:
+    """Cells of `write_cuhk03_mat`: pairs of 3, 1 and 2 people; person 2 of the first pair lacks columns 1 and 7."""
+    cells = [np.ones((people, 10), dtype=bool) for people in (3, 1, 2)]
+    cells[0][1, [0, 6]] = False
+    return cells
 
 
 def params(dataset: Mapping[str, Any], **blocks: Mapping[str, Any]) -> Params:

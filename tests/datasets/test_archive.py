@@ -1,3 +1,4 @@
+import tarfile
 import zipfile
 
 import pytest
@@ -37,6 +38,20 @@ def test_no_zip(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "kind"),
+    [("a.tar.gz", "w:gz", "gzip"), ("a.tar.bz2", "w:bz2", "bzip2"), ("a.tar.xz", "w:xz", "xz")],
+)
+def test_other_archives_are_named(tmp_path, name, mode, kind):
+    with tarfile.open(tmp_path / name, mode):
+        pass
+    with (
+        pytest.raises(InputError, match=f"{name}: a {kind} archive; only zip can be read"),
+        open_archive(tmp_path / name),
+    ):
+        pass
+
+
 def test_missing(tmp_path):
     with pytest.raises(InputError, match=r"a\.zip: no such file"), open_archive(tmp_path / "a.zip"):
         pass
@@ -69,7 +84,7 @@ def test_unknown_packing_method(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.find(b"PK\x01\x02") + 10] = 9
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.jpg is packed by method 9"), open_archive(path):
+    with pytest.raises(InputError, match=r"a\.jpg is compressed by method 9"), open_archive(path):
         pass
 
 
@@ -78,5 +93,5 @@ def test_name_twice(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a.jpg": b"x"})
     with zipfile.ZipFile(path, "a") as packed:
         packed.writestr("a.jpg", b"y")
-    with pytest.raises(InputError, match=r"holds a\.jpg twice"), open_archive(path):
+    with pytest.raises(InputError, match=r"contains a\.jpg twice"), open_archive(path):
         pass

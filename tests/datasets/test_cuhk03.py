@@ -5,24 +5,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from builders import cuhk03_pixels, golden, write_cuhk03_mat, write_zip
+from builders import cuhk03_pixels, golden, small_cells, variant, write_cuhk03_mat, write_zip
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from slsr.datasets.collection import Evaluation
-from slsr.datasets.opening import Choice, open_collection, recognize
+from slsr.datasets.collection import EvaluationProtocol
+from slsr.datasets.opening import open_collection, recognize
 from slsr.datasets.readers.cuhk03 import load_np_split
 from slsr.errors import InputError
 
 PAIRS = (843, 440, 77, 58, 49)
-CLASSIC = Choice("cuhk03", "classic", "detected", 2)
-
-
-def small_cells():
-    """Pairs of 3, 1 and 2 people; the second person of the first pair lacks columns 1 and 7."""
-    cells = [np.ones((people, 10), dtype=bool) for people in (3, 1, 2)]
-    cells[0][1, [0, 6]] = False
-    return cells
+CLASSIC = variant("cuhk03", "classic", "detected", 2)
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ def full(tmp_path_factory):
 def test_classic_split(small, tmp_path):
     with open_collection(small, CLASSIC, tmp_path) as collection:
         entries = collection.entries
-        assert collection.evaluation == Evaluation("single-gallery-shot", "both")
+        assert collection.evaluation == EvaluationProtocol("single-gallery-shot", "both")
     images = {split: [entry for entry in entries if entry.split == split] for split in ("train", "query", "gallery")}
     assert {entry.identity for entry in images["train"]} == {1, 3, 4, 5}
     assert {entry.identity for entry in images["query"]} == {2, 6}, "pair 1 person 2, and pair 3 person 2"
@@ -61,7 +54,7 @@ def test_classic_split(small, tmp_path):
 
 
 def test_pixels_come_out_as_matlab_showed_them(small, tmp_path):
-    with open_collection(small, Choice("cuhk03", "classic", "labeled", 1), tmp_path) as collection:
+    with open_collection(small, variant("cuhk03", "classic", "labeled", 1), tmp_path) as collection:
         for name, number in (("1_001_1_01.png", 0), ("1_002_1_01.png", 10), ("3_001_2_10.png", 49 % 40)):
             pixels = np.asarray(Image.open(io.BytesIO(collection.read(name))))
             np.testing.assert_array_equal(pixels, cuhk03_pixels(number))
@@ -70,7 +63,7 @@ def test_pixels_come_out_as_matlab_showed_them(small, tmp_path):
 def test_split_that_the_file_lacks(small, tmp_path):
     with (
         pytest.raises(InputError, match=r"dataset.split: 3, but .*cuhk-03\.mat has the test sets 1 to 2"),
-        open_collection(small, Choice("cuhk03", "classic", "detected", 3), tmp_path),
+        open_collection(small, variant("cuhk03", "classic", "detected", 3), tmp_path),
     ):
         pass
 
@@ -81,7 +74,7 @@ def test_mat_in_its_zip(small, tmp_path, compression):
     path = write_zip(tmp_path / "cuhk03_release.zip", files, compression)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    assert recognize(path) == recognize(small) == Choice("cuhk03", "classic", "detected", 1)
+    assert recognize(path) == recognize(small) == variant("cuhk03", "classic", "detected", 1)
     with open_collection(path, CLASSIC, scratch) as packed, open_collection(small, CLASSIC, scratch) as plain:
         assert packed.entries == plain.entries
         assert packed.read("1_001_1_01.png") == plain.read("1_001_1_01.png")
@@ -90,9 +83,9 @@ def test_mat_in_its_zip(small, tmp_path, compression):
 
 @pytest.mark.parametrize(("boxes", "counts"), [("detected", (7365, 1400, 5332)), ("labeled", (7368, 1400, 5328))])
 def test_new_protocol_of_the_full_file(full, tmp_path, boxes, counts):
-    with open_collection(full, Choice("cuhk03", "np", boxes), tmp_path) as collection:
+    with open_collection(full, variant("cuhk03", "np", boxes), tmp_path) as collection:
         entries = collection.entries
-        assert collection.evaluation == Evaluation("cross-camera", "one")
+        assert collection.evaluation == EvaluationProtocol("cross-camera", "one")
     found = Counter(entry.split for entry in entries)
     assert (found["train"], found["query"], found["gallery"]) == counts
     people = {split: {entry.identity for entry in entries if entry.split == split} for split in found}
@@ -111,14 +104,14 @@ def test_new_protocol_against_the_published_file(full, tmp_path, boxes):
         for split in ("train", "query", "gallery")
         for row in config[f"{split}_idx"].ravel() - 1
     }
-    with open_collection(full, Choice("cuhk03", "np", boxes), tmp_path) as collection:
+    with open_collection(full, variant("cuhk03", "np", boxes), tmp_path) as collection:
         assert {(e.split, e.name, e.identity, e.camera) for e in collection.entries} == expected
 
 
 def test_new_protocol_needs_the_very_images(small, tmp_path):
     with (
         pytest.raises(InputError, match=r"cuhk-03\.mat: 6 people.*use dataset.protocol: classic"),
-        open_collection(small, Choice("cuhk03", "np", "detected"), tmp_path),
+        open_collection(small, variant("cuhk03", "np", "detected"), tmp_path),
     ):
         pass
 
@@ -129,7 +122,7 @@ def test_one_missing_image_is_noticed(tmp_path):
     path = write_cuhk03_mat(tmp_path / "cuhk-03.mat", {"detected": cells}, [])
     with (
         pytest.raises(InputError, match="1467 people, of whom 1 have other detected images"),
-        open_collection(path, Choice("cuhk03", "np", "detected"), tmp_path),
+        open_collection(path, variant("cuhk03", "np", "detected"), tmp_path),
     ):
         pass
 
@@ -161,8 +154,8 @@ def test_another_mat(tmp_path):
 
 def test_mat_as_another_data_set(small, tmp_path):
     with (
-        pytest.raises(InputError, match=r"read as CUHK03 only; mend dataset\.name"),
-        open_collection(small, Choice("market1501"), tmp_path),
+        pytest.raises(InputError, match=r"read as CUHK03 only; correct dataset\.name"),
+        open_collection(small, variant("market1501"), tmp_path),
     ):
         pass
 

@@ -1,13 +1,15 @@
-"""One's own images: a table of them, and folders of folders."""
+"""Your own images: with a table, and in folders."""
 
 import io
+import re
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import picture, write_folder, write_zip
+from builders import picture, variant, write_folder, write_zip
 
-from slsr.datasets.opening import Choice, open_collection, recognize
+from slsr.datasets.opening import open_collection, recognize
 from slsr.errors import InputError
 
 ROWS = [
@@ -32,7 +34,7 @@ def table_zip(tmp_path, content, name="people.csv", images=IMAGES):
 
 
 def read(path, name, tmp_path):
-    with open_collection(path, Choice(name), tmp_path) as collection:
+    with open_collection(path, variant(name), tmp_path) as collection:
         return collection
 
 
@@ -51,11 +53,49 @@ def test_table(tmp_path, form):
         prefix = "mine/"
     files = {prefix + name: content} | {prefix + image: IMAGES[image] for image in IMAGES}
     path = write_folder(tmp_path / "own", files) if form == "folder" else write_zip(tmp_path / "own.zip", files)
-    assert recognize(path) == Choice("table")
+    assert recognize(path) == variant("table")
     collection = read(path, "table", tmp_path)
     assert [(entry.name, entry.identity, entry.camera, entry.split) for entry in collection.entries] == ROWS
     assert collection.own
     assert not collection.notes
+
+
+EMPTIED = csv_bytes(delimiter=";").replace(b"\n", b"\r\n") + b"\r\n;;;\r\n\r\n;;;\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        EMPTIED,
+        b"sep=;\r\n" + EMPTIED,
+        csv_bytes([(path, f"{identity}.0", f"{camera}.0", split) for path, identity, camera, split in ROWS]),
+    ],
+    ids=["rows emptied in Excel", "the first line of Excel", "whole numbers of pandas"],
+)
+def test_tables_as_other_programs_write_them(tmp_path, content):
+    collection = read(table_zip(tmp_path, content), "table", tmp_path)
+    assert [(entry.name, entry.identity, entry.camera, entry.split) for entry in collection.entries] == ROWS
+
+
+def test_whole_numbers_of_a_float_column(tmp_path):
+    buffer = io.BytesIO()
+    rows = [dict(zip(HEADER, (path, float(n), float(camera), split), strict=True)) for path, n, camera, split in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    collection = read(table_zip(tmp_path, buffer.getvalue(), "people.parquet"), "table", tmp_path)
+    assert [(entry.name, entry.identity, entry.camera, entry.split) for entry in collection.entries] == ROWS
+
+
+@pytest.mark.parametrize("place", ["zip", "folder", "table"])
+def test_messages_say_where_the_table_is(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(write_folder(tmp_path / "own", {"people.csv": bad(1, "identity", "anna"), **IMAGES}))
+    write_zip(Path("own.zip"), {"people.csv": bad(1, "identity", "anna"), **IMAGES})
+    path, where = {
+        "zip": (Path("own.zip"), "own.zip: people.csv"),
+        "folder": (tmp_path / "own", f"{tmp_path}/own/people.csv"),
+        "table": (Path("people.csv"), "people.csv"),
+    }[place]
+    with pytest.raises(InputError, match=rf"^{re.escape(where)}, line 3: identity 'anna' is not a whole number"):
+        read(path, "table", tmp_path)
 
 
 def test_groups_are_read(tmp_path):
@@ -87,13 +127,13 @@ def bad(row, column, value):
         (bad(1, "path", "/etc/b.jpg"), r"line 3: the path '/etc/b\.jpg' leaves the table's folder"),
         (bad(1, "path", "photos/x.jpg"), r"line 3: no file photos/x\.jpg beside the table"),
         (bad(1, "path", ""), "line 3: no path"),
-        (bad(1, "camera", "left"), "line 3: camera 'left' is not an integer"),
-        (bad(1, "camera", "1.5"), "line 3: camera '1.5' is not an integer"),
-        (bad(1, "camera", ""), "line 3: camera '' is not an integer"),
-        (bad(1, "identity", "anna"), "line 3: identity 'anna' is not an integer"),
+        (bad(1, "camera", "left"), "line 3: camera 'left' is not a whole number"),
+        (bad(1, "camera", "1.5"), "line 3: camera '1.5' is not a whole number"),
+        (bad(1, "camera", ""), "line 3: camera '' is not a whole number"),
+        (bad(1, "identity", "anna"), "line 3: identity 'anna' is not a whole number"),
         (bad(1, "split", "test"), "line 3: split 'test' is not one of train, query, gallery, multi_query"),
-        (csv_bytes([*ROWS, ("photos/b.jpg", 1)]), "line 9: another number of fields than the header"),
-        (csv_bytes([*ROWS, ("photos/b.jpg", 1, 2, "train", "x")]), "line 9: another number of fields than the header"),
+        (csv_bytes([*ROWS, ("photos/b.jpg", 1)]), "line 9: 2 fields, but the header has 4"),
+        (csv_bytes([*ROWS, ("photos/b.jpg", 1, 2, "train", "x")]), "line 9: 5 fields, but the header has 4"),
         (b"\xff\xfe" + "path".encode("utf-16-le"), "not UTF-8"),
         (b"", r"people\.csv: no column path, identity, camera, split.*found: nothing"),
     ],
@@ -107,7 +147,7 @@ def test_parquet_row_is_named(tmp_path):
     buffer = io.BytesIO()
     rows = [{"path": "photos/a.jpg", "identity": 1, "camera": 1.5, "split": "train"}]
     pq.write_table(pa.Table.from_pylist(rows), buffer)
-    with pytest.raises(InputError, match=r"people\.parquet, row 1: camera 1\.5 is not an integer"):
+    with pytest.raises(InputError, match=r"people\.parquet, row 1: camera 1\.5 is not a whole number"):
         read(table_zip(tmp_path, buffer.getvalue(), "people.parquet"), "table", tmp_path)
 
 
@@ -141,7 +181,7 @@ FOLDERS = [
 @pytest.mark.parametrize("root", ["", "mine/"])
 def test_folders_with_cameras(tmp_path, root):
     path = write_zip(tmp_path / "own.zip", {root + name: picture(n) for n, (name, _, _) in enumerate(FOLDERS)})
-    assert recognize(path) == Choice("folder")
+    assert recognize(path) == variant("folder")
     collection = read(path, "folder", tmp_path)
     assert sorted((entry.name, entry.identity, entry.camera) for entry in collection.entries) == sorted(FOLDERS)
     assert all(entry.split == entry.name.partition("/")[0] for entry in collection.entries)
@@ -163,10 +203,10 @@ def test_folders_without_cameras_and_with_names(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("train/0001/x.jpg", "use one form for all"),
-        ("train/0001/left/x.jpg", "the camera's folder 'left' is not an integer"),
-        ("train/x.jpg", "train/x.jpg is not where an image may be"),
-        ("train/0001/1/2/x.jpg", "train/0001/1/2/x.jpg is not where an image may be"),
+        ("train/0001/x.jpg", "use one layout for all"),
+        ("train/0001/left/x.jpg", "the camera's folder 'left' is not a whole number"),
+        ("train/x.jpg", "train/x.jpg is in the wrong place"),
+        ("train/0001/1/2/x.jpg", "train/0001/1/2/x.jpg is in the wrong place"),
     ],
 )
 def test_bad_folders(tmp_path, extra, message):

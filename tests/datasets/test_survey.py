@@ -1,9 +1,12 @@
-import pytest
-from builders import golden, market_files, picture, real_archive, viper_names, write_folder, write_zip
+import zipfile
 
-from slsr.datasets.opening import Choice, choose, recognize
+import pytest
+from builders import golden, market_files, picture, real_archive, variant, viper_names, write_folder, write_zip
+
+from slsr.datasets.opening import choose, recognize
 from slsr.datasets.survey import render_list, render_survey, survey
 from slsr.errors import InputError
+from slsr.sample import draw_archive
 
 TRAIN = "Market/bounding_box_train/"
 GALLERY = "Market/bounding_box_test/"
@@ -22,7 +25,17 @@ def test_counts_and_differences(tmp_path):
     text = render_survey(found)
     assert "✗ query: images 4 instead of 3,368, identities 2 instead of 750" in text
     assert "images per training identity: 3 to 3, mean 3.0" in text
-    assert "no picture on two sides of the split" in text
+    assert "no image is in two parts of the split" in text
+
+
+def test_a_drawn_archive_is_not_compared_with_the_published_counts(tmp_path):
+    draw_archive(tmp_path / "drawn.zip", people=2)
+    found = check(tmp_path / "drawn.zip", tmp_path)
+    assert found.differences() == {} and not found.is_published()
+    text = render_survey(found)
+    assert "drawn by `slsr sample`, in the layout of Market-1501" in text and "✗" not in text
+    zipfile.ZipFile(tmp_path / "drawn.zip").extractall(tmp_path / "data/unpacked")
+    assert "drawn by `slsr sample`" in render_list(tmp_path / "data", None)
 
 
 def test_problems_are_shown_beside_the_rest(tmp_path):
@@ -34,14 +47,14 @@ def test_problems_are_shown_beside_the_rest(tmp_path):
     found = check(write_zip(tmp_path / "m.zip", files), tmp_path)
     assert list(found.unreadable) == [TRAIN + "0002_c2s1_000009_01.jpg"]
     assert found.problems == [
-        "identity 7 is both in training and test, so that results would mean nothing; give each identity to one side"
+        "identity 7 is both in training and test, so that the results would be invalid; move each identity to one side"
     ]
     text = render_survey(found)
     for line in (
         "PROBLEM: identity 7 is both",
-        "PROBLEM: 1 unreadable image; set dataset.unreadable_images: skip",
+        "PROBLEM: 1 unreadable image; replace them, or set dataset.unreadable_images: skip",
         "  Market/bounding_box_train/0002_c2s1_000009_01.jpg: an empty file (0 bytes)",
-        "pictures in both train and gallery: 1, as 0002_c1s1_000001_01.jpg = 0007_c1s1_000001_09.jpg",
+        "the same image in train and gallery: 1, for example 0002_c1s1_000001_01.jpg = 0007_c1s1_000001_09.jpg",
         "1 image of mode L, converted to RGB when used",
     ):
         assert line in text
@@ -80,13 +93,13 @@ def test_published_counts_of_viper_are_met(tmp_path):
 )
 def test_split_that_the_data_set_lacks(split, message):
     with pytest.raises(InputError, match=message):
-        choose(Choice("viper", split=1), **split)
+        choose(variant("viper", split=1), **split)
 
 
 def test_np_has_no_split_number():
-    assert choose(Choice("cuhk03", "classic", "detected", 1), protocol="np") == Choice("cuhk03", "np", "detected")
+    assert choose(variant("cuhk03", "classic", "detected", 1), protocol="np") == variant("cuhk03", "np", "detected")
     with pytest.raises(InputError, match="protocol new, but name: cuhk03 needs classic or np"):
-        choose(Choice("cuhk03", "classic", "detected", 1), protocol="new")
+        choose(variant("cuhk03", "classic", "detected", 1), protocol="new")
 
 
 def test_list(tmp_path):
@@ -94,10 +107,11 @@ def test_list(tmp_path):
     (tmp_path / "data/notes.txt").write_text("x")
     text = render_list(tmp_path / "data", "m.zip")
     assert "* m.zip" in text
-    assert "packed as Market-1501" in text
+    assert "Market-1501" in text.splitlines()[-2]
     assert "not recognized" in text
     assert "withdrawn by its authors" in text
-    assert "nothing yet" in render_list(tmp_path / "none", None)
+    assert text.count("show real people") == 1
+    assert "is empty; `dvc pull data.dvc`" in render_list(tmp_path / "none", None)
 
 
 @pytest.mark.real_data

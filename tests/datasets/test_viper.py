@@ -2,21 +2,21 @@ import io
 
 import numpy as np
 import pytest
-from builders import golden, picture, viper_files, write_zip
+from builders import golden, picture, variant, viper_files, write_zip
 from PIL import Image
 
-from slsr.datasets.collection import Evaluation
-from slsr.datasets.opening import Choice, open_collection, recognize
+from slsr.datasets.collection import EvaluationProtocol
+from slsr.datasets.opening import open_collection, recognize
 from slsr.datasets.readers.viper import split_identities
 from slsr.errors import InputError
 
 
 def test_halves_and_both_cameras(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(8))
-    assert recognize(path) == Choice("viper", split=1)
-    with open_collection(path, Choice("viper", split=3), tmp_path) as collection:
+    assert recognize(path) == variant("viper", split=1)
+    with open_collection(path, variant("viper", split=3), tmp_path) as collection:
         entries = collection.entries
-        assert collection.evaluation == Evaluation("single-gallery-shot", "both")
+        assert collection.evaluation == EvaluationProtocol("single-gallery-shot", "both")
         assert collection.read(entries[0].source) == viper_files(8)[entries[0].source]
     people = {
         split: {entry.identity for entry in entries if entry.split == split} for split in ("train", "query", "gallery")
@@ -44,7 +44,7 @@ def test_half_does_not_depend_on_order():
 
 def test_a_person_of_one_camera_is_left_out_and_said(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(4) | {"VIPeR/cam_a/100_0.bmp": picture(0, form="BMP")})
-    with open_collection(path, Choice("viper", split=1), tmp_path) as collection:
+    with open_collection(path, variant("viper", split=1), tmp_path) as collection:
         assert 101 not in {entry.identity for entry in collection.entries}
         assert collection.notes == ["people seen by one camera only, left out: 1"]
 
@@ -52,8 +52,8 @@ def test_a_person_of_one_camera_is_left_out_and_said(tmp_path):
 def test_name_that_does_not_parse(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(4) | {"VIPeR/cam_a/front.bmp": picture(0, form="BMP")})
     with (
-        pytest.raises(InputError, match=r"VIPeR/cam_a/front\.bmp does not say person and angle"),
-        open_collection(path, Choice("viper", split=1), tmp_path),
+        pytest.raises(InputError, match=r"VIPeR/cam_a/front\.bmp does not give person and angle"),
+        open_collection(path, variant("viper", split=1), tmp_path),
     ):
         pass
 
@@ -61,8 +61,8 @@ def test_name_that_does_not_parse(tmp_path):
 def test_wrong_layout(tmp_path):
     path = write_zip(tmp_path / "v.zip", {"cam_a/000_45.bmp": b"", "cam_c/000_45.bmp": b""})
     with (
-        pytest.raises(InputError, match="not packed as VIPeR"),
-        open_collection(path, Choice("viper", split=1), tmp_path),
+        pytest.raises(InputError, match="not the layout of VIPeR"),
+        open_collection(path, variant("viper", split=1), tmp_path),
     ):
         pass
 
@@ -72,7 +72,7 @@ def test_a_real_pair_keeps_its_pixels(tmp_path):
     pair = {camera: golden(f"000_45_{camera}.bmp").read_bytes() for camera in "ab"}
     files = viper_files(3) | {f"VIPeR/cam_{camera}/000_45.bmp": content for camera, content in pair.items()}
     del files["VIPeR/cam_b/000_135.bmp"]
-    with open_collection(write_zip(tmp_path / "v.zip", files), Choice("viper", split=1), tmp_path) as collection:
+    with open_collection(write_zip(tmp_path / "v.zip", files), variant("viper", split=1), tmp_path) as collection:
         for camera, content in pair.items():
             encoded = collection.read(f"VIPeR/cam_{camera}/000_45.bmp")
             assert encoded == content

@@ -149,6 +149,27 @@ def test_refuses_what_it_cannot_draw(tmp_path, arguments, named):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["sample", "sample.txt"])
+def test_a_file_that_is_not_named_zip_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"a name that ends in \.zip"):
+        draw_archive(tmp_path / name, people=2)
+
+
+def test_a_file_is_only_replaced_with_force(tmp_path, run_slsr):
+    target = tmp_path / "sample.zip"
+    target.write_bytes(b"precious")
+    code, _, message = run_slsr("sample", target, "--identities", 2)
+    assert code == 2 and "exists already; use another name, or --force to replace the file" in message
+    assert target.read_bytes() == b"precious"
+    code, text, _ = run_slsr("sample", target, "--identities", 2, "--force")
+    assert code == 0 and zipfile.is_zipfile(target)
+    assert re.fullmatch(
+        r"wrote \S+sample\.zip: 2 people for training and 2 for testing; \d+ training images, \d+ queries, "
+        r"\d+ gallery images \(4 junk, 6 distractors\), \d+ multi-query images\n",
+        text,
+    )
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         draw_archive(tmp_path / "nowhere" / "sample.zip", people=2)

@@ -1,4 +1,4 @@
-"""Taking an archive into the project: recognized, verified, copied into `data/`, versioned with DVC."""
+"""Add an archive to the project: recognize it, verify it, copy it into `data/` and track it with DVC."""
 
 from __future__ import annotations
 
@@ -6,113 +6,118 @@ import filecmp
 import hashlib
 import io
 import logging
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc_objects.fs.system import hardlink, reflink
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from slsr.datasets.archive import PIECE, open_archive
+from slsr.datasets.archive import copy_stream, open_archive
 from slsr.datasets.catalog import CATALOG
 from slsr.datasets.collection import counted
-from slsr.datasets.opening import recognize
+from slsr.datasets.opening import open_source, recognize
 from slsr.datasets.readers.cuhk03 import MAT_NAME, find_mat, is_mat
-from slsr.datasets.readers.table import is_table_file, open_table_file, table_names
+from slsr.datasets.readers.table import is_table_file, table_names
 from slsr.datasets.survey import Survey, survey
 from slsr.errors import InputError
 from slsr.files import write_bytes
 
 DATA = "data"
-FICLONE = 0x40049409
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Added:
-    """What came of adding an archive.
+class AddedArchive:
+    """An archive that was added.
 
     Attributes
     ----------
     target
-        Where it lies now.
+        The path of the archive in `data/`.
     survey
         What is in it.
-    warnings
-        What the user should know, a sentence each.
+    warning
+        What the user should know about its checksum, or None.
     """
 
     target: Path
     survey: Survey
-    warnings: list[str]
+    warning: str | None
+
+
+def run_dvc(root: Path, *arguments: str) -> None:
+    """Run a command of DVC in the root of the project, and raise InputError with its message if it fails."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"`dvc {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()}")
 
 
 def add_archive(
-    source: Path, root: Path, name: str | None = None, link: bool = False, allow_unreadable: bool = False
-) -> Added:
+    source: Path,
+    root: Path,
+    name: str | None = None,
+    link: bool = False,
+    allow_unreadable: bool = False,
+    dvc: Callable[..., None] = run_dvc,
+) -> AddedArchive:
     """Recognize and verify an archive, put it into `root`/data and track it with DVC.
 
     Parameters
     ----------
     source
-        A zip file, `cuhk-03.mat`, an unpacked folder, or one's own table of images. Folders and tables are packed into
-        one zip file: DVC handles one file much faster than thousands.
-    root
-        The project: a git and DVC repository.
+        A zip file, `cuhk-03.mat`, an unpacked folder, or a table of your own images. Folders and tables are packed into
+        one zip file, because DVC handles one file much faster than thousands.
     name
-        File name in `data/`; None: as published where the counts are the published ones, else the source's own.
+        File name in `data/`; None: the published name if the counts are the published ones, else the source's name.
     link
         Share the disk blocks with the source (reflink), or the file itself (hard link), instead of copying.
     allow_unreadable
-        Accept an archive with images that do not decode.
+        Accept an archive with images that cannot be decoded.
 
     Raises
     ------
     InputError
-        The archive is not usable, another file has its name, there is no room, it cannot be linked, or DVC fails;
-        `data/` is then as it was.
+        The archive is not usable, another file has its name, the disk is full, it cannot be linked, or DVC fails;
+        `data/` is then unchanged.
     """
-    _require_project(root)
-    choice = recognize(source)
-    log.info("%s: %s; reading every image", source, CATALOG[choice.name].title)
-    with tempfile.TemporaryDirectory() as scratch:
-        found = survey(source, choice, Path(scratch))
-    _require_usable(source, found, allow_unreadable)
+    if not (root / ".dvc").is_dir():
+        raise InputError(f"{root.resolve()}: not a DVC repository; run this in the root of the project")
+    found = _survey_usable(source, allow_unreadable)
     target = root / DATA / (name or _target_name(source, found, root / DATA))
     if target.parent != root / DATA:
         raise InputError(f"--name {name}: must be a file name, without folders")
-    _restore_data(root)
-    placed = _place(source, found, target, link)
-    try:
-        _track(root)
-    except BaseException:
-        if placed:
-            target.unlink()
-        raise
-    return Added(target, found, _checksum_warnings(source, found))
+    _restore_data(root, dvc)
+    with _placed(source, found, target, link):
+        dvc(root, "add", DATA)
+        _forbid_push(root / f"{DATA}.dvc")
+    return AddedArchive(target, found, _checksum_warning(source, found))
 
 
-def next_steps(added: Added, preset: str | None, preset_archive: str | None) -> list[str]:
-    """What to type next.
+def next_steps(added: AddedArchive, preset: str | None, preset_archive: str | None) -> list[str]:
+    """List what to type next.
 
     Parameters
     ----------
     preset, preset_archive
-        The data set's preset and its `dataset.archive`; None where it has none, as one's own images.
+        The preset of the data set and its `dataset.archive`; None if it has no preset, as for your own images.
     """
-    choice = added.survey.choice
-    settings: dict[str, object] = {} if preset else {"name": choice.name}
+    variant = added.survey.variant
+    settings: dict[str, object] = {} if preset else {"name": variant.name}
     if preset_archive != added.target.name:
         settings["archive"] = added.target.name
-    if choice.protocol == "np":
-        settings |= {"protocol": "np", "boxes": choice.boxes, "split": "null"}
+    if variant.protocol == "np":
+        settings |= {"protocol": "np", "boxes": variant.boxes, "split": "null"}
     if added.survey.unreadable:
         settings["unreadable_images"] = "skip"
     steps = [f"slsr preset {preset or 'market1501'}"]
@@ -121,24 +126,25 @@ def next_steps(added: Added, preset: str | None, preset_archive: str | None) -> 
     return [*steps, f"git add {DATA}.dvc params.yaml", "make repro"]
 
 
-def _require_project(root: Path) -> None:
-    if not (root / ".dvc").is_dir():
-        raise InputError(f"{root.resolve()}: no DVC repository; run this in the root of the project")
-
-
-def _require_usable(source: Path, found: Survey, allow_unreadable: bool) -> None:
+def _survey_usable(source: Path, allow_unreadable: bool) -> Survey:
+    """Read every image of the archive, and refuse it if there is a problem."""
+    variant = recognize(source)
+    log.info("%s: %s; reading every image", source, CATALOG[variant.name].title)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = survey(source, variant, Path(scratch))
     for problem in found.problems:
-        raise InputError(f"{source}: {problem}; nothing was added (`slsr data check` shows all)")
+        raise InputError(f"{source}: {problem}; nothing was added (`slsr data check` shows everything)")
     if found.unreadable and not allow_unreadable:
         first = next(iter(found.unreadable.values()))
         raise InputError(
-            f"{source}: {counted(len(found.unreadable), 'unreadable image')}, as {first}; nothing was added: "
-            "mend the archive, or say --allow-unreadable to leave them out"
+            f"{source}: {counted(len(found.unreadable), 'unreadable image')}, for example {first}; nothing was added: "
+            "replace these images, or use --allow-unreadable to leave them out"
         )
+    return found
 
 
 def _single_file(source: Path) -> Path | None:
-    """The file that can be taken as it is; None for a folder or a table, which are to be packed."""
+    """Return the file that can be copied as it is; None for a folder or a table, which must be packed."""
     if source.is_file():
         return None if is_table_file(source) else source
     with open_archive(source) as archive:
@@ -152,24 +158,21 @@ def _target_name(source: Path, found: Survey, data: Path) -> str:
         return file.name
     if file and is_mat(file):
         return MAT_NAME
-    if found.choice.protocol == "np":
+    if found.variant.protocol == "np":
         return "cuhk03-np.zip"
     if found.is_published():
-        return CATALOG[found.choice.name].archive
+        return CATALOG[found.variant.name].archive
     return f"{source.resolve().stem if source.is_file() else source.resolve().name}.zip"
 
 
-def _checksum_warnings(source: Path, found: Survey) -> list[str]:
-    published = CATALOG[found.choice.name]
-    if not found.is_published():
-        counts = [f"{split}: {', '.join(lines)}" for split, lines in found.differences().items() if lines]
-        return [f"not the published counts: {'; '.join(counts)}"] if counts else []
-    if not zipfile.is_zipfile(source) or found.choice.protocol == "np":
-        return []
-    digest = _md5(source)
-    if digest == published.md5:
-        return []
-    return [f"md5 {digest}, published {published.md5}: packed anew, it seems; the counts are the published ones"]
+def _checksum_warning(source: Path, found: Survey) -> str | None:
+    """Warn if the counts of a published archive are right, but its checksum is another one."""
+    if not found.is_published() or not zipfile.is_zipfile(source) or found.variant.protocol == "np":
+        return None
+    digest, published = _md5(source), CATALOG[found.variant.name].md5
+    if digest == published:
+        return None
+    return f"md5 {digest} instead of the published {published}: the archive was packed again; its counts are right"
 
 
 def _md5(path: Path) -> str:
@@ -177,47 +180,46 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _place(source: Path, found: Survey, target: Path, link: bool) -> bool:
-    """Put the archive at `target` and say so, or find it there; nothing is ever overwritten."""
+@contextmanager
+def _placed(source: Path, found: Survey, target: Path, link: bool) -> Iterator[None]:
+    """Put the archive at `target`, if the same file is not there already; remove it again if the block fails."""
     file = _single_file(source)
     if link and file is None:
-        raise InputError(f"{source}: not one file: it has to be packed and cannot be linked; leave out --link")
+        raise InputError(f"{source}: not one file: it must be packed and cannot be linked; leave out --link")
     partial = target.with_name(f".{target.name}.partial")
+    there = target.exists()
     try:
         if file is None:
             _pack(source, found, partial)
-        elif not target.exists():
+        elif not there:
             _link(file, partial) if link else _copy(file, partial)
-        if not target.exists():
+        if not there:
             partial.rename(target)
-            return True
-        if filecmp.cmp(file or partial, target, shallow=False):
-            return False
-        raise InputError(f"{target}: another file is there; remove it first, or give --name another file name")
+        elif not filecmp.cmp(file or partial, target, shallow=False):
+            raise InputError(f"{target}: another file has this name; remove it first, or use --name for another name")
     finally:
         partial.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not there:
+            target.unlink()
+        raise
 
 
 def _copy(source: Path, target: Path) -> None:
     _require_room(target.parent, source.stat().st_size)
-    bar = tqdm(total=source.stat().st_size, desc="copy", unit="B", unit_scale=True, disable=None)
-    with source.open("rb") as reading, target.open("wb") as writing, bar:
-        while piece := reading.read(PIECE):
-            writing.write(piece)
-            bar.update(len(piece))
+    with source.open("rb") as file:
+        copy_stream(file, target, source.stat().st_size, "copy")
 
 
 def _link(source: Path, target: Path) -> None:
-    """Share the blocks where the file system can, else the file itself."""
+    """Share the disk blocks (reflink) if the file system supports it, else the file itself (hard link)."""
     try:
-        import fcntl
-
-        with source.open("rb") as reading, target.open("wb") as writing:
-            fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
-    except (ImportError, OSError):
-        target.unlink(missing_ok=True)
+        reflink(str(source), str(target))
+    except OSError:
         try:
-            os.link(source.resolve(), target)
+            hardlink(str(source), str(target))
         except OSError as error:
             raise InputError(
                 f"{source}: cannot be linked into {target.parent} ({error.strerror}); leave out --link to copy it"
@@ -225,9 +227,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _pack(source: Path, found: Survey, target: Path) -> None:
-    """Pack a folder or a table with its images, the same bytes each time."""
-    with open_table_file(source) if source.is_file() else open_archive(source) as archive:
-        own = found.choice.name in {"table", "folder"}
+    """Pack a folder or a table with its images; the same images give the same bytes."""
+    with open_source(source) as archive:
+        own = found.variant.name in {"table", "folder"}
         names = sorted({*found.sources, *table_names(archive)}) if own else sorted(archive.sizes)
         _require_room(target.parent, sum(archive.sizes[name] for name in names))
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
@@ -236,44 +238,35 @@ def _pack(source: Path, found: Survey, target: Path) -> None:
 
 
 def _require_room(folder: Path, size: int) -> None:
-    """Room for the file in `data/` and for DVC's copy of it in its cache."""
+    """Refuse if there is no room for the file in `data/` and for the copy in the cache of DVC."""
     free = shutil.disk_usage(folder).free
     if 2 * size > free:
         raise InputError(
             f"{folder}: {2 * size / 1e6:,.0f} MB are needed (the file and DVC's copy), {free / 1e6:,.0f} MB are free; "
-            "free some (`dvc gc -w` drops unused cache)"
+            "free some space (`dvc gc -w` removes unused cache)"
         )
 
 
-def _restore_data(root: Path) -> None:
-    """Bring back what data.dvc tracks, where `data/` is absent, so that adding to it does not drop the rest."""
+def _restore_data(root: Path, dvc: Callable[..., None]) -> None:
+    """Fetch what data.dvc tracks if `data/` is absent; otherwise adding an archive would drop the rest."""
     if (root / DATA).is_dir():
         return
     if (root / f"{DATA}.dvc").is_file():
         try:
-            _dvc(root, "pull", f"{DATA}.dvc")
+            dvc(root, "pull", f"{DATA}.dvc")
         except InputError as error:
             log.warning("warning: %s", error)
     (root / DATA).mkdir(exist_ok=True)
 
 
-def _track(root: Path) -> None:
-    """`dvc add data`, and make sure that `dvc push` leaves the data where it is."""
-    _dvc(root, "add", DATA)
-    path = root / f"{DATA}.dvc"
+def _forbid_push(path: Path) -> None:
+    """Write `push: false` into data.dvc if it is not there, so that `dvc push` does not upload the data."""
     yaml = YAML()
     content = yaml.load(path.read_text(encoding="utf-8"))
-    if any(out.get("push") is not False for out in content["outs"]):
-        for out in content["outs"]:
-            out["push"] = False
-        buffer = io.StringIO()
-        yaml.dump(content, buffer)
-        write_bytes(path, buffer.getvalue().encode())
-
-
-def _dvc(root: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError(f"`dvc {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()}")
+    if all(out.get("push") is False for out in content["outs"]):
+        return
+    for out in content["outs"]:
+        out["push"] = False
+    buffer = io.StringIO()
+    yaml.dump(content, buffer)
+    write_bytes(path, buffer.getvalue().encode())

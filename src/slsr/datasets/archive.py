@@ -1,4 +1,4 @@
-"""A zip file or a folder of files, read one file at a time without unpacking."""
+"""Read a zip file or a folder, one file at a time, without unpacking it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ MAXIMUM_FILE_BYTES = 256 * 2**20
 PIECE = 2**20
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, struct.error)
 UNREADABLE = (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, OverflowError)
+OTHER_ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class Archive:
     Attributes
     ----------
     path
-        The zip file or the folder.
+        The zip file, the folder or the table, for messages.
     sizes
-        Bytes of each file by its name, ascending by name; names are relative, with `/`. Files that operating
-        systems leave behind (`.DS_Store`, `__MACOSX/`) are not among them.
+        The number of bytes of each file, ascending by name. Names are relative and use `/`. Files that operating
+        systems leave behind (`.DS_Store`, `__MACOSX/`) are left out.
     read
-        The bytes of one file; may be called from several threads.
+        A function from a file's name to its bytes; several threads may call it.
     open
-        One file as a stream, for those too large to be read at once.
+        A function from a file's name to a stream, for files that are too large to be read at once.
     """
 
     path: Path
@@ -55,49 +56,53 @@ def open_archive(path: Path) -> Iterator[Archive]:
     Raises
     ------
     InputError
-        It is missing, no zip, cut off, protected by a password, packed by an unknown method, or holds a name that
-        leaves the folder.
+        The file is missing, not a zip, cut off or protected by a password, it is compressed by an unknown method, or
+        a name in it leaves the folder.
     """
     if path.is_dir():
-        yield folder_archive(path, _folder_sizes(path))
+        yield folder_archive(path, path, _folder_sizes(path))
         return
     with _open_zip(path) as packed:
         lock = Lock()
         yield Archive(path, _zip_sizes(path, packed), lambda name: _read_packed(packed, name, lock), packed.open)
 
 
-def folder_archive(folder: Path, sizes: Mapping[str, int]) -> Archive:
-    """Some files of a folder, by name."""
-    return Archive(folder, sizes, lambda name: _read_file(folder / name, name), lambda name: (folder / name).open("rb"))
+def folder_archive(path: Path, folder: Path, sizes: Mapping[str, int]) -> Archive:
+    """Treat the named files of a folder as an archive, which messages call `path`."""
+    return Archive(path, sizes, lambda name: _read_file(folder / name, name), lambda name: (folder / name).open("rb"))
 
 
 def copy_out(archive: Archive, name: str, target: Path) -> None:
-    """Copy one file of the archive to `target`, a piece at a time."""
-    bar = tqdm(
-        total=archive.sizes[name], desc=f"unpack {PurePosixPath(name).name}", unit="B", unit_scale=True, disable=None
-    )
+    """Copy one file of the archive to `target`."""
     try:
-        with archive.open(name) as source, target.open("wb") as file, bar:
-            while piece := source.read(PIECE):
-                file.write(piece)
-                bar.update(len(piece))
+        with archive.open(name) as source:
+            copy_stream(source, target, archive.sizes[name], f"unpack {PurePosixPath(name).name}")
     except DAMAGE as error:
         raise InputError(f"{archive.path}: {name} is damaged in the zip ({error}); download it again") from error
 
 
+def copy_stream(source: IO[bytes], target: Path, size: int, title: str) -> None:
+    """Copy a stream of `size` bytes to a file, in pieces of 1 MiB, with a progress bar."""
+    bar = tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None)
+    with target.open("wb") as file, bar:
+        while piece := source.read(PIECE):
+            file.write(piece)
+            bar.update(len(piece))
+
+
 def is_image(name: str) -> bool:
-    """Whether a file's name ends as an image's does."""
+    """Say whether a file's name ends like the name of an image."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def leaves_folder(name: str) -> bool:
-    """Whether a name in an archive or table is absolute or climbs out with `..`, on any operating system."""
+    """Say whether a name in an archive or table is absolute or contains `..`, on any operating system."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or name[1:2] == ":"
 
 
 def count_ignored(archive: Archive, used: set[str]) -> dict[str, int]:
-    """Number of files that no reader used, by base name (`Thumbs.db`) or, for others, by `*` and suffix."""
+    """Count the files that are not in `used`: `Thumbs.db` by its name, others by `*` and suffix."""
     unused = (PurePosixPath(name) for name in archive.sizes if name not in used)
     counts = Counter("Thumbs.db" if name.name == "Thumbs.db" else f"*{name.suffix or name.name}" for name in unused)
     return dict(sorted(counts.items()))
@@ -117,49 +122,55 @@ def _read_file(path: Path, name: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror}); mend it or remove it") from error
+        raise InputError(f"{name}: cannot be read ({error.strerror}); replace or remove it") from error
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     if not path.is_file():
-        raise InputError(f"{path}: no such file or folder; mend the path")
+        raise InputError(f"{path}: no such file or folder; correct the path")
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(6)
         return zipfile.ZipFile(path)
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); change its permissions") from error
     except UNREADABLE as error:
-        if start == b"PK\x03\x04":
+        if start.startswith(b"PK\x03\x04"):
             raise InputError(f"{path}: the zip is cut off (no directory at its end); download it again") from error
-        raise InputError(f"{path}: not a zip file; expected the archive as its authors published it") from error
+        if other := next((name for magic, name in OTHER_ARCHIVES.items() if start.startswith(magic)), None):
+            raise InputError(
+                f"{path}: a {other} archive; only zip can be read: unpack it and use the folder instead"
+            ) from error
+        raise InputError(f"{path}: not a zip file; use the archive as its authors published it, or a folder") from error
 
 
 def _zip_sizes(path: Path, packed: zipfile.ZipFile) -> dict[str, int]:
     sizes = {}
     for info in packed.infolist():
         if leaves_folder(info.filename):
-            raise InputError(f"{path}: the entry {info.filename!r} leaves the archive's folder; do not use this file")
+            raise InputError(
+                f"{path}: the entry {info.filename!r} leaves the archive's folder; do not use this archive"
+            )
         if info.is_dir() or _is_litter(info.filename):
             continue
         if info.flag_bits & 0x1:
-            raise InputError(f"{path}: protected by a password; unpack it with the password and pack it again without")
+            raise InputError(f"{path}: protected by a password; unpack it and use the folder instead")
         if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}:
             raise InputError(
-                f"{path}: {info.filename} is packed by method {info.compress_type}, which cannot be read; "
-                "unpack it and pack it again with an ordinary zip"
+                f"{path}: {info.filename} is compressed by method {info.compress_type}, which cannot be read; "
+                "unpack the archive and use the folder instead"
             )
         if info.filename in sizes:
-            raise InputError(f"{path}: holds {info.filename} twice; unpack it and pack it again")
+            raise InputError(f"{path}: contains {info.filename} twice; unpack it and use the folder instead")
         sizes[info.filename] = info.file_size
     return dict(sorted(sizes.items()))
 
 
 def _read_packed(packed: zipfile.ZipFile, name: str, lock: Lock) -> bytes:
-    """One file; the lock guards the zip's own count of open files, which several threads would get wrong."""
+    """Read one file; the lock guards the zip's count of open files, which is not safe for threads."""
     size = packed.getinfo(name).file_size
     if size > MAXIMUM_FILE_BYTES:
-        raise InputError(f"{name}: unpacks to {size:,} bytes, too many for an image; replace or remove it")
+        raise InputError(f"{name}: unpacks to {size:,} bytes, which is too large for an image; replace or remove it")
     try:
         with lock:
             stream = packed.open(name)

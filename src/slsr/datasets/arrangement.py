@@ -1,4 +1,4 @@
-"""Which image goes into which table: limits, validation images and labels."""
+"""Decide which image goes into which table: limits, validation images and labels."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Literal
 
 from slsr.datasets.collection import Collection, Entry
 
-Table = Literal["train", "validation", "query", "gallery", "multi_query"]
-TABLES: tuple[Table, ...] = ("train", "validation", "query", "gallery", "multi_query")
+TableName = Literal["train", "validation", "query", "gallery", "multi_query"]
+TABLES: tuple[TableName, ...] = ("train", "validation", "query", "gallery", "multi_query")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The rows of each table, ascending by name, and what was decided on the way.
+    """The rows of each table, ascending by name, and the labels.
 
     Attributes
     ----------
     labels
-        Training identity to label, 0..C-1 by ascending identity.
+        The label of each training identity: 0 to C-1 by ascending identity.
     single_image
         Training identities with one image (or one group), which stay in training and have no validation image.
     left_out
-        Number of images that no table holds, by reason.
+        Number of images that are in no table, by reason.
     """
 
-    tables: Mapping[Table, Sequence[Entry]]
+    tables: Mapping[TableName, Sequence[Entry]]
     labels: Mapping[int, int]
     single_image: Sequence[int]
     left_out: Mapping[str, int]
@@ -40,17 +40,17 @@ class Arrangement:
 def arrange(
     collection: Collection, identities: int | None, validation: Literal["one-per-identity", "none"], seed: int
 ) -> Arrangement:
-    """Sort the images of a sound collection into tables.
+    """Sort the images of a collection without problems into tables.
 
     Parameters
     ----------
     identities
-        Keep the first so many training identities and the first so many of those that have queries, ascending, and
-        then no junk and no distractors.
+        Keep this many training identities and this many identities with queries, the lowest numbers first, and no junk
+        or distractors. None: keep everything.
     validation
         `one-per-identity`: hold out one image (with its group) of each training identity that has several.
     seed
-        Draws the validation images, of each identity independently of every other.
+        Draws the validation images of each identity, independently of all other identities.
     """
     kept, left_out = _limit(collection.entries, identities)
     by_split: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
@@ -63,7 +63,7 @@ def arrange(
     multi_query = [entry for entry in by_split["multi_query"] if (entry.identity, entry.camera) in asked]
     if unasked := len(by_split["multi_query"]) - len(multi_query):
         left_out["multi_query images of no query's identity and camera"] = unasked
-    tables: dict[Table, Sequence[Entry]] = {
+    tables: dict[TableName, Sequence[Entry]] = {
         "train": [entry for entry in by_split["train"] if entry.name not in held_out],
         "validation": [entry for entry in by_split["train"] if entry.name in held_out],
         "query": by_split["query"],
@@ -75,10 +75,10 @@ def arrange(
 
 
 def draw_validation(train: Iterable[Entry], seed: int) -> tuple[set[str], list[int]]:
-    """The names of the images to hold out, and the identities that have but one image (or group) to give.
+    """Draw the images to hold out; return their names, and the identities that have only one image (or group).
 
-    The draw of an identity depends on the seed, its number and its own images alone, so that other identities may
-    come and go without changing it.
+    The draw of an identity depends only on the seed, its number and its own images. Adding or removing other
+    identities does not change it.
     """
     groups: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for entry in sorted(train, key=lambda entry: entry.name):
@@ -94,22 +94,22 @@ def draw_validation(train: Iterable[Entry], seed: int) -> tuple[set[str], list[i
     return held_out, single
 
 
-def queries_without_match(tables: Mapping[Table, Sequence[Entry]]) -> list[str]:
-    """Names of the queries whose identity no other camera of the gallery saw."""
+def queries_without_match(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:
+    """List the queries without a gallery image of the same identity by another camera."""
     cameras = defaultdict(set)
     for entry in tables["gallery"]:
         cameras[entry.identity].add(entry.camera)
     return [entry.name for entry in tables["query"] if not cameras[entry.identity] - {entry.camera}]
 
 
-def queries_without_pool(tables: Mapping[Table, Sequence[Entry]]) -> list[str]:
-    """Names of the queries of whose identity and camera there is no multi-query image."""
+def queries_without_pool(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:
+    """List the queries without a multi-query image of the same identity and camera."""
     pooled = {(entry.identity, entry.camera) for entry in tables["multi_query"]}
     return [entry.name for entry in tables["query"] if (entry.identity, entry.camera) not in pooled]
 
 
 def _draw(count: int, *key: object) -> int:
-    """A number below `count` from the key alone, the same with every version of every library."""
+    """Draw a number below `count` from the key, the same with every version of every library."""
     digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") % count
 
@@ -125,5 +125,5 @@ def _limit(entries: Sequence[Entry], identities: int | None) -> tuple[list[Entry
 
 def _first(found: set[int], limit: int, what: str) -> set[int]:
     if len(found) < limit:
-        log.warning("dataset.identities is %d, but there are %d %s identities: all are taken", limit, len(found), what)
+        log.warning("dataset.identities is %d, but there are %d %s identities: all are used", limit, len(found), what)
     return set(sorted(found)[:limit])

@@ -1,17 +1,16 @@
-"""What is published about each data set: its archive, its checksum, its counts."""
+"""The data sets that can be read, with their published archives, checksums and counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-Name = Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]
+from slsr.params.dataset import DatasetName
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Published numbers of one part of a split; None where nothing was published."""
+    """Published counts of one part of a split; None if no number was published."""
 
     images: int | None
     identities: int
@@ -20,18 +19,18 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """One data set, or one form of the user's own.
+class CatalogEntry:
+    """One data set, or one way to pack images of one's own.
 
     Attributes
     ----------
     archive
-        The file name its authors gave it, which the presets use.
+        The file name that its authors gave it, and that the presets use.
     md5
-        Of that file. Another one is no error: archives get packed anew.
+        The checksum of that file. Another checksum is not an error, because archives are often packed again.
     published
-        Counts of train (validation images included), query and gallery, by protocol and boxes (None and None where
-        the data set has but one split).
+        Counts of train (validation images included), query and gallery, by protocol and boxes. Both are None if the
+        data set has only one.
     remark
         What a user must know before using it.
     """
@@ -43,10 +42,10 @@ class DataSet:
     remark: str = ""
 
 
-RESEARCH = "shows real people, for research only: it stays in data/ and is pushed to no remote"
+CUHK03_CLASSIC = {"train": Counts(None, 1367), "query": Counts(None, 100), "gallery": Counts(None, 100)}
 
-CATALOG: Mapping[Name, DataSet] = {
-    "market1501": DataSet(
+CATALOG: Mapping[DatasetName, CatalogEntry] = {
+    "market1501": CatalogEntry(
         "Market-1501",
         "Market-1501-v15.09.15.zip",
         "65005ab7d12ec1c44de4eeafe813e68a",
@@ -57,9 +56,8 @@ CATALOG: Mapping[Name, DataSet] = {
                 "gallery": Counts(19732, 750, junk=3819, distractors=2798),
             }
         },
-        RESEARCH,
     ),
-    "dukemtmc": DataSet(
+    "dukemtmc": CatalogEntry(
         "DukeMTMC-reID",
         "DukeMTMC-reID.zip",
         "2f93496f9b516d1ee5ef51c1d5e7d601",
@@ -70,35 +68,25 @@ CATALOG: Mapping[Name, DataSet] = {
                 "gallery": Counts(17661, 702 + 408),
             }
         },
-        "withdrawn by its authors: only for those who hold a copy lawfully; " + RESEARCH,
+        "withdrawn by its authors: only for people who lawfully hold a copy",
     ),
-    "cuhk03": DataSet(
+    "cuhk03": CatalogEntry(
         "CUHK03",
         "cuhk03_release.zip",
         "728939e58ad9f0ff53e521857dd8fb43",
         {
-            ("classic", "detected"): {
-                "train": Counts(None, 1367),
-                "query": Counts(None, 100),
-                "gallery": Counts(None, 100),
-            },
-            ("classic", "labeled"): {
-                "train": Counts(None, 1367),
-                "query": Counts(None, 100),
-                "gallery": Counts(None, 100),
-            },
+            ("classic", "detected"): CUHK03_CLASSIC,
+            ("classic", "labeled"): CUHK03_CLASSIC,
             ("np", "detected"): {"train": Counts(7365, 767), "query": Counts(1400, 700), "gallery": Counts(5332, 700)},
             ("np", "labeled"): {"train": Counts(7368, 767), "query": Counts(1400, 700), "gallery": Counts(5328, 700)},
         },
-        RESEARCH,
     ),
-    "viper": DataSet(
+    "viper": CatalogEntry(
         "VIPeR",
         "VIPeR.v1.0.zip",
         "1c2d9fc1cc800332567a0da25a1ce68c",
         {(None, None): {"train": Counts(632, 316), "query": Counts(632, 316), "gallery": Counts(632, 316)}},
-        RESEARCH,
     ),
-    "table": DataSet("own images with a table"),
-    "folder": DataSet("own images in folders of folders"),
+    "table": CatalogEntry("your own images with a table"),
+    "folder": CatalogEntry("your own images in folders"),
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Split = Literal["train", "query", "gallery", "multi_query"]
@@ -22,13 +22,14 @@ class Entry:
     name
         Unique within the split; tables are sorted by it.
     identity
-        The data set's own number; in the gallery, -1 is junk and 0 a distractor.
+        The number that the data set gives the person; in the gallery, -1 is junk and 0 a distractor.
     source
         What the collection's `read` takes to return the encoded image.
     size
-        About how many bytes the encoded image has.
+        The approximate number of bytes of the encoded image.
     group
-        Images taken together (a tracklet, a burst): held out for validation together. None: the image stands alone.
+        Images taken together (a tracklet, a burst) have one group and are held out for validation together.
+        None: the image belongs to no group.
     """
 
     split: Split
@@ -41,8 +42,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How query is to be ranked against gallery.
+class EvaluationProtocol:
+    """How the queries are ranked against the gallery.
 
     Attributes
     ----------
@@ -67,11 +68,14 @@ class Collection:
     origin
         The archive's path, for messages.
     read
-        Encoded bytes of an entry's `source`; may be called from several threads.
+        A function from an entry's `source` to its encoded bytes; several threads may call it.
+    evaluation
+        The protocol of the data set.
     ignored
-        Number of files that are no images of the data set, by kind.
+        Number of files that are not images of the data set, by kind.
     own
-        The user's own split: a query whose identity the gallery lacks is then an error instead of a count.
+        Whether the user made the split. A query whose identity is not in the gallery is then an error; in published
+        data sets such queries are counted.
     notes
         What a user should know about how the archive was understood.
     """
@@ -79,12 +83,16 @@ class Collection:
     origin: str
     entries: Sequence[Entry]
     read: Callable[[str], bytes]
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     ignored: Mapping[str, int] = field(default_factory=dict)
     own: bool = False
     notes: Sequence[str] = ()
 
+    def without(self, sources: Container[str]) -> Collection:
+        """Return the collection without the images of some sources."""
+        return replace(self, entries=[entry for entry in self.entries if entry.source not in sources])
+
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: `1 image`, `2 images`."""
+    """Write a number with its noun: `1 image`, `2 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

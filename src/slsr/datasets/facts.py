@@ -1,4 +1,4 @@
-"""The facts of a prepared data set: counts, sizes, duplicates, and how it is to be evaluated."""
+"""The facts of a prepared data set: counts, sizes, duplicates, and the protocol of its evaluation."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from slsr.datasets.arrangement import TABLES, Arrangement, Table, queries_without_match, queries_without_pool
+from slsr.datasets.arrangement import TABLES, Arrangement, TableName, queries_without_match, queries_without_pool
 from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
 from slsr.datasets.inspection import Inspection
 
-Inspections = Mapping[Table, Sequence[Inspection]]
+Inspections = Mapping[TableName, Sequence[Inspection]]
 
 EXAMPLES = 10
-COMPARED: tuple[Table, ...] = ("train", "validation", "query", "gallery")
+COMPARED: tuple[TableName, ...] = ("train", "validation", "query", "gallery")
 
 
 def describe(
     collection: Collection, arrangement: Arrangement, inspections: Inspections, skipped: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The content of facts.json.
+    """Collect the content of facts.json.
 
     Parameters
     ----------
     inspections
-        Of each table, one an image, in row order.
+        What was found in the images of each table, in row order.
     skipped
         Unreadable images that were left out, with the reason.
     """
@@ -54,7 +54,7 @@ def describe(
 
 
 def describe_table(entries: Sequence[Entry], inspections: Sequence[Inspection]) -> dict[str, Any]:
-    """Counts and sizes of one table."""
+    """Count the images, identities and cameras of one table, and measure the images."""
     people = Counter(entry.identity for entry in entries if entry.identity not in {JUNK, DISTRACTOR})
     cameras = Counter(entry.camera for entry in entries)
     return {
@@ -75,14 +75,14 @@ def _people(entries: Sequence[Entry]) -> set[int]:
 
 
 def find_duplicates(
-    tables: Mapping[Table, Sequence[Entry]], inspections: Inspections, compare_query_and_gallery: bool
+    tables: Mapping[TableName, Sequence[Entry]], inspections: Inspections, compare_query_and_gallery: bool
 ) -> dict[str, Any]:
-    """Pictures, byte for byte, that are in two tables, or in one table under two identities.
+    """Find images with the same bytes in two tables, or in one table under two identities.
 
-    Multi-query images are left out, since a query is by design among them, and so are pairs of query and gallery
-    where one image serves as both (`compare_query_and_gallery` false).
+    Multi-query images are not compared, because each query is one of them by design. If one image is used as query
+    and as gallery image, `compare_query_and_gallery` is false, and these two are not compared either.
     """
-    copies: dict[bytes, dict[Table, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    copies: dict[bytes, dict[TableName, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for name in COMPARED:
         for entry, inspection in zip(tables[name], inspections[name], strict=True):
             copies[inspection.digest][name].append(entry)
@@ -112,18 +112,18 @@ def _range(values: Sequence[int]) -> dict[str, float] | None:
 
 
 def summarize(facts: Mapping[str, Any]) -> list[str]:
-    """What a user should look at in the facts, a line each."""
+    """List what a user should know about the facts, one line each."""
     lines = list(facts["notes"])
     if single := facts["identities_with_one_training_image"]:
         lines.append(f"training identities with one image, which stays in training: {_shown(single)}")
     if count := facts["queries_without_multi_query_images"]:
-        lines.append(f"{_queries(count)} without multi-query images: multi-query evaluation is left out")
+        lines.append(f"{_queries(count)} without multi-query images: multi-query evaluation is skipped")
     if count := facts["queries_without_match"]["count"]:
-        lines.append(f"{_queries(count)} without a right match in another camera: evaluation leaves them out")
+        lines.append(f"{_queries(count)} without a right match by another camera: evaluation leaves them out")
     for pair, found in facts["duplicates"]["across_splits"].items():
-        lines.append(f"pictures in both {pair}: {found['count']}, as {found['examples'][0]}")
+        lines.append(f"the same image in {pair}: {found['count']}, for example {found['examples'][0]}")
     if count := facts["duplicates"]["of_two_identities"]["count"]:
-        lines.append(f"{counted(count, 'picture')} under two identities")
+        lines.append(f"{counted(count, 'image')} under two identities")
     if skipped := facts["skipped_unreadable"]:
         lines.append(f"{counted(len(skipped), 'unreadable image')} skipped")
     for mode, count in facts["converted_to_rgb"].items():

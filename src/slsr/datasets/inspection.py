@@ -1,4 +1,4 @@
-"""Decoding every image once, and what is found on the way."""
+"""Decode every image once, and note its size, its mode and whether it can be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from slsr.datasets.collection import Entry
+from tqdm import tqdm
+
+from slsr.datasets.collection import Collection, Entry
 from slsr.errors import InputError
 from slsr.images.decoding import open_image, to_rgb
 
@@ -24,12 +26,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What decoding one image told.
+    """What was found by decoding one image.
 
     Attributes
     ----------
     mode
-        Pillow's name of its pixel format; anything but RGB is converted when the image is used.
+        Pillow's name of its pixel format. Other modes than RGB are converted when the image is used.
     digest
         SHA-256 of the encoded bytes, shortened to 16 bytes.
     """
@@ -50,17 +52,41 @@ class Unreadable:
 def inspect_images(
     entries: Sequence[Entry], read: Callable[[str], bytes], workers: int | None = None
 ) -> Iterator[tuple[Entry, bytes, Inspection | Unreadable]]:
-    """Read and decode each image on several threads, in order, a bounded number ahead of the consumer."""
+    """Read and decode each image on several threads, in order, at most a fixed number ahead of the consumer.
+
+    Parameters
+    ----------
+    workers
+        The number of threads; None: one for each core that this process may use, at most 8.
+    """
 
     def inspect_chunk(chunk: Sequence[Entry]) -> list[tuple[Entry, bytes, Inspection | Unreadable]]:
         return [(entry, *inspect_image(entry, read)) for entry in chunk]
 
-    for results in map_in_order(inspect_chunk, _chunks(entries), workers or min(8, os.cpu_count() or 1)):
+    for results in map_in_order(inspect_chunk, _chunks(entries), workers or min(8, usable_cores())):
         yield from results
 
 
+def inspect_collection(collection: Collection) -> tuple[dict[Entry, Inspection], dict[str, str]]:
+    """Decode every image; return what was found, and the sources of the unreadable images with the reason."""
+    found: dict[Entry, Inspection] = {}
+    unreadable: dict[str, str] = {}
+    results = inspect_images(collection.entries, collection.read)
+    for entry, _, result in tqdm(results, "check", len(collection.entries), unit="image", disable=None):
+        if isinstance(result, Unreadable):
+            unreadable[entry.source] = result.reason
+        else:
+            found[entry] = result
+    return found, unreadable
+
+
+def usable_cores() -> int:
+    """Count the CPU cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """A few entries at a time, fewer where images are large."""
+    """Divide the entries into chunks of at most 32 images and about 2 MiB."""
     chunk: list[Entry] = []
     size = 0
     for entry in entries:
@@ -89,7 +115,7 @@ def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, In
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = 4
 ) -> Iterator[Result]:
-    """`map` on threads that runs at most `ahead` items a worker before the consumer."""
+    """Apply a function to each item on several threads, at most `ahead` items per thread before the consumer."""
     with ThreadPoolExecutor(workers) as pool:
         waiting = iter(items)
         running = deque(pool.submit(function, item) for item in islice(waiting, workers * ahead))

@@ -1,11 +1,11 @@
-"""What makes a split unusable, found from names and numbers alone."""
+"""Find what makes a split unusable, from the names and numbers of its images."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, counted
 from slsr.errors import InputError
 
 LARGEST_IDENTITY = 2**31 - 1
@@ -13,12 +13,12 @@ LARGEST_CAMERA = 2**15 - 1
 
 
 def find_problems(collection: Collection) -> list[str]:
-    """Every problem, a sentence each: numbers, names, empty parts, and identities on both sides of the split."""
+    """List every problem of the numbers, the names and the split, one sentence each."""
     return [*_bad_entries(collection), *_names_twice(collection), *_bad_split(collection)]
 
 
 def require_sound(collection: Collection) -> None:
-    """Raise InputError with the first problem, if there is one; the message names the archive."""
+    """Raise InputError with the first problem and the name of the archive, if there is a problem."""
     for problem in find_problems(collection):
         raise InputError(f"{collection.origin}: {problem}")
 
@@ -40,7 +40,10 @@ def _names_twice(collection: Collection) -> Iterator[str]:
     counts = Counter((entry.split, entry.name) for entry in collection.entries)
     if twice := [key for key, count in counts.items() if count > 1]:
         split, name = min(twice)
-        yield f"{len(twice)} names more than once in {split}, as {name}; rename or remove them"
+        yield (
+            f"{counted(len(twice), 'name')} used more than once, for example {name} in {split}; "
+            "rename or remove the images"
+        )
 
 
 def _bad_split(collection: Collection) -> Iterator[str]:
@@ -50,20 +53,20 @@ def _bad_split(collection: Collection) -> Iterator[str]:
     )
     for split, identities in (("train", train), ("query", query), ("gallery", gallery)):
         if not identities:
-            yield f"no {split} images; all of train, query and gallery are needed"
+            yield f"no {split} images; train, query and gallery all need images"
     if len(train) == 1:
-        yield "1 training identity; at least 2 are needed"
+        yield "only 1 training identity; at least 2 are needed"
     if both := sorted(train & (query | gallery)):
         yield (
-            f"{_listed(both)} both in training and test, so that results would mean nothing; "
-            "give each identity to one side"
+            f"{_listed(both)} both in training and test, so that the results would be invalid; "
+            "move each identity to one side"
         )
     if collection.own and gallery and (absent := sorted(query - gallery)):
         yield f"{_listed(absent)} in query but not in gallery; add gallery images, or remove the queries"
     elif query and gallery and not _any_query_has_a_match(collection):
         yield (
-            "no query has a right match: an image of its identity by another camera in gallery; nothing could be "
-            "measured, so add gallery images or mend the numbers of identities and cameras"
+            "no query has a right match, which is a gallery image of its identity by another camera; nothing could be "
+            "measured, so add gallery images or correct the numbers of identities and cameras"
         )
 
 

@@ -1,23 +1,24 @@
-"""What `prepare` would find in an archive, without writing anything, beside what is published about it."""
+"""Survey what `prepare` would find in an archive, without writing anything, and compare it with published counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
+from slsr.datasets.archive import open_archive
+from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
 from slsr.datasets.catalog import CATALOG, Counts
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
+from slsr.datasets.collection import DISTRACTOR, JUNK, Entry, counted
 from slsr.datasets.facts import describe, summarize
-from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
-from slsr.datasets.opening import Choice, open_collection, recognize
+from slsr.datasets.inspection import Inspection, inspect_collection
+from slsr.datasets.opening import open_collection, recognize
 from slsr.datasets.soundness import find_problems
 from slsr.errors import InputError
+from slsr.params.dataset import PUBLISHED, DatasetVariant
+from slsr.sample import README_TITLE
 
 BAR = 40
 BINS = 8
@@ -30,67 +31,95 @@ class Survey:
     Attributes
     ----------
     facts
-        As facts.json has them, with no image held out for validation.
+        The facts of facts.json if no image is held out for validation.
     images_per_identity
-        Of every training person, and of every person in the gallery.
+        The number of images of every training person, and of every person in the gallery.
     problems
-        What would end `prepare`, a sentence each.
+        What would end `prepare`, one sentence each.
     unreadable
-        Images that do not decode, with the reason.
+        Images that cannot be decoded, with the reason.
     sources
-        Where the archive keeps the images that are used.
+        The names in the archive of the images that are used.
+    drawn
+        Whether `slsr sample` drew the archive.
     """
 
     path: Path
-    choice: Choice
+    variant: DatasetVariant
     facts: Mapping[str, Any]
     images_per_identity: Mapping[str, Sequence[int]]
     problems: Sequence[str]
     unreadable: Mapping[str, str]
     sources: Sequence[str]
+    drawn: bool = False
+
+    @property
+    def published(self) -> Mapping[str, Counts]:
+        """The published counts of each part of the split; empty if there are none, or if the archive is drawn."""
+        counts = CATALOG[self.variant.name].published.get((self.variant.protocol, self.variant.boxes), {})
+        return {} if self.drawn else counts
 
     def differences(self) -> dict[str, list[str]]:
-        """Of each part with published counts, where these are others."""
-        return {split: _differences(self, split, counts) for split, counts in _published(self.choice).items()}
+        """List, for each part with published counts, the counts that differ."""
+        return {split: _differences(self.facts["splits"][split], counts) for split, counts in self.published.items()}
 
     def is_published(self) -> bool:
-        """Whether counts are published for this split, and all are met."""
-        return bool(self.differences()) and not any(self.differences().values())
+        """Say whether counts are published for this split, and all of them agree."""
+        return bool(self.published) and not any(self.differences().values())
 
 
-def survey(path: Path, choice: Choice, scratch: Path) -> Survey:
+def survey(path: Path, variant: DatasetVariant, scratch: Path) -> Survey:
     """Read and decode every image of an archive.
 
     Parameters
     ----------
     scratch
-        An existing folder for what has to be unpacked; left as it was.
+        An existing folder for temporary files, which are removed afterwards.
 
     Raises
     ------
     InputError
-        The archive cannot be read at all, or is no such data set. What is wrong with single images or with the split
-        is in the result instead.
+        The archive cannot be read at all, or is not this data set. Problems of single images or of the split are in
+        the result instead.
     """
-    with open_collection(path, choice, scratch) as collection:
-        inspections, unreadable = _inspect(collection)
-        kept = replace(collection, entries=[entry for entry in collection.entries if entry.source not in unreadable])
+    with open_collection(path, variant, scratch) as collection:
+        inspections, unreadable = inspect_collection(collection)
+        kept = collection.without(unreadable)
         arrangement = arrange(kept, None, "none", 0)
         facts = describe(kept, arrangement, _by_table(arrangement, inspections), unreadable)
         problems = find_problems(kept)
     people = {name: _images_per_identity(arrangement.tables[name]) for name in ("train", "gallery")}
-    return Survey(path, choice, facts, people, problems, unreadable, [entry.source for entry in collection.entries])
+    sources = [entry.source for entry in collection.entries]
+    return Survey(path, variant, facts, people, problems, unreadable, sources, is_drawn(path, variant))
+
+
+def is_drawn(path: Path, variant: DatasetVariant) -> bool:
+    """Say whether `slsr sample` drew an archive, by the readme in it."""
+    if variant.name != "market1501":
+        return False
+    with open_archive(path) as archive:
+        readmes = [name for name in archive.sizes if name.endswith("readme.txt")]
+        return any(archive.read(name).startswith(README_TITLE) for name in readmes)
 
 
 def render_list(data: Path, used: str | None) -> str:
-    """The data sets that can be read, and the archives in a folder; `used` is the one that params.yaml names."""
+    """List the data sets that can be read, and the archives in a folder; params.yaml names the archive `used`."""
     lines = ["Data sets that can be read:"]
     for name, known in CATALOG.items():
-        lines.append(f"  {name:11} {known.title:34} {known.archive}")
+        lines.append(f"  {name:11} {known.title:34} {known.archive}".rstrip())
         if known.remark:
             lines.append(f"  {'':11} {known.remark}")
+    lines += [
+        f"The published ones ({', '.join(PUBLISHED)}) show real people and are for research only:",
+        "they stay in data/, and `dvc push` uploads them to no remote.",
+        "",
+    ]
     archives = sorted(path for path in data.glob("*") if not path.name.startswith(".")) if data.is_dir() else []
-    lines += ["", f"In {data}/ ({'* is what params.yaml names' if archives else 'nothing yet: `dvc pull data.dvc`'}):"]
+    lines.append(
+        f"In {data}/ (* is the one that params.yaml names):"
+        if archives
+        else f"{data}/ is empty; `dvc pull data.dvc` fetches the sample."
+    )
     for path in archives:
         size = f"{path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else "folder"
         lines.append(f"{'*' if path.name == used else ' '} {path.name:34} {_recognized(path):34} {size}")
@@ -99,24 +128,13 @@ def render_list(data: Path, used: str | None) -> str:
 
 def _recognized(path: Path) -> str:
     try:
-        return f"packed as {CATALOG[recognize(path).name].title}"
+        variant = recognize(path)
+        return _title(variant, is_drawn(path, variant))
     except InputError:
         return "not recognized"
 
 
-def _inspect(collection: Collection) -> tuple[dict[Entry, Inspection], dict[str, str]]:
-    found: dict[Entry, Inspection] = {}
-    unreadable: dict[str, str] = {}
-    results = inspect_images(collection.entries, collection.read)
-    for entry, _, result in tqdm(results, "check", len(collection.entries), unit="image", disable=None):
-        if isinstance(result, Unreadable):
-            unreadable[entry.source] = result.reason
-        else:
-            found[entry] = result
-    return found, unreadable
-
-
-def _by_table(arrangement: Arrangement, inspections: Mapping[Entry, Inspection]) -> dict[Table, list[Inspection]]:
+def _by_table(arrangement: Arrangement, inspections: Mapping[Entry, Inspection]) -> dict[TableName, list[Inspection]]:
     return {name: [inspections[entry] for entry in arrangement.tables[name]] for name in TABLES}
 
 
@@ -125,10 +143,10 @@ def _images_per_identity(entries: Sequence[Entry]) -> list[int]:
 
 
 def render_survey(found: Survey) -> str:
-    """The survey as text for a terminal."""
+    """Write the survey as text for a terminal."""
     facts = found.facts
     lines = [
-        f"{found.path}: {_title(found.choice)}",
+        f"{found.path}: {_title(found.variant, found.drawn)}",
         "",
         *_render_counts(facts["splits"]),
         "",
@@ -140,15 +158,16 @@ def render_survey(found: Survey) -> str:
     ]
     if found.unreadable:
         count = counted(len(found.unreadable), "unreadable image")
-        lines.append(f"PROBLEM: {count}; set dataset.unreadable_images: skip, or mend:")
+        lines.append(f"PROBLEM: {count}; replace them, or set dataset.unreadable_images: skip:")
         lines += [f"  {reason}" for reason in list(found.unreadable.values())[:10]]
     return "\n".join(lines)
 
 
-def _title(choice: Choice) -> str:
-    parts = [choice.protocol, choice.boxes, choice.split and f"split {choice.split}"]
+def _title(variant: DatasetVariant, drawn: bool) -> str:
+    parts = [variant.protocol, variant.boxes, variant.split and f"split {variant.split}"]
     chosen = ", ".join(str(part) for part in parts if part)
-    return CATALOG[choice.name].title + (f" ({chosen})" if chosen else "")
+    title = CATALOG[variant.name].title + (f" ({chosen})" if chosen else "")
+    return f"drawn by `slsr sample`, in the layout of {title}" if drawn else title
 
 
 def _render_counts(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -166,29 +185,23 @@ def _span(values: Mapping[str, float] | None) -> str:
     return f"{values['min']}" if values["min"] == values["max"] else f"{values['min']}-{values['max']}"
 
 
-def _published(choice: Choice) -> Mapping[str, Counts]:
-    return CATALOG[choice.name].published.get((choice.protocol, choice.boxes), {})
-
-
-def _differences(found: Survey, split: str, counts: Counts) -> list[str]:
-    splits = found.facts["splits"][split]
+def _differences(found: Mapping[str, int], published: Counts) -> list[str]:
     return [
-        f"{key} {splits[key]:,} instead of {expected:,}"
-        for key, expected in vars(counts).items()
-        if expected is not None and splits[key] != expected
+        f"{key} {found[key]:,} instead of {expected:,}"
+        for key, expected in vars(published).items()
+        if expected is not None and found[key] != expected
     ]
 
 
 def _render_differences(found: Survey) -> Iterator[str]:
-    published = _published(found.choice)
-    if published:
-        yield f"beside the published counts of {CATALOG[found.choice.name].title}:"
+    if found.published:
+        yield f"compared with the published counts of {CATALOG[found.variant.name].title}:"
     for split, differences in found.differences().items():
         if differences:
             yield f"  ✗ {split}: {', '.join(differences)}"
         else:
-            yield f"  ✓ {split}: {_render_published(published[split])}"
-    if published:
+            yield f"  ✓ {split}: {_render_published(found.published[split])}"
+    if found.published:
         yield ""
 
 
@@ -197,7 +210,7 @@ def _render_published(counts: Counts) -> str:
 
 
 def _render_histogram(title: str, values: Sequence[int]) -> Iterator[str]:
-    """Eight bars, or one for each value where there are no more."""
+    """Draw a histogram of at most eight bars."""
     if not values:
         return
     low, high = min(values), max(values)
@@ -213,5 +226,5 @@ def _render_histogram(title: str, values: Sequence[int]) -> Iterator[str]:
 
 def _render_findings(facts: Mapping[str, Any]) -> Iterator[str]:
     if not facts["duplicates"]["across_splits"]:
-        yield "no picture on two sides of the split"
+        yield "no image is in two parts of the split"
     yield from summarize(facts)

@@ -18,7 +18,7 @@ import numpy as np
 from slsr.datasets.arrangement import arrange, queries_without_pool
 from slsr.datasets.collection import Collection, Entry
 from slsr.datasets.inspection import Unreadable, inspect_images
-from slsr.datasets.opening import Choice, choose, open_collection, recognize
+from slsr.datasets.opening import choose, open_collection, recognize
 from slsr.datasets.soundness import require_sound
 from slsr.embedding.encoder import LoadedEncoder
 from slsr.errors import InputError
@@ -34,6 +34,7 @@ from slsr.evaluation.measures import (
 )
 from slsr.evaluation.scoring import render as render_numbers
 from slsr.files import read_json
+from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features
 
@@ -95,9 +96,9 @@ def read_evaluation_set(
         return _prepared(data)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
-    choice = choose(recognize(data), protocol, boxes, split)
-    with tempfile.TemporaryDirectory() as scratch, open_collection(data, choice, Path(scratch)) as collection:
-        return _from_archive(collection, choice)
+    variant = choose(recognize(data), protocol, boxes, split)
+    with tempfile.TemporaryDirectory() as scratch, open_collection(data, variant, Path(scratch)) as collection:
+        return _from_archive(collection, variant)
 
 
 def _prepared(folder: Path) -> EvaluationSet:
@@ -118,14 +119,14 @@ def _has_facts(facts: object) -> bool:
     return known and isinstance(facts.get("dataset"), str) and isinstance(evaluation.get("multi_query"), bool)
 
 
-def _from_archive(collection: Collection, choice: Choice) -> EvaluationSet:
+def _from_archive(collection: Collection, variant: DatasetVariant) -> EvaluationSet:
     """As `prepare` would have it with every identity, but that an image which cannot be read is an error."""
     require_sound(collection)
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
-    details = [f"{key} {value}" for key, value in asdict(choice).items() if key != "name" and value is not None]
+    details = [f"{key} {value}" for key, value in variant.model_dump().items() if key != "name" and value is not None]
     return EvaluationSet(
-        " ".join([choice.name, *details]),
+        " ".join([variant.name, *details]),
         _read_images(tables["query"], collection),
         _read_images(tables["gallery"], collection),
         _read_images(tables["multi_query"], collection) if pooled else None,

@@ -1,4 +1,4 @@
-"""What people wear on the head, and what they carry."""
+"""Draw what people wear on the head, and what they carry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BEHIND, BESIDE, ON_BACK, IN_HAND = -1.1, 0.1, 0.3, 0.25
 
 
 def hair(person: Identity, center: Array, view: View) -> Iterator[Solid]:
-    """Hair that stands off the head; what lies on it belongs to the head's texture."""
+    """Draw hair that sticks out from the head; the texture of the head has the rest."""
     texture = plain(person.hair_color)
     back, bare = moved(center, 0.0, 0.0, -0.075), person.hat == "none"
     match person.hair:
@@ -54,7 +54,7 @@ def hair(person: Identity, center: Array, view: View) -> Iterator[Solid]:
 
 
 def hat(person: Identity, center: Array, size: float, view: View) -> Iterator[Solid]:
-    """Crown, brim or bobble; the rest belongs to the head's texture."""
+    """Draw the crown, brim or bobble of a hat; the texture of the head has the rest."""
     cloth, shaded = plain(person.hat_color), plain(darker(person.hat_color, 0.82))
     match person.hat:
         case "cap":
@@ -68,7 +68,7 @@ def hat(person: Identity, center: Array, size: float, view: View) -> Iterator[So
 
 
 def bag(person: Identity, joints: Joints, view: View) -> Iterator[Solid]:
-    """What a person carries, on the back, at the side or in the hand."""
+    """Draw what a person carries on the back, at the side or in the hand."""
     match person.bag:
         case "backpack":
             yield _backpack(person, joints, view)

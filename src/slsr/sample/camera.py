@@ -1,4 +1,4 @@
-"""The cameras: where each stands, how it sees people, and what it makes of their colors."""
+"""The cameras: the place of each, how it sees people, and how it changes colors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 class Camera:
     """One camera.
 
-    `yaw` is the usual viewpoint in radians (0 = people come towards it) and `spread` how much it varies; `gains` are
-    the white balance in linear light; `saturation`, `contrast` and `haze` act on the picture; `blur` is in pixels of
-    the 128-pixel picture, `detail` the share of those pixels that the camera resolves; `noise` is a standard
+    `yaw` is the usual viewpoint in radians (0 = people walk towards it) and `spread` its variation. `gains` are the
+    white balance in linear light. `saturation`, `contrast` and `haze` change the picture. `blur` is in pixels of the
+    128-pixel picture, and `detail` is the share of those pixels that the camera resolves. `noise` is a standard
     deviation in 0..1.
     """
 
@@ -55,7 +55,7 @@ CAMERAS: tuple[Camera, ...] = (
 
 @dataclass(frozen=True)
 class Moment:
-    """What changes from picture to picture: exposure and white balance as factors, blur in pixels, the noise's seed."""
+    """The conditions of one picture: factors of exposure and white balance, blur in pixels, seed of the noise."""
 
     exposure: float
     gains: tuple[float, float, float]
@@ -64,14 +64,14 @@ class Moment:
 
 
 def moment(rng: np.random.Generator, spread: float = 1.0) -> Moment:
-    """Draw a picture's own conditions."""
+    """Draw the conditions of one picture."""
     red, green, blue = np.exp(rng.normal(0.0, 0.05 * spread, 3))
     exposure = float(np.exp(rng.normal(0.0, 0.16 * spread)))
     return Moment(exposure, (red, green, blue), float(rng.gamma(2.0, 0.12)), int(rng.integers(2**31)))
 
 
 def expose(pixels: Array, camera: Camera, moment: Moment, size: tuple[int, int]) -> Image.Image:
-    """What the camera records of a painted picture [H, W, 3] in 0..1, as an image of `size` (width, height)."""
+    """Record a painted picture [H, W, 3] in 0..1 with a camera, as an image of `size` (width, height)."""
     small = (max(8, round(size[0] * camera.detail)), max(8, round(size[1] * camera.detail)))
     picture = _picture(_respond(pixels, camera, moment)).resize(small, Image.Resampling.BOX)
     picture = picture.resize(size, Image.Resampling.BICUBIC)
@@ -81,7 +81,7 @@ def expose(pixels: Array, camera: Camera, moment: Moment, size: tuple[int, int])
 
 
 def _respond(pixels: Array, camera: Camera, moment: Moment) -> Array:
-    """Exposure and white balance in linear light, then saturation, contrast and haze."""
+    """Apply exposure and white balance in linear light, then saturation, contrast and haze."""
     exposure = camera.exposure * moment.exposure
     gains = np.array(camera.gains, dtype=np.float32) * np.array(moment.gains, dtype=np.float32) * np.float32(exposure)
     seen = np.minimum(pixels**2.2 * gains, 1.6)

@@ -13,19 +13,19 @@ Weight = Callable[[Array, Array], Array]
 
 
 def _wave(phase: Array, sharpness: float = 3.0) -> Array:
-    """A soft square wave between 0 and 1 with period 1."""
+    """Return a soft square wave between 0 and 1 with period 1."""
     wave: Array = np.clip(0.5 + sharpness * np.sin(2 * np.pi * phase) / 2, 0.0, 1.0)
     return wave
 
 
 def _step(value: Array, width: float = 0.04) -> Array:
-    """0 below zero, 1 above `width`, a ramp between."""
+    """Return 0 below -`width` / 2, 1 above `width` / 2, and a ramp between."""
     step: Array = np.clip(value / width + 0.5, 0.0, 1.0)
     return step
 
 
 def _turned(azimuth: Array) -> Array:
-    """An azimuth brought into -pi..pi."""
+    """Bring an azimuth into -pi..pi."""
     return (azimuth + np.pi) % (2 * np.pi) - np.pi
 
 
@@ -59,7 +59,7 @@ PATTERN: dict[str, Weight] = {
 
 
 def torso_texture(person: Identity) -> Texture:
-    """The upper garment around the body: its pattern, how it closes in front, and the straps over it."""
+    """Return the texture of the upper garment: its pattern, its front, and the straps over it."""
     pattern = PATTERN[person.pattern]
 
     def texture(along: Array, azimuth: Array) -> Array:
@@ -71,7 +71,7 @@ def torso_texture(person: Identity) -> Texture:
 
 
 def _closed(person: Identity, color: Array, along: Array, facing: Array) -> Array:
-    """The front: what shows under an open jacket, a neckline, a row of buttons."""
+    """Add the front: the shirt under an open jacket, a neckline, or a row of buttons."""
     if person.top in ("jacket", "coat"):
         under = (0.86, 0.85, 0.82) if sum(person.top_color) < 1.5 else (0.16, 0.16, 0.18)
         return mix(color, under, _step(0.32 * (1.15 - along) - np.abs(facing), 0.06))
@@ -84,7 +84,7 @@ def _closed(person: Identity, color: Array, along: Array, facing: Array) -> Arra
 
 
 def _strapped(person: Identity, color: Array, along: Array, facing: Array) -> Array:
-    """Two straps of a backpack over the chest, or one of a shoulder bag across it."""
+    """Add two straps of a backpack over the chest, or one strap of a shoulder bag across it."""
     if person.bag == "backpack":
         beside = np.abs(np.abs(np.sin(facing)) - 0.55)
         on_chest = (np.cos(facing) > 0) * _step(0.6 - along)
@@ -96,7 +96,7 @@ def _strapped(person: Identity, color: Array, along: Array, facing: Array) -> Ar
 
 
 def sleeve_texture(person: Identity, upper: bool) -> Texture:
-    """The upper or the lower half of an arm: cloth as far as it reaches, then skin."""
+    """Return the texture of the upper or lower half of an arm: first cloth, then skin."""
     cloth = person.accent if person.pattern == "sleeves" else person.top_color
     reach = {"vest": 0.0, "tee": 0.75}.get(person.top, 1.93)
     bare_from = reach if upper else max(0.0, reach - 1.0)
@@ -113,7 +113,7 @@ def sleeve_texture(person: Identity, upper: bool) -> Texture:
 
 
 def tails_texture(person: Identity) -> Texture:
-    """A coat below the waist: open in front, with a hem in the accent color where the pattern has one."""
+    """Return the texture of a coat below the waist: open in front, with a hem for some patterns."""
     hemmed = person.pattern in ("stripes", "block", "band")
 
     def texture(along: Array, azimuth: Array) -> Array:
@@ -125,13 +125,13 @@ def tails_texture(person: Identity) -> Texture:
 
 
 def bag_texture(person: Identity) -> Texture:
-    """A bag's cloth, with a darker seam across all but carriers."""
+    """Return the texture of a bag, with a darker seam unless it is a carrier."""
     seam = darker(person.bag_color, 0.7) if person.bag != "carrier" else person.bag_color
     return lambda along, azimuth: mix(person.bag_color, seam, _step(0.055 - np.abs(along - 0.42), 0.03))
 
 
 def leg_texture(person: Identity, upper: bool, left: bool) -> Texture:
-    """Thigh or shin: cloth as far as it reaches, then skin."""
+    """Return the texture of a thigh or shin: first cloth, then skin."""
     reach = {"trousers": 2.0, "slim": 1.93, "shorts": 0.85, "skirt": 0.0, "long skirt": 0.0}[person.bottom]
     bare_from = reach if upper else reach - 1.0
     outside = np.pi / 2 if left else -np.pi / 2
@@ -148,7 +148,7 @@ def leg_texture(person: Identity, upper: bool, left: bool) -> Texture:
 
 
 def head_texture(person: Identity) -> Texture:
-    """Face, hair line, beard and whatever covers the head; `along` runs from crown to chin."""
+    """Return the texture of the head: face, hair, beard and hat; `along` runs from crown to chin."""
 
     def texture(along: Array, azimuth: Array) -> Array:
         facing = _turned(azimuth)
@@ -183,6 +183,6 @@ def _covered(person: Identity, color: Array, along: Array, facing: Array) -> Arr
 
 
 def darker(color: Color, factor: float) -> Color:
-    """A color times a factor."""
+    """Multiply a color by a factor."""
     red, green, blue = color
     return red * factor, green * factor, blue * factor

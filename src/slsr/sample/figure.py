@@ -1,4 +1,4 @@
-"""A person as solids: a skeleton in some pose, clothed, and turned towards a camera."""
+"""Build a person from solids: a skeleton in some pose, with clothes, seen by a camera."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from slsr.sample.shapes import View, ball, barrel, limb
 from slsr.sample.skeleton import SIDES, Joints, Pose, moved, skeleton
 
 FAR, LEGS, SEAT, SKIRT, TAILS, NEAR_ARM = -1.0, -0.6, -0.45, -0.42, -0.4, 0.2
-"""What hides what where nearness alone would err; the torso lies at about 0."""
+"""Depths of parts whose order does not follow from their distance to the camera; the torso is at about 0."""
 
 THICK = ("jacket", "hoodie", "coat")
 
 
 def person_solids(person: Identity, pose: Pose, view: View) -> list[Solid]:
-    """Everything that a camera sees of a person, as solids to paint."""
+    """Return everything that a camera sees of a person, as solids to paint."""
     joints = skeleton(person, pose)
     return [
         *_legs(person, joints, view),
@@ -52,7 +52,7 @@ def _hip(person: Identity) -> float:
 
 
 def _below_waist(person: Identity, joints: Joints, view: View) -> Iterator[Solid]:
-    """The seat of the trousers or a skirt, and the tails of a coat; they widen with the stride."""
+    """Draw the seat of the trousers or a skirt, and the tails of a coat; they widen with the stride."""
     hip, deep = _hip(person), 0.128 * person.girth
     pelvis, cloth = joints["pelvis"], plain(person.bottom_color)
     knee, ankle = ((joints[f"left {name}"] + joints[f"right {name}"]) / 2 for name in ("knee", "ankle"))

@@ -1,4 +1,4 @@
-"""Who is drawn: the lasting appearance of a person, from build to bag."""
+"""Draw who is shown: the lasting appearance of a person, from build to bag."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BAGS = ("none", "none", "backpack", "backpack", "shoulder bag", "handbag", "carr
 
 @dataclass(frozen=True)
 class Identity:
-    """What stays the same in every picture of a person; lengths are in meters, `girth` a factor on widths."""
+    """What stays the same in every picture of a person. `height` is in meters; `girth` is a factor of the widths."""
 
     top: str
     top_color: Color
@@ -74,15 +74,15 @@ class Identity:
     stoop: float
 
     def looks(self) -> tuple[object, ...]:
-        """What a person would name to tell this one from another in the same colors."""
+        """Return what distinguishes this person from another one in the same colors."""
         return self.pattern, self.accent, self.top, self.bottom, self.bag, self.hair, self.hat
 
 
 def draw_identities(count: int, rng: np.random.Generator, alike: int = 3) -> list[Identity]:
-    """Draw `count` people, `alike` of whom at a time wear the same two colors.
+    """Draw `count` people in groups of `alike` people who wear the same two colors.
 
-    Two who wear the same colors differ in at least five of the seven looks, so colors alone do not tell people
-    apart but a person looking at the pictures can.
+    Two people in the same colors differ in at least five of the seven looks. So colors are not enough to distinguish
+    people, but a human who looks at the pictures can do it.
     """
     people: list[Identity] = []
     used: set[tuple[str, str]] = set()
@@ -112,7 +112,7 @@ def _differences(one: Identity, other: Identity) -> int:
 
 
 def draw_identity(rng: np.random.Generator, top_color: str | None = None, bottom_color: str | None = None) -> Identity:
-    """Draw one person; colors that are not given are drawn too."""
+    """Draw one person; colors that are None are drawn too."""
     top_color = top_color or str(rng.choice(TOP_COLORS))
     bottom_color = bottom_color or str(rng.choice(BOTTOM_COLORS))
     accents = [name for name in CLOTH if _contrast(CLOTH[name], CLOTH[top_color]) > 0.35]

@@ -1,6 +1,6 @@
-"""Painting smooth solids: every body part, bag and object is a solid of revolution, seen from the side and shaded.
+"""Paint smooth solids: every body part, bag and object is a solid of revolution, seen from the side and shaded.
 
-World coordinates are meters, x to the right and y upwards; colors are RGB in 0..1.
+World coordinates are in meters, x to the right and y upwards; colors are RGB in 0..1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Texture = Callable[[Array, Array], Array]
 
 @dataclass
 class Canvas:
-    """Pixels [height, width, 3] that show the world from (`left`, `top`) on, `scale` pixels a meter."""
+    """Pixels [height, width, 3] with `scale` pixels per meter; the upper left corner is (`left`, `top`)."""
 
     pixels: Array
     left: float
@@ -29,7 +29,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Light:
-    """Where light comes from: `side` from -1 (left) to 1 (right), `above`, and how much of it has no direction."""
+    """The direction of light: `side` from -1 (left) to 1 (right), and `above`. `ambient` light has no direction."""
 
     side: float = -0.4
     above: float = 0.3
@@ -40,8 +40,8 @@ class Light:
 class Solid:
     """A solid of revolution in the picture plane.
 
-    `knots` (0..1 along start-end) and `radii` (meters) are its outline; `yaw` turns its texture; solids of greater
-    `depth` lie nearer to the viewer.
+    `knots` (0..1 from start to end) and `radii` (meters) are its outline. `yaw` turns its texture. A solid with a
+    greater `depth` is nearer to the viewer.
     """
 
     start: tuple[float, float]
@@ -54,13 +54,13 @@ class Solid:
 
 
 def plain(color: Color) -> Texture:
-    """The same color everywhere."""
+    """Return a texture with the same color everywhere."""
     value = np.asarray(color, dtype=np.float32)
     return lambda along, azimuth: np.broadcast_to(value, (*along.shape, 3))
 
 
 def mix(base: Array | Color, other: Array | Color, weight: Array) -> Array:
-    """`base` where `weight` is 0, `other` where it is 1."""
+    """Mix two colors: `base` if `weight` is 0, `other` if it is 1."""
     weight = np.clip(weight, 0.0, 1.0)[..., None]
     return np.asarray(base, dtype=np.float32) * (1 - weight) + np.asarray(other, dtype=np.float32) * weight
 
@@ -98,7 +98,7 @@ def _axis(solid: Solid) -> tuple[float, float, float]:
 
 
 def _window(canvas: Canvas, solid: Solid) -> tuple[slice, slice] | None:
-    """The rows and columns that the solid can touch; None where it lies outside."""
+    """Return the rows and columns that the solid can touch; None if it is outside."""
     height, width = canvas.pixels.shape[:2]
     margin = float(np.max(solid.radii)) + 2 / canvas.scale
     xs, ys = (solid.start[0], solid.end[0]), (solid.start[1], solid.end[1])
@@ -112,7 +112,7 @@ def _window(canvas: Canvas, solid: Solid) -> tuple[slice, slice] | None:
 
 
 def _shade(bulge: Array, across_x: float, across_y: float, light: Light) -> Array:
-    """Lambert's law on the surface of a cylinder, brightest where it faces the light."""
+    """Apply Lambert's law to the surface of a cylinder, which is brightest where it faces the light."""
     facing = np.sqrt(np.maximum(0.0, 1.0 - bulge**2))
     front = np.sqrt(max(0.0, 1.0 - light.side**2 - light.above**2))
     toward = bulge * (across_x * light.side + across_y * light.above) + facing * front

@@ -1,4 +1,4 @@
-"""Where people are seen: a painted backdrop for each camera, and the things that get in the way."""
+"""Paint a backdrop for each camera, and objects between the camera and the person."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from PIL import Image, ImageDraw, ImageFilter
 from slsr.sample.paint import Array, Color, Solid, mix, plain
 
 WIDE, HIGH, HORIZON = 24.0, 3.6, 1.35
-"""Meters of a backdrop, and the height at which the ground meets what stands behind it."""
+"""Width and height of a backdrop, and the height of the horizon, in meters."""
 
-PIXELS_A_METER = 80
+PIXELS_PER_METER = 80
 MUTED = 0.6
-"""How far a backdrop is drawn towards one gray, as if the same haze lay over all four places."""
+"""The share of one common gray in every backdrop, like the same haze over all four places."""
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A wide picture of a place, drawn once and looked at through small windows."""
+    """A wide picture of a place, drawn once; pictures show small windows of it."""
 
     image: Image.Image
 
     def window(self, left: float, top: float, width: float, height: float, size: tuple[int, int]) -> Array:
-        """The part from (`left`, `top`) on, in meters, as floats [size[1], size[0], 3]; kept inside the picture."""
+        """Return the part with the upper left corner (`left`, `top`), in meters, as floats [size[1], size[0], 3]."""
         left = float(np.clip(left, 0.0, WIDE - width))
         top = float(np.clip(top, height, HIGH))
         box = (*_pixel(left, top), *_pixel(left + width, top - height))
@@ -34,16 +34,16 @@ class Backdrop:
 
 
 class _Brush:
-    """Draws in meters, y upwards."""
+    """Draw shapes in meters, with y upwards."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.image = Image.new("RGB", (int(WIDE * PIXELS_A_METER), int(HIGH * PIXELS_A_METER)))
+        self.image = Image.new("RGB", (int(WIDE * PIXELS_PER_METER), int(HIGH * PIXELS_PER_METER)))
         self._draw = ImageDraw.Draw(self.image)
 
     def box(self, left: float, bottom: float, right: float, top: float, color: Color, round_: float = 0.0) -> None:
         corners = (*_pixel(left, top), *_pixel(right, bottom))
-        self._draw.rounded_rectangle(corners, radius=round_ * PIXELS_A_METER, fill=_bytes(color))
+        self._draw.rounded_rectangle(corners, radius=round_ * PIXELS_PER_METER, fill=_bytes(color))
 
     def ball(self, x: float, y: float, radius: float, color: Color, flat: float = 1.0) -> None:
         self._draw.ellipse(
@@ -54,7 +54,7 @@ class _Brush:
         self._draw.polygon([_pixel(x, y) for x, y in corners], fill=_bytes(color))
 
     def ramp(self, bottom: float, top: float, low: Color, high: Color) -> None:
-        """The full width between two heights, from one color to another."""
+        """Fill the full width between two heights, from one color to another."""
         for step in np.linspace(0.0, 1.0, 48):
             height = bottom + (top - bottom) * step
             color = tuple(np.add(low, np.subtract(high, low) * step))
@@ -64,14 +64,14 @@ class _Brush:
         return float(self.rng.uniform(low, high))
 
     def tint(self, color: Color, spread: float = 0.06) -> Color:
-        """The color, a little lighter or darker and of another hue."""
+        """Draw a color that is a little lighter or darker and of a slightly different hue."""
         light = self.between(-spread, spread)
         red, green, blue = (part + light + self.between(-spread, spread) / 3 for part in color)
         return red, green, blue
 
 
 def _pixel(x: float, y: float) -> tuple[float, float]:
-    return x * PIXELS_A_METER, (HIGH - y) * PIXELS_A_METER
+    return x * PIXELS_PER_METER, (HIGH - y) * PIXELS_PER_METER
 
 
 def _bytes(color: Color) -> tuple[int, int, int]:
@@ -80,7 +80,7 @@ def _bytes(color: Color) -> tuple[int, int, int]:
 
 
 def _tiles(brush: _Brush, color: Color, aslant: float, across: float) -> None:
-    """Joints of paving: lines along, closer towards the horizon, and lines away from the viewer."""
+    """Draw the joints of paving: lines across, closer towards the horizon, and lines away from the viewer."""
     for number in range(1, 9):
         height = HORIZON * (1 - 1 / (1 + 0.28 * number))
         brush.box(0.0, HORIZON - height - 0.006, WIDE, HORIZON - height + 0.008, color)
@@ -218,7 +218,7 @@ def backdrop(place: str, rng: np.random.Generator) -> Backdrop:
 
 
 def obstacle(x: float, rng: np.random.Generator) -> list[Solid]:
-    """Something between the camera and the person, standing at `x` meters aside."""
+    """Draw something between the camera and the person, `x` meters to the side."""
     kind = int(rng.integers(4))
     if kind == 0:
         return [_upright(x, -0.5, 3.0, 0.045 + 0.03 * rng.random(), (0.35, 0.36, 0.38), 2.0)]

@@ -1,4 +1,4 @@
-"""Parts of a body turned towards a camera: from points in the body's axes to solids in the picture plane."""
+"""Project parts of a body: from points in the axes of the body to solids in the picture plane."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Outline = tuple[tuple[float, float, float], ...]
 class View:
     """How a camera sees a person.
 
-    `yaw` is 0 from the front and pi/2 where the person walks to the right, `pitch` how far the camera looks down,
-    `x` and `y` where the point between the feet lies in the picture plane.
+    `yaw` is 0 from the front and pi/2 if the person walks to the right. `pitch` is how far the camera looks down. `x`
+    and `y` are the position of the point between the feet in the picture plane.
     """
 
     yaw: float
@@ -26,14 +26,14 @@ class View:
     y: float = 0.0
 
     def project(self, point: Array) -> tuple[float, float, float]:
-        """Picture plane x, y and nearness of a point of the body."""
+        """Return x and y in the picture plane, and the nearness, of a point of the body."""
         sine, cosine = np.sin(self.yaw), np.cos(self.yaw)
         x = point[0] * cosine + point[2] * sine
         z = point[2] * cosine - point[0] * sine
         return float(self.x + x), float(self.y + point[1] * np.cos(self.pitch) - z * np.sin(self.pitch)), float(z)
 
     def half_width(self, sideways: Array | float, forwards: Array | float) -> Array:
-        """Half the width in the picture of an ellipse around the body."""
+        """Return half the width in the picture of an ellipse around the body."""
         width: Array = np.hypot(np.asarray(sideways) * np.cos(self.yaw), np.asarray(forwards) * np.sin(self.yaw))
         return width
 
@@ -41,7 +41,7 @@ class View:
 def limb(
     view: View, start: Array, end: Array, radii: tuple[float, float], texture: Texture, nearer: float = 0.0
 ) -> Solid:
-    """A round-ended limb that tapers from one radius to the other."""
+    """Build a limb with round ends that tapers from one radius to the other."""
     x0, y0, z0 = view.project(start)
     x1, y1, z1 = view.project(end)
     length = max(float(np.hypot(x1 - x0, y1 - y0)), 1e-3)
@@ -56,7 +56,7 @@ def limb(
 
 
 def barrel(view: View, top: Array, bottom: Array, outline: Outline, texture: Texture, nearer: float = 0.0) -> Solid:
-    """An upright part with elliptical cross sections."""
+    """Build an upright part with elliptical cross sections."""
     x0, y0, z0 = view.project(top)
     x1, y1, z1 = view.project(bottom)
     knots, sideways, forwards = np.array(outline).T
@@ -66,7 +66,7 @@ def barrel(view: View, top: Array, bottom: Array, outline: Outline, texture: Tex
 
 
 def ball(view: View, center: Array, radii: tuple[float, float, float], texture: Texture, nearer: float = 0.0) -> Solid:
-    """An ellipsoid with half axes sideways, upwards, forwards."""
+    """Build an ellipsoid; `radii` are its half axes sideways, upwards and forwards."""
     x, y, z = view.project(center)
     angle = np.linspace(0.0, np.pi, 17)
     width = view.half_width(radii[0], radii[2])

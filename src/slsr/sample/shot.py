@@ -1,4 +1,4 @@
-"""One picture: who is seen, where, by which camera, and how the box was drawn around them."""
+"""Draw one picture: who is seen, where, by which camera, and the box around the person."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from slsr.sample.shapes import View
 from slsr.sample.skeleton import Pose
 
 FINE = 2
-"""Pixels painted for each pixel of a picture, in each direction."""
+"""The number of painted pixels per pixel of a picture, in each direction."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """What a picture shows, in meters around the point between the feet."""
+    """The part of the world that a picture shows, in meters from the point between the feet."""
 
     left: float
     bottom: float
@@ -31,7 +31,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Visit:
-    """A person walking past a camera once: what the pictures taken then have in common."""
+    """One walk of a person past a camera: what the pictures of it have in common."""
 
     camera: int
     sequence: int
@@ -55,7 +55,7 @@ class Shot:
 
 
 def draw_visit(camera: int, rng: np.random.Generator) -> Visit:
-    """Draw a passage by camera `camera` (1..4); one in five goes the other way."""
+    """Draw a walk past camera `camera` (1..4); one in five goes the other way."""
     site = CAMERAS[camera - 1]
     turned = np.pi if rng.random() < 0.2 else 0.0
     return Visit(
@@ -69,7 +69,7 @@ def draw_visit(camera: int, rng: np.random.Generator) -> Visit:
 
 
 def draw_shot(visit: Visit, person: Identity | None, box: Box, rng: np.random.Generator) -> Shot:
-    """Draw a moment of a visit; one picture in six has something or somebody else in it."""
+    """Draw a moment of a visit; one picture in six also shows an object."""
     pose = Pose(
         phase=float(rng.uniform(0.0, 2 * np.pi)),
         stride=float(rng.uniform(0.25, 0.5)),
@@ -83,20 +83,20 @@ def draw_shot(visit: Visit, person: Identity | None, box: Box, rng: np.random.Ge
 
 
 def detected_box(height: float, rng: np.random.Generator) -> Box:
-    """A detector's box around a person of some height: twice as high as wide, seldom well centered."""
+    """Draw the box of a detector: twice as high as wide, and usually not centered."""
     tall = height * float(rng.uniform(1.0, 1.22))
     bottom = -0.05 * height + float(rng.normal(0.0, 0.035)) * height
     return Box(float(rng.normal(0.0, 0.07)) - tall / 4, bottom, tall / 2, tall)
 
 
 def careful_box(height: float, rng: np.random.Generator) -> Box:
-    """A box drawn by hand: tight, and as wide as the person needs."""
+    """Draw a box as a human draws it: tight, and as wide as the person."""
     tall, wide = height * float(rng.uniform(1.04, 1.1)), float(rng.uniform(0.72, 0.92))
     return Box(float(rng.normal(0.0, 0.02)) - wide / 2, -0.055 * height, wide, tall)
 
 
 def careless_box(height: float, rng: np.random.Generator) -> Box:
-    """A box that misses most of a person: beside them, around a part of them, or far too large."""
+    """Draw a box that misses most of a person: beside them, around a part of them, or far too large."""
     kind = int(rng.integers(3))
     if kind == 0:
         side = float(rng.choice([-1.0, 1.0])) * float(rng.uniform(0.28, 0.5))

@@ -1,4 +1,4 @@
-"""The bones of a walking person."""
+"""Compute the joints of a walking person."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slsr.sample.identity import Identity
 from slsr.sample.paint import Array
 
 Joints = dict[str, Array]
-"""Points of the body: x to the person's left, y up, z forwards; meters from the ground between the feet."""
+"""Points of the body in meters: x to the person's left, y up, z forwards; 0 is on the ground between the feet."""
 
 SIDES = (("left", 1.0), ("right", -1.0))
 
@@ -19,8 +19,8 @@ SIDES = (("left", 1.0), ("right", -1.0))
 class Pose:
     """A moment of a walk.
 
-    `phase` is in radians, `stride` and `swing` are the amplitudes of legs and arms in radians, `look` is how far the
-    head is turned, in radians.
+    All values are in radians: the `phase` of the step, the amplitudes of legs (`stride`) and arms (`swing`), and
+    `look`, the turn of the head.
     """
 
     phase: float
@@ -30,13 +30,13 @@ class Pose:
 
 
 def moved(point: Array, x: float, y: float, z: float) -> Array:
-    """A point beside another."""
+    """Shift a point."""
     there: Array = point + np.array([x, y, z])
     return there
 
 
 def skeleton(person: Identity, pose: Pose) -> Joints:
-    """Joints in the body's own axes, the lower foot on the ground."""
+    """Return the joints in the axes of the body, with the lower foot on the ground."""
     height, leg = person.height, person.height * person.legs
     trunk, lean = height * 0.82 - leg, 0.03 + person.stoop
     pelvis = np.array([0.0, leg, 0.0])
@@ -53,7 +53,7 @@ def skeleton(person: Identity, pose: Pose) -> Joints:
 
 
 def _leg(side: str, hip: Array, length: float, phase: float, stride: float) -> Joints:
-    """The knee bends while the leg swings forwards."""
+    """Return the joints of a leg; the knee bends while the leg swings forwards."""
     thigh = stride * np.sin(phase)
     shin = thigh - 0.08 - 1.3 * stride * max(0.0, np.cos(phase))
     knee = hip + 0.48 * length * np.array([0.0, -np.cos(thigh), np.sin(thigh)])
@@ -63,7 +63,7 @@ def _leg(side: str, hip: Array, length: float, phase: float, stride: float) -> J
 
 
 def _arm(side: str, shoulder: Array, person: Identity, phase: float, swing: float, sign: float) -> Joints:
-    """Arms swing against the legs, away from a broad body."""
+    """Return the joints of an arm, which swings against the legs and away from a broad body."""
     angle, out = swing * np.sin(phase), sign * person.girth
     bend = angle + 0.18 + 0.7 * swing * max(0.0, np.sin(phase))
     elbow = shoulder + 0.165 * person.height * np.array([0.17 * out, -np.cos(angle), np.sin(angle)])

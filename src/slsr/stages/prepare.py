@@ -1,21 +1,20 @@
-"""Stage `prepare`: one archive in `data/` to the image tables that every later stage reads."""
+"""Stage `prepare`: read one archive in `data/` into the image tables that the later stages read."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from slsr.datasets.arrangement import TABLES, Arrangement, Table, arrange
+from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
 from slsr.datasets.collection import Collection, Entry
 from slsr.datasets.facts import describe, summarize
-from slsr.datasets.inspection import Inspection, Unreadable, inspect_images
-from slsr.datasets.opening import Choice, open_collection
+from slsr.datasets.inspection import Inspection, Unreadable, inspect_collection, inspect_images
+from slsr.datasets.opening import open_collection
 from slsr.datasets.readers.table import is_table_file
 from slsr.datasets.soundness import require_sound
 from slsr.errors import InputError
@@ -28,16 +27,15 @@ log = logging.getLogger(__name__)
 
 
 def run(dataset: Dataset) -> None:
-    """Read `data/<dataset.archive>`; write the five tables and facts.json below `artifacts/prepared/`.
+    """Read `data/<dataset.archive>`; write the five tables and facts.json into `artifacts/prepared/`.
 
     Raises
     ------
     InputError
-        The archive or the parameters are not usable; the outputs of an earlier run are then as they were.
+        The archive or the parameters are not usable; the outputs of an earlier run are kept.
     """
     path = find_archive(dataset.archive)
-    choice = Choice(dataset.name, dataset.protocol, dataset.boxes, dataset.split)
-    with replaced_folder(PREPARED) as folder, open_collection(path, choice, folder) as collection:
+    with replaced_folder(PREPARED) as folder, open_collection(path, dataset, folder) as collection:
         log.info("read %s: %d images of %s", path, len(collection.entries), dataset.name)
         facts = {"dataset": dataset.name, **_write_all(collection, dataset, folder)}
         write_json(folder / "facts.json", facts)
@@ -45,38 +43,32 @@ def run(dataset: Dataset) -> None:
 
 
 def find_archive(archive: str) -> Path:
-    """The path of an archive below `data/`, which must exist."""
+    """Return the path of an archive below `data/`, which must exist."""
     path = DATA / archive
     if is_table_file(path):
         raise InputError(
-            f"dataset.archive: {archive} is a table alone, so that DVC would not see its images change; pack both with "
-            f"`slsr data add {path}`, or name their folder"
+            f"dataset.archive: {archive} is a table without its images, so that DVC would not notice changed images; "
+            f"pack both with `slsr data add {path}`, or use their folder"
         )
     if path.exists():
         return path
     present = sorted(item.name for item in DATA.glob("*")) if DATA.is_dir() else []
-    there = f"data/ holds {', '.join(present)}" if present else "data/ is empty; `dvc pull data.dvc` fetches the sample"
+    there = f"data/ has {', '.join(present)}" if present else "data/ is empty; `dvc pull data.dvc` fetches the sample"
     raise InputError(
         f"{path}: no such archive ({there}); add yours with `slsr data add ARCHIVE`, or change dataset.archive"
     )
 
 
 def _write_all(collection: Collection, dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """Write the tables; where unreadable images are skipped, arrange anew without them and write again."""
-    skipped: dict[str, str] = {}
-    while True:
-        arrangement = _arrange(collection, dataset, skipped)
-        _check_disk(arrangement, folder)
-        inspections, unreadable = _write_tables(collection, arrangement, dataset.unreadable_images, folder)
-        if not unreadable:
-            return describe(collection, arrangement, inspections, skipped)
-        skipped |= unreadable
-
-
-def _arrange(collection: Collection, dataset: Dataset, skipped: Mapping[str, str]) -> Arrangement:
-    kept = replace(collection, entries=[entry for entry in collection.entries if entry.source not in skipped])
+    """Write the tables and return the facts, with or without the unreadable images."""
+    skipped = inspect_collection(collection)[1] if dataset.unreadable_images == "skip" else {}
+    for reason in skipped.values():
+        log.warning("skipped: %s", reason)
+    kept = collection.without(skipped)
     require_sound(kept)
-    return arrange(kept, dataset.identities, dataset.validation, dataset.seed)
+    arrangement = arrange(kept, dataset.identities, dataset.validation, dataset.seed)
+    _check_disk(arrangement, folder)
+    return describe(kept, arrangement, _write_tables(kept, arrangement, folder), skipped)
 
 
 def _check_disk(arrangement: Arrangement, folder: Path) -> None:
@@ -85,16 +77,13 @@ def _check_disk(arrangement: Arrangement, folder: Path) -> None:
     if needed > free:
         raise InputError(
             f"{folder.parent}: {needed / 1e6:,.0f} MB are needed there and {free / 1e6:,.0f} MB are free; free some "
-            "(`dvc gc -w` drops unused cache), or set dataset.identities to try a part"
+            "space (`dvc gc -w` removes unused cache), or set dataset.identities to use fewer people"
         )
 
 
-def _write_tables(
-    collection: Collection, arrangement: Arrangement, unreadable_images: str, folder: Path
-) -> tuple[dict[Table, list[Inspection]], dict[str, str]]:
-    """Write the five tables; returns what each image is, and why an image (by its source) cannot be read."""
-    inspections: dict[Table, list[Inspection]] = {}
-    unreadable: dict[str, str] = {}
+def _write_tables(collection: Collection, arrangement: Arrangement, folder: Path) -> dict[TableName, list[Inspection]]:
+    """Write the five tables; return what was found in each image."""
+    inspections: dict[TableName, list[Inspection]] = {}
     total = sum(len(entries) for entries in arrangement.tables.values())
     with tqdm(total=total, desc="prepare", unit="image", disable=None) as progress:
         for table, entries in arrangement.tables.items():
@@ -104,18 +93,13 @@ def _write_tables(
                 for entry, encoded, found in inspect_images(entries, collection.read):
                     progress.update()
                     if isinstance(found, Unreadable):
-                        unreadable[entry.source] = _note_unreadable(found, collection.origin, unreadable_images)
-                        continue
+                        raise InputError(
+                            f"{collection.origin}: {found.reason}, or set dataset.unreadable_images: skip to continue "
+                            "without it"
+                        )
                     inspections[table].append(found)
                     writer.append(_row(entry, encoded, arrangement.labels.get(entry.identity)))
-    return inspections, unreadable
-
-
-def _note_unreadable(found: Unreadable, origin: str, unreadable_images: str) -> str:
-    if unreadable_images == "fail":
-        raise InputError(f"{origin}: {found.reason}, or set dataset.unreadable_images: skip to go on without it")
-    log.warning("skipped: %s", found.reason)
-    return found.reason
+    return inspections
 
 
 def _row(entry: Entry, encoded: bytes, label: int | None) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""One's own images in folders of folders: `train/`, `query/`, `gallery/` and, optionally, `multi_query/`.
+"""Read your own images in folders: `train/`, `query/`, `gallery/` and, optionally, `multi_query/`.
 
-Each holds a folder an identity, and in it a folder a camera (`query/0007/2/photo.jpg`) or the images themselves
-(`query/0007/photo.jpg`). Without cameras nothing can be told apart by them, so queries get camera 1 and all others
-camera 2: every image of the identity in the gallery is a right match.
+Each has one folder per identity. That folder contains one folder per camera (`query/0007/2/photo.jpg`) or the images
+(`query/0007/photo.jpg`). Without cameras, queries get camera 1 and all other images camera 2, so that every image of
+the identity in the gallery is a right match.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ NEEDED = {"train", "query", "gallery"}
 
 
 class Place(NamedTuple):
-    """What the folders of one image say."""
+    """The split, identity and camera that the folders of an image give."""
 
     split: Split
     identity: str
@@ -29,27 +29,20 @@ class Place(NamedTuple):
 
 
 def read_folder_of_folders(archive: Archive) -> Collection:
-    """The images of `train`, `query`, `gallery` and `multi_query`.
+    """List the images of `train`, `query`, `gallery` and `multi_query`.
 
-    Identities named by integers keep their numbers; otherwise they are numbered from 1 by ascending name.
+    Identities with whole numbers as names keep their numbers; otherwise they are numbered from 1 by ascending name.
 
     Raises
     ------
     InputError
-        A folder is missing, folders are nested otherwise, some images have a camera's folder and others not, or a
-        camera's folder is not named by an integer.
+        A folder is missing, folders are nested in another way, only some images have a camera's folder, or a camera's
+        folder is not named by a whole number.
     """
     root = folder_root(archive)
     places = [_place(archive, root, source, split) for source, split in _images(archive, root)]
-    with_camera = [place for place in places if place.camera is not None]
-    if with_camera and len(with_camera) < len(places):
-        without = next(place.source for place in places if place.camera is None)
-        raise InputError(
-            f"{archive.path}: {with_camera[0].source} lies in a camera's folder and {without} does not; "
-            "use one form for all"
-        )
     numbers, notes = _number({place.identity for place in places})
-    if not with_camera:
+    if not _all_with_camera(archive, places):
         notes.append(
             "no folders of cameras: queries get camera 1 and all others camera 2, so that no match is excluded"
         )
@@ -68,20 +61,32 @@ def read_folder_of_folders(archive: Archive) -> Collection:
     return Collection(str(archive.path), entries, archive.read, ignored=ignored, own=True, notes=notes)
 
 
+def _all_with_camera(archive: Archive, places: Sequence[Place]) -> bool:
+    """Say whether all images are in a camera's folder, or none; a mixture is an error."""
+    with_camera = [place for place in places if place.camera is not None]
+    if with_camera and len(with_camera) < len(places):
+        without = next(place.source for place in places if place.camera is None)
+        raise InputError(
+            f"{archive.path}: {with_camera[0].source} is in a camera's folder and {without} is not; "
+            "use one layout for all images"
+        )
+    return bool(with_camera)
+
+
 def folder_root(archive: Archive) -> str:
-    """The folder, as a prefix of names, that holds `train`, `query` and `gallery`."""
+    """Find the folder that contains `train`, `query` and `gallery`, as a prefix of names."""
     roots = folder_roots(archive)
     if len(roots) == 1:
         return roots[0]
     tops = sorted({PurePosixPath(name).parts[0] for name in archive.sizes})[:8]
     raise InputError(
-        f"{archive.path}: expected one place with the folders train/, query/ and gallery/, each with a folder an "
-        f"identity; found {len(roots)}, and at the top: {', '.join(tops) or 'nothing'}"
+        f"{archive.path}: expected one place with the folders train/, query/ and gallery/, each with one folder "
+        f"per identity; found {len(roots)}, and at the top: {', '.join(tops) or 'nothing'}"
     )
 
 
 def folder_roots(archive: Archive) -> list[str]:
-    """The places, as prefixes of names, that hold images in folders below `train`, `query` and `gallery`."""
+    """List the places with images in folders below `train`, `query` and `gallery`, as prefixes of names."""
     holders: dict[str, set[str]] = {}
     for name in filter(is_image, archive.sizes):
         parts = PurePosixPath(name).parts
@@ -109,7 +114,7 @@ def _place(archive: Archive, root: str, source: str, split: Split) -> Place:
             return Place(split, identity, camera, name, source)
         case _:
             raise InputError(
-                f"{archive.path}: {source} is not where an image may be: {split}/IDENTITY/IMAGE or "
+                f"{archive.path}: {source} is in the wrong place; move it to {split}/IDENTITY/IMAGE or "
                 f"{split}/IDENTITY/CAMERA/IMAGE"
             )
 
@@ -129,5 +134,8 @@ def _camera(archive: Archive, place: Place) -> int:
     if place.camera is None:
         return 1 if place.split == "query" else 2
     if not place.camera.isdecimal():
-        raise InputError(f"{archive.path}: {place.source}: the camera's folder {place.camera!r} is not an integer")
+        raise InputError(
+            f"{archive.path}: {place.source}: the camera's folder {place.camera!r} is not a whole number; "
+            "number the cameras"
+        )
     return int(place.camera)

@@ -1,8 +1,8 @@
-"""Market-1501 (Zheng et al., "Scalable person re-identification: a benchmark", ICCV 2015) and its folder layout.
+"""Read Market-1501 (Zheng et al., "Scalable person re-identification: a benchmark", ICCV 2015) and its folder layout.
 
-`bounding_box_train`, `bounding_box_test` (the gallery), `query` and, where present, `gt_bbox` (the images of
-multi-query evaluation) hold names as `0002_c1s1_000451_03.jpg`: identity 2, camera 1, sequence 1. DukeMTMC-reID and
-CUHK03-NP use the same folders with other names.
+The folders are `bounding_box_train`, `bounding_box_test` (the gallery), `query` and, optionally, `gt_bbox` (the images
+of multi-query evaluation). The images have names like `0002_c1s1_000451_03.jpg`: identity 2, camera 1, sequence 1.
+DukeMTMC-reID and CUHK03-NP use the same folders with other names.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FOLDERS: dict[str, Split] = {
     "bounding_box_test": "gallery",
     "gt_bbox": "multi_query",
 }
-NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+(\.jpg)+", re.IGNORECASE)
+NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s\d+_\d+_\d+(\.[a-z]+)+", re.IGNORECASE)
 NAME_EXAMPLE = "0002_c1s1_000451_03.jpg"
 
 
 def read_market1501(archive: Archive) -> Collection:
-    """The images of Market-1501, or of any archive packed as it is.
+    """List the images of Market-1501, or of another archive with the same layout.
 
     Raises
     ------
@@ -37,16 +37,16 @@ def read_market1501(archive: Archive) -> Collection:
     collection = read_folders(archive, market_root(archive), NAME, NAME_EXAMPLE)
     if any(entry.split == "multi_query" for entry in collection.entries):
         return collection
-    return replace(collection, notes=["no folder gt_bbox: multi-query evaluation has nothing to run on"])
+    return replace(collection, notes=["no folder gt_bbox: multi-query evaluation is skipped"])
 
 
 def market_root(archive: Archive) -> str:
-    """The folder, as a prefix of names, that holds `bounding_box_train` and its siblings; empty at the top.
+    """Find the folder that contains `bounding_box_train` and its siblings, as a prefix of names ("" at the top).
 
     Raises
     ------
     InputError
-        There is none, there are several, or a sibling is missing.
+        There is no such folder, there are several, or a sibling is missing.
     """
     roots = market_roots(archive)
     if len(roots) == 1:
@@ -54,12 +54,14 @@ def market_root(archive: Archive) -> str:
     found = ", ".join(folder + "/" for folder in _top_folders(archive)) or "no folders"
     wanted = "bounding_box_train/, bounding_box_test/ and query/"
     if not roots:
-        raise InputError(f"{archive.path}: not packed as Market-1501: expected {wanted}, found {found}")
-    raise InputError(f"{archive.path}: {wanted} in several places ({', '.join(roots)}); pack one data set alone")
+        raise InputError(f"{archive.path}: not the layout of Market-1501: expected {wanted}, found {found}")
+    raise InputError(
+        f"{archive.path}: {wanted} in several places ({', '.join(roots)}); use an archive with one data set"
+    )
 
 
 def market_roots(archive: Archive) -> list[str]:
-    """Every folder, as a prefix of names, with the three folders that Market-1501 cannot do without."""
+    """List every folder with the three folders that Market-1501 needs, as prefixes of names."""
     needed = {"bounding_box_train", "bounding_box_test", "query"}
     holders: dict[str, set[str]] = {}
     for name in archive.sizes:
@@ -70,7 +72,7 @@ def market_roots(archive: Archive) -> list[str]:
 
 
 def read_folders(archive: Archive, root: str, pattern: re.Pattern[str], example: str) -> Collection:
-    """The images in the four folders below `root`, named as `pattern` with its groups `identity` and `camera`."""
+    """List the images in the four folders below `root`; `pattern` has the groups `identity` and `camera`."""
     entries = list(_entries(archive, root, pattern, example))
     ignored = count_ignored(archive, {entry.source for entry in entries})
     return Collection(str(archive.path), entries, archive.read, ignored=ignored)
@@ -85,7 +87,7 @@ def _entries(archive: Archive, root: str, pattern: re.Pattern[str], example: str
         match = pattern.fullmatch(name)
         if match is None:
             raise InputError(
-                f"{archive.path}: the name {source} does not say identity and camera as {example} does; "
+                f"{archive.path}: the name {source} does not give identity and camera as in {example}; "
                 "rename the image or remove it"
             )
         yield Entry(splits[folder], name, int(match["identity"]), int(match["camera"]), source, size)

@@ -1,7 +1,7 @@
-"""One's own images with a table of them: `table.csv` or `table.parquet` beside the images.
+"""Read your own images with a table of them: `table.csv` or `table.parquet` beside the images.
 
-Columns `path` (relative to the table), `identity`, `camera`, `split` (train, query, gallery or multi_query) and,
-optionally, `group`: images taken together, as a tracklet is, which are held out for validation together.
+The columns are `path` (relative to the table), `identity`, `camera`, `split` (train, query, gallery or multi_query)
+and, optionally, `group`. Images of one group, for example a tracklet, are held out for validation together.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from slsr.errors import InputError
 NEEDED = ("path", "identity", "camera", "split")
 KNOWN = (*NEEDED, "group")
 SUFFIXES = (".csv", ".parquet")
-INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 
 
 def read_table_of_images(archive: Archive) -> Collection:
-    """The images that the archive's one table names.
+    """List the images that the archive's only table names.
 
     Raises
     ------
     InputError
-        There is no table or more than one, a column is missing, or a row's path, identity, camera or split is not
+        There is no table or more than one, a column is missing, or the path, identity, camera or split of a row is not
         usable; the message names the row.
     """
     table = table_name(archive)
     folder = table.rpartition("/")[0]
-    origin = f"{archive.path}: {table}"
+    origin = _place_of_table(archive.path, table)
     entries = list(_entries(archive, folder, origin, read_rows(archive.read(table), table, origin)))
     _check_groups(entries, origin)
     used = {entry.source for entry in entries} | {table}
@@ -53,30 +53,37 @@ def read_table_of_images(archive: Archive) -> Collection:
     )
 
 
+def _place_of_table(path: Path, table: str) -> str:
+    """Say where a table is: the file itself, a file of a folder, or a file in a zip."""
+    if path.is_dir():
+        return str(path / table)
+    return str(path) if is_table_file(path) else f"{path}: {table}"
+
+
 def is_table_file(path: Path) -> bool:
-    """Whether a path is a table itself, with its images beside it."""
+    """Say whether a path is a table, with its images beside it."""
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
 @contextmanager
 def open_table_file(path: Path) -> Iterator[Archive]:
-    """A table and the images it names, as an archive; other files of its folder are not looked at."""
+    """Open a table and the images that it names as an archive, without the other files of its folder."""
     content = path.read_bytes()
     folder = path.parent
     rows = read_rows(content, path.name, str(path))
     named = {_path(row["path"], place) for place, row in rows}
     sizes = {name: (folder / name).stat().st_size for name in named if (folder / name).is_file()}
     sizes[path.name] = len(content)
-    yield folder_archive(folder, dict(sorted(sizes.items())))
+    yield folder_archive(path, folder, dict(sorted(sizes.items())))
 
 
 def table_name(archive: Archive) -> str:
-    """The archive's one table; it may lie below one folder.
+    """Find the archive's only table, at the top or in its only folder.
 
     Raises
     ------
     InputError
-        There is none, or there are several.
+        There is no table, or there are several.
     """
     names = table_names(archive)
     if len(names) == 1:
@@ -86,7 +93,7 @@ def table_name(archive: Archive) -> str:
 
 
 def table_names(archive: Archive) -> list[str]:
-    """The tables at the top of the archive, or in its only folder."""
+    """List the tables at the top of the archive, or in its only folder."""
     tops = {PurePosixPath(name).parts[0] for name in archive.sizes}
     depth = 2 if len(tops) == 1 else 1
     return [
@@ -95,7 +102,7 @@ def table_names(archive: Archive) -> list[str]:
 
 
 def read_rows(content: bytes, name: str, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each row of a CSV or Parquet table as the row's place (for messages) and its values by column."""
+    """Read each row of a CSV or Parquet table: its place, for messages, and its values by column."""
     if name.lower().endswith(".parquet"):
         yield from _parquet_rows(content, origin)
     else:
@@ -111,15 +118,25 @@ def _csv_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, A
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        if header.startswith("sep="):  # Excel's own first line
+            next(reader)
         columns = [name.strip() for name in next(reader, [])]
         _check_columns(columns, origin)
-        for fields in filter(None, reader):
+        for fields in reader:
+            values = [field.strip() for field in fields]
             place = f"{origin}, line {reader.line_num}"
-            if len(fields) != len(columns):
-                raise InputError(f"{place}: another number of fields than the header; quote fields that hold commas")
-            yield place, dict(zip(columns, (field.strip() for field in fields), strict=True))
+            if not any(values):  # an empty line, or a row that was emptied in a spreadsheet
+                continue
+            if len(values) != len(columns):
+                raise InputError(
+                    f"{place}: {len(values)} fields, but the header has {len(columns)}; quote fields that contain "
+                    f"{delimiter!r}"
+                )
+            yield place, dict(zip(columns, values, strict=True))
     except csv.Error as error:
-        raise InputError(f"{origin}, line {reader.line_num}: not CSV ({error})") from error
+        raise InputError(
+            f"{origin}, line {reader.line_num}: not valid CSV ({error}); save the table as CSV again"
+        ) from error
 
 
 def _parquet_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -136,7 +153,7 @@ def _parquet_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[st
 def _check_columns(found: Iterable[str], origin: str) -> None:
     if missing := [name for name in NEEDED if name not in set(found)]:
         raise InputError(
-            f"{origin}: no column {', '.join(missing)}; needed are {', '.join(NEEDED)}, and group may be added; "
+            f"{origin}: no column {', '.join(missing)}; the table needs {', '.join(NEEDED)}, and may have group; "
             f"found: {', '.join(found) or 'nothing'}"
         )
 
@@ -150,7 +167,7 @@ def _entries(
         path = _path(row["path"], place)
         source = f"{folder}/{path}" if folder else path
         if source not in archive.sizes:
-            raise InputError(f"{place}: no file {path} beside the table; mend the path or remove the row")
+            raise InputError(f"{place}: no file {path} beside the table; correct the path or remove the row")
         if (split, path) in places:
             raise InputError(f"{place}: {path} is in {split} already ({places[split, path]}); remove one of the rows")
         places[split, path] = place.removeprefix(f"{origin}, ")
@@ -163,7 +180,7 @@ def _entries(
 
 
 def _check_groups(entries: Iterable[Entry], origin: str) -> None:
-    """A group on both sides of the split would let the network see in training what it is tested on."""
+    """Refuse a group on both sides of the split, with which the network would be trained on what it is tested on."""
     entries = [entry for entry in entries if entry.group is not None]
     train = {entry.group for entry in entries if entry.split == "train"}
     if both := sorted(train & {entry.group for entry in entries if entry.split != "train"}, key=str):
@@ -179,15 +196,18 @@ def _split(value: object, place: str) -> Split:
 
 def _path(value: object, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{place}: no path; name the image, relative to the table")
+        raise InputError(f"{place}: no path; give the path of the image, relative to the table")
     if leaves_folder(value):
-        raise InputError(f"{place}: the path {value!r} leaves the table's folder; put the image below it")
+        raise InputError(f"{place}: the path {value!r} leaves the table's folder; move the image into it")
     return PurePosixPath(value.strip().replace("\\", "/")).as_posix()
 
 
 def _integer(value: object, column: str, place: str) -> int:
+    """Read a whole number; `1.0`, which pandas writes for a column with gaps, is one too."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and INTEGER.fullmatch(value.strip()):
+    if isinstance(value, float) and value.is_integer():
         return int(value)
-    raise InputError(f"{place}: {column} {value!r} is not an integer; number them")
+    if isinstance(value, str) and (found := WHOLE_NUMBER.fullmatch(value.strip())):
+        return int(found[1])
+    raise InputError(f"{place}: {column} {value!r} is not a whole number; give each {column} a number")

@@ -1,8 +1,8 @@
-"""VIPeR (Gray, Brennan and Tao, "Evaluating appearance models for recognition, reacquisition, and tracking", 2007).
+"""Read VIPeR (Gray, Brennan and Tao, "Evaluating appearance models for recognition, reacquisition, and tracking").
 
-`cam_a` and `cam_b` hold one image of each of 632 people, named `NNN_ANGLE.bmp`. The protocol is ten random halves:
-316 people for training, 316 for testing, each camera's images searched among the other's. Nobody published the
-halves, so they are drawn here from the number of the split alone, the same everywhere.
+`cam_a` and `cam_b` contain one image of each of 632 people, named `NNN_ANGLE.bmp`. The protocol is ten random halves:
+316 people for training and 316 for testing. The images of each camera are searched among those of the other one. The
+halves were never published, so they are drawn here from the number of the split, the same on every machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from slsr.datasets.archive import Archive, count_ignored, is_image
-from slsr.datasets.collection import Collection, Entry, Evaluation, Split
+from slsr.datasets.collection import Collection, Entry, EvaluationProtocol, Split
 from slsr.errors import InputError
 
 NAME = re.compile(r"(?P<number>\d+)_\d+\.\w+")
@@ -21,15 +21,15 @@ CAMERAS = {"cam_a": 1, "cam_b": 2}
 
 
 def read_viper(archive: Archive, split: int) -> Collection:
-    """The images of VIPeR under one of its splits (1 to 10).
+    """List the images of VIPeR under one of its splits (1 to 10).
 
-    An identity is the number before `_` plus one, since identity 0 means a distractor everywhere else. Every test
-    image is both query and gallery image: the protocol sets the cameras against each other.
+    An identity is the number before `_` plus one, because identity 0 means a distractor in the other data sets. Every
+    test image is both query and gallery image, because the images of each camera are searched among those of the other.
 
     Raises
     ------
     InputError
-        A camera's folder is missing, or an image's name does not say its number.
+        A camera's folder is missing, or an image's name does not give its number.
     """
     root = viper_root(archive)
     images = list(_images(archive, root))
@@ -47,14 +47,14 @@ def read_viper(archive: Archive, split: int) -> Collection:
         str(archive.path),
         entries,
         archive.read,
-        evaluation=Evaluation("single-gallery-shot", "both"),
+        evaluation=EvaluationProtocol("single-gallery-shot", "both"),
         ignored=count_ignored(archive, {entry.source for entry in entries}),
         notes=[f"people seen by one camera only, left out: {unpaired}"] if unpaired else [],
     )
 
 
 def split_identities(identities: Sequence[int], split: int) -> set[int]:
-    """The test half of the identities: those that come last when ordered by a hash of split and identity."""
+    """Return the test half of the identities: the last ones if ordered by a hash of split and identity."""
 
     def rank(identity: int) -> bytes:
         return hashlib.sha256(f"viper:{split}:{identity}".encode()).digest()
@@ -63,17 +63,17 @@ def split_identities(identities: Sequence[int], split: int) -> set[int]:
 
 
 def viper_root(archive: Archive) -> str:
-    """The folder, as a prefix of names, that holds `cam_a` and `cam_b`."""
+    """Find the folder that contains `cam_a` and `cam_b`, as a prefix of names."""
     roots = viper_roots(archive)
     if len(roots) == 1:
         return roots[0]
     raise InputError(
-        f"{archive.path}: not packed as VIPeR: expected one folder with cam_a/ and cam_b/, found {len(roots)}"
+        f"{archive.path}: not the layout of VIPeR: expected one folder with cam_a/ and cam_b/, found {len(roots)}"
     )
 
 
 def viper_roots(archive: Archive) -> list[str]:
-    """Every folder, as a prefix of names, with images in both `cam_a` and `cam_b`."""
+    """List every folder with images in both `cam_a` and `cam_b`, as prefixes of names."""
     folders = {name.rpartition("/")[0] for name in archive.sizes if is_image(name)}
     return sorted(folder.removesuffix("cam_a") for folder in folders if _is_pair(folder, folders))
 
@@ -83,7 +83,7 @@ def _is_pair(folder: str, folders: set[str]) -> bool:
 
 
 def _images(archive: Archive, root: str) -> Iterator[tuple[str, int, int]]:
-    """Source, identity and camera of each image."""
+    """List source, identity and camera of each image."""
     cameras = {root + folder: camera for folder, camera in CAMERAS.items()}
     for source in archive.sizes:
         folder, _, name = source.rpartition("/")
@@ -92,7 +92,7 @@ def _images(archive: Archive, root: str) -> Iterator[tuple[str, int, int]]:
         match = NAME.fullmatch(name)
         if match is None:
             raise InputError(
-                f"{archive.path}: the name {source} does not say person and angle as 000_45.bmp does; "
+                f"{archive.path}: the name {source} does not give person and angle as in 000_45.bmp; "
                 "rename the image or remove it"
             )
         yield source, int(match["number"]) + 1, cameras[folder]

@@ -1,9 +1,8 @@
-"""Which pictures are taken of whom, and how they are packed: Market-1501's folders, names and oddities."""
+"""Choose which pictures are drawn of whom, and pack them with the folders, names and oddities of Market-1501."""
 
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import zipfile
 from collections import Counter
@@ -26,11 +25,11 @@ from slsr.sample.shot import Box, Shot, careful_box, careless_box, detected_box,
 ROOT = "Market-1501-v15.09.15"
 TRAIN, TEST, QUERY, BOXES = "bounding_box_train", "bounding_box_test", "query", "gt_bbox"
 SIZE = (64, 128)
-DISTRACTOR, JUNK = 0, -1
-QUALITY = 80
-DISTRACTORS_A_PERSON, JUNK_A_PERSON = 1.9, 1.3
+DISTRACTOR, JUNK = "0000", "-1"
+JPEG_QUALITY = 80
+DISTRACTORS_PER_PERSON, JUNK_PER_PERSON = 1.9, 1.3
 LONG_AGO = (2015, 9, 15, 0, 0, 0)
-"""The one time stamp in the archive, so that its bytes depend on the seed alone."""
+"""The only time stamp in the archive, so that its bytes depend only on the seed."""
 
 README = """Drawn pedestrians in the layout of Market-1501
 
@@ -42,13 +41,22 @@ photograph of a person went into them. They may be used, changed and shared free
 {boxes}         boxes drawn by hand around the people in {test}, for queries of several pictures
 Names: person_camera+sequence_frame_box.jpg; person -1 are bad boxes (junk), 0000 distractors.
 """
-
-logger = logging.getLogger(__name__)
+README_TITLE = README.partition("\n")[0].encode()
 
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """How many people and pictures an archive holds; `people` in each of the two halves."""
+    """How many people and images are in an archive.
+
+    Attributes
+    ----------
+    people
+        In each of the two halves, training and test.
+    gallery
+        All gallery images, with `junk` and `distractors`.
+    boxes
+        Images of multi-query evaluation (`gt_bbox`).
+    """
 
     people: int
     train: int
@@ -58,11 +66,18 @@ class SampleCounts:
     distractors: int
     boxes: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.people} people for training and {self.people} for testing; {self.train} training images, "
+            f"{self.query} queries, {self.gallery} gallery images ({self.junk} junk, {self.distractors} distractors), "
+            f"{self.boxes} multi-query images"
+        )
+
 
 @dataclass(frozen=True)
 class _Picture:
     folder: str
-    number: int
+    person: str
     shot: Shot
     frame: int
     box: int
@@ -70,39 +85,36 @@ class _Picture:
 
     @property
     def path(self) -> str:
-        person = "-1" if self.number == JUNK else f"{self.number:04d}"
         visit = self.shot.visit
-        return f"{ROOT}/{self.folder}/{person}_c{visit.camera}s{visit.sequence}_{self.frame:06d}_{self.box:02d}.jpg"
+        return (
+            f"{ROOT}/{self.folder}/{self.person}_c{visit.camera}s{visit.sequence}_{self.frame:06d}_{self.box:02d}.jpg"
+        )
 
 
-def draw_archive(target: Path, seed: int = 1501, people: int = 32) -> SampleCounts:
-    """Draw the sample data set and pack it into one zip.
+def draw_archive(target: Path, seed: int = 1501, people: int = 32, force: bool = False) -> SampleCounts:
+    """Draw the sample data set and pack it into one zip file.
 
     Parameters
     ----------
     target
-        The zip to write; it appears under its name only when it is complete.
+        The zip file to write; it appears under its name only when it is complete.
     seed
-        What every random choice follows from: the same seed gives the same bytes.
+        The seed of all random choices: the same seed gives the same bytes.
     people
-        How many people the training half and the test half hold, each.
-
-    Returns
-    -------
-    SampleCounts
-        What was packed.
+        The number of people in the training half, and in the test half.
+    force
+        Replace a file that exists.
 
     Raises
     ------
     InputError
-        `people` or `seed` is out of range, or the folder of `target` is missing.
+        `people` or `seed` is out of range, or `target` is not a .zip file in an existing folder, or it exists.
     """
     if not 2 <= people <= 500:
-        raise InputError(f"identities: {people} is not between 2 and 500, the people drawn for each half")
+        raise InputError(f"identities: {people} is not between 2 and 500, the number of people in each half")
     if seed < 0:
-        raise InputError(f"seed: {seed} is negative; give 0 or more")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+        raise InputError(f"seed: {seed} is negative; use 0 or more")
+    _check_target(target, force)
     pictures = sorted(_pictures(seed, people), key=lambda picture: picture.path)
     temporary = target.with_name(f".{target.name}.partial")
     try:
@@ -111,6 +123,15 @@ def draw_archive(target: Path, seed: int = 1501, people: int = 32) -> SampleCoun
     finally:
         temporary.unlink(missing_ok=True)
     return _count(pictures, people)
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if target.suffix.lower() != ".zip":
+        raise InputError(f"{target}: the sample is a zip file; give a name that ends in .zip")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}; create it first")
+    if target.is_dir() or (target.exists() and not force):
+        raise InputError(f"{target}: exists already; use another name, or --force to replace the file")
 
 
 def _pack(target: Path, pictures: list[_Picture], seed: int, people: int) -> None:
@@ -128,7 +149,7 @@ def _pack(target: Path, pictures: list[_Picture], seed: int, people: int) -> Non
 
 
 def _last_of(pictures: list[_Picture], folder: str) -> str:
-    """The file of a folder whose name ends in .jpg.jpg, as a few do in the real archive: the last person's."""
+    """Choose the file of a folder that is named .jpg.jpg, as a few are in the real archive: that of the last person."""
     return max(picture.path for picture in pictures if picture.folder == folder)
 
 
@@ -141,7 +162,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 def _encode(picture: _Picture, backdrops: tuple[Backdrop, ...]) -> bytes:
     buffer = io.BytesIO()
-    take(picture.shot, backdrops, picture.size).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    take(picture.shot, backdrops, picture.size).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
 
 
@@ -150,7 +171,7 @@ def _rng(*key: int) -> np.random.Generator:
 
 
 def _pictures(seed: int, people: int) -> Iterator[_Picture]:
-    """Every picture of the archive, in no order."""
+    """Draw what is in every picture of the archive, in no order."""
     train, test = _numbers(seed, people)
     for half, numbers in ((TRAIN, train), (TEST, test)):
         everyone = draw_identities(people, _rng(seed, 2, int(half == TEST)))
@@ -158,13 +179,13 @@ def _pictures(seed: int, people: int) -> Iterator[_Picture]:
             cameras = _cameras_of(_rng(seed, 3, number))
             for camera in cameras:
                 rng = _rng(seed, 4, number, camera)
-                yield from (_training if half == TRAIN else _testing)(number, person, camera, rng)
+                yield from (_training if half == TRAIN else _testing)(f"{number:04d}", person, camera, rng)
     yield from _junk(seed, people)
     yield from _distractors(seed, people)
 
 
 def _numbers(seed: int, people: int) -> tuple[list[int], list[int]]:
-    """Identity numbers of the two halves: interleaved, with gaps, as in the real archive."""
+    """Draw the identity numbers of the two halves: interleaved and with gaps, as in the real archive."""
     rng = _rng(seed, 0)
     chosen = np.sort(rng.choice(np.arange(1, people * 5 // 2 + 1), 2 * people, replace=False))
     half = rng.permutation(2 * people) < people
@@ -172,26 +193,26 @@ def _numbers(seed: int, people: int) -> tuple[list[int], list[int]]:
 
 
 def _cameras_of(rng: np.random.Generator) -> list[int]:
-    """The cameras that a person passes: all, or one fewer for one person in seven."""
+    """Draw the cameras that a person passes: all of them, or all but one for one person in seven."""
     missed = int(rng.integers(1, len(CAMERAS) + 1)) if rng.random() < 1 / 7 else 0
     return [camera for camera in range(1, len(CAMERAS) + 1) if camera != missed]
 
 
 def _lone_frame(index: int, rng: np.random.Generator) -> int:
-    """A frame number that no other index gets."""
+    """Draw a frame number that no other index can get."""
     return 1 + 25 * (40 + 20 * index + int(rng.integers(20)))
 
 
 def _frames(rng: np.random.Generator) -> Iterator[int]:
-    """Frame numbers of a visit, 25 or a few times 25 apart."""
+    """Draw the frame numbers of a visit, with gaps of 25, 50 or 75."""
     frame = 1 + 25 * int(rng.integers(8, 3500))
     while True:
         yield frame
         frame += 25 * int(rng.integers(1, 4))
 
 
-def _training(number: int, person: Identity, camera: int, rng: np.random.Generator) -> Iterator[_Picture]:
-    """Two passages by a camera, two to five pictures in all."""
+def _training(number: str, person: Identity, camera: int, rng: np.random.Generator) -> Iterator[_Picture]:
+    """Draw two passages by a camera, with two to five pictures in total."""
     visits = [draw_visit(camera, rng), draw_visit(camera, rng)]
     frames = _frames(rng)
     for index in range(int(rng.integers(2, 6))):
@@ -199,8 +220,8 @@ def _training(number: int, person: Identity, camera: int, rng: np.random.Generat
         yield _Picture(TRAIN, number, shot, next(frames), int(rng.integers(1, 5)))
 
 
-def _testing(number: int, person: Identity, camera: int, rng: np.random.Generator) -> Iterator[_Picture]:
-    """A query, the box it was cut from with others around it, and what the gallery holds of the same visit."""
+def _testing(number: str, person: Identity, camera: int, rng: np.random.Generator) -> Iterator[_Picture]:
+    """Draw a query, its gt_bbox image and others of the same visit, and the gallery images of that visit."""
     visit = draw_visit(camera, rng)
     frames = _frames(rng)
     for index in range(int(rng.integers(2, 5))):
@@ -220,9 +241,9 @@ def _natural_size(box: Box, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _junk(seed: int, people: int) -> Iterator[_Picture]:
-    """Boxes that miss most of a person."""
+    """Draw the junk images: boxes that miss most of a person."""
     test = draw_identities(people, _rng(seed, 2, 1))
-    for index in range(max(4, round(JUNK_A_PERSON * people))):
+    for index in range(max(4, round(JUNK_PER_PERSON * people))):
         rng = _rng(seed, 5, index)
         person, visit = test[int(rng.integers(people))], draw_visit(1 + index % len(CAMERAS), rng)
         shot = draw_shot(visit, person, careless_box(person.height, rng), rng)
@@ -230,8 +251,8 @@ def _junk(seed: int, people: int) -> Iterator[_Picture]:
 
 
 def _distractors(seed: int, people: int) -> Iterator[_Picture]:
-    """What a detector took for a person: scenery, parts of strangers, and strangers."""
-    for index in range(max(6, round(DISTRACTORS_A_PERSON * people))):
+    """Draw the distractors, which a detector took for a person: scenery, parts of strangers, and strangers."""
+    for index in range(max(6, round(DISTRACTORS_PER_PERSON * people))):
         rng = _rng(seed, 6, index)
         visit, stranger = draw_visit(1 + index % len(CAMERAS), rng), draw_identity(rng)
         kind = index // len(CAMERAS) % 3
@@ -243,7 +264,7 @@ def _distractors(seed: int, people: int) -> Iterator[_Picture]:
 
 
 def _passer_by(shot: Shot, rng: np.random.Generator) -> list[Solid]:
-    """Nobody in particular, partly in the picture."""
+    """Draw a stranger who is partly in the picture."""
     site = CAMERAS[shot.visit.camera - 1]
     view = View(shot.yaw + float(rng.normal(0.0, 0.5)), site.pitch, float(rng.choice([-0.42, 0.42])), -0.06)
     return [replace(solid, depth=solid.depth + 4) for solid in person_solids(draw_identity(rng), shot.pose, view)]
@@ -251,8 +272,7 @@ def _passer_by(shot: Shot, rng: np.random.Generator) -> list[Solid]:
 
 def _count(pictures: list[_Picture], people: int) -> SampleCounts:
     counts = Counter(picture.folder for picture in pictures)
-    numbers = Counter(picture.number for picture in pictures)
-    gallery = counts[TEST]
+    persons = Counter(picture.person for picture in pictures)
     return SampleCounts(
-        people, counts[TRAIN], counts[QUERY], gallery, numbers[JUNK], numbers[DISTRACTOR], counts[BOXES]
+        people, counts[TRAIN], counts[QUERY], counts[TEST], persons[JUNK], persons[DISTRACTOR], counts[BOXES]
     )

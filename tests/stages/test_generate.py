@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.neighbors import NearestCentroid
 from tiny import encode
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
 from slsr.files import write_npy
 from slsr.gan.images import load_clustered
@@ -157,8 +157,10 @@ def as_generated(monkeypatch, of_cluster) -> dict:
             table.append(row | {"image": encode(pattern.repeat(8, 0).repeat(8, 1))})
     real = load_clustered(TRAIN_TABLE, ASSIGNMENTS, 32, 32)
     encoder = load_encoder(ENCODER_MODEL)
-    train = [row["image"] for row in pq.read_table(TRAIN_TABLE).to_pylist()]
-    write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, torch.device("cpu")))
+    table = pq.read_table(TRAIN_TABLE)
+    encoded, names = (table.column(name).to_pylist() for name in ("image", "name"))
+    features = extract_features(encoder, encoded, names, torch.device("cpu"), flip=False, batch_size=128)
+    write_npy(TRAIN_FEATURES, features)
 
     def images_of(cluster, count, *rest):
         return iter([encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), count)])
@@ -200,8 +202,9 @@ def test_consistency_is_that_of_the_nearest_centroid(project, monkeypatch):
     assert quality["cluster_consistency"]["floor"] == pytest.approx(expected.score(features, clusters), abs=1e-6)
     encoder = load_encoder(ENCODER_MODEL)
     rows = pq.read_table(GENERATED / "images.parquet").to_pylist()
-    images, own = [row["image"] for row in rows], np.array([row["cluster"] for row in rows])
-    drawn = extract_features(encoder, images, encoder.description.image, torch.device("cpu"))
+    own = np.array([row["cluster"] for row in rows])
+    encoded, names = [row["image"] for row in rows], [row["name"] for row in rows]
+    drawn = extract_features(encoder, encoded, names, torch.device("cpu"), flip=False, batch_size=128)
     assert quality["cluster_consistency"]["value"] == pytest.approx(expected.score(drawn, own), abs=1e-6)
     by_cluster = [expected.score(drawn[own == cluster], own[own == cluster]) for cluster in (0, 1)]
     assert quality["cluster_consistency"]["clusters"] == pytest.approx(by_cluster, abs=1e-6)

@@ -1,9 +1,9 @@
-"""A trained encoder as a file that other programs run: ONNX or TorchScript.
+"""Write a trained encoder as a file that other programs run: ONNX or TorchScript.
 
-The network takes normalized images, float32 [N, 3, height, width] with any N, and gives what `LoadedEncoder.embed`
-does: the features of the images plus those of the mirrored images, scaled to length 1. How an image becomes its input
-stands in the file's metadata, under `slsr`, as JSON. The file appears only when its features have been compared with
-ours.
+The network takes normalized images, float32 [N, 3, height, width] with any N, and returns the same as
+`LoadedEncoder.embed`: the features of the images plus those of the mirrored images, scaled to length 1. The file's
+metadata says under `slsr`, as JSON, how an image becomes the input. The file appears only after its features have been
+compared with those of the model.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slsr.embedding.encoder import LoadedEncoder
+from slsr.embedding.engine import features_of_inputs
 from slsr.errors import CheckFailed
 from slsr.files import replaced_file
 from slsr.images.augmentation import NORMALIZATION
@@ -55,15 +56,12 @@ class Embedder(nn.Module):
 
     def __init__(self, encoder: LoadedEncoder) -> None:
         super().__init__()
-        self.backbone = encoder.network.backbone
+        self.network = encoder.network
         self.flip = encoder.flip
 
     def forward(self, images: Tensor) -> Tensor:
-        batch = torch.cat([images, images.flip(3)]) if self.flip else images
-        features = self.backbone(batch).mean((2, 3))
-        if self.flip:
-            features = features.reshape(2, -1, features.shape[1]).sum(0)
-        return nn.functional.normalize(features)
+        """Compute the features of a batch."""
+        return nn.functional.normalize(features_of_inputs(self.network, images, self.flip))
 
 
 def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:

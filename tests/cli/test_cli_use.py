@@ -92,7 +92,7 @@ def test_unreadable_images_are_counted_or_fatal(slsr):
         path.write_bytes(b"no image")
     code, out, err = slsr("embed", "model", "shots", "-o", "none.npz")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1] == "slsr: none.npz: not written, since no gallery image could be read"
+    assert err.splitlines()[-1] == "slsr: none.npz: not written, because no gallery image could be read"
     assert len(err.splitlines()) < 10
     assert sorted(path.name for path in Path().glob("*.npz")) == ["gallery.npz"]
     assert not list(Path().glob(".*partial"))

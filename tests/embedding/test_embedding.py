@@ -205,7 +205,7 @@ def test_unreadable_images_are_told_or_fatal(encoder):
         (enormous_png(), "image 0: more than"),
         (PillowImage.new("1", (8000, 8000)), "image 0: 8000x8000 pixels"),
         ("missing.jpg", "missing.jpg: no such file"),
-        (Path("/"), "/: no image file"),
+        (Path("/"), "/: not a file"),
         (np.zeros((4, 4, 3), np.float32), "image 0: an array float32"),
         (np.zeros((4, 4, 4), np.uint8), "image 0: an array uint8"),
         (np.zeros((0, 4, 3), np.uint8), "image 0: an array uint8"),

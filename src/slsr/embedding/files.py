@@ -24,7 +24,6 @@ from slsr.errors import InputError
 from slsr.files import replaced_file
 
 Side = Literal["gallery", "query"]
-SIDES: tuple[Side, ...] = ("gallery", "query")
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # no clock enters a file
 
 

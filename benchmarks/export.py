@@ -42,7 +42,7 @@ def main() -> None:
     from slsr.embedding.encoder import load_encoder
     from slsr.embedding.export import (
         Embedder,
-        Images,
+        Inputs,
         compare,
         drawn_pixels,
         export,
@@ -56,7 +56,7 @@ def main() -> None:
     eager = Embedder(encoder).eval()
 
     @torch.inference_mode()
-    def run_eager(images: Images) -> Images:
+    def run_eager(images: Inputs) -> Inputs:
         return eager(torch.from_numpy(images)).numpy()
 
     programs, exported, sizes = {"eager": run_eager}, {}, {"eager": None}

@@ -102,7 +102,7 @@ def test_bad_input_is_one_line_and_2(explore, artifacts, files, tmp_path):
         (["missing.safetensors"], "missing.safetensors: no such model"),
         (["x.safetensors"], "x.safetensors: not a readable safetensors file"),
         (["--gallery", "x.safetensors"], "x.safetensors: not a readable Parquet table"),
-        (["--device", "quantum"], "device 'quantum': not to be had here"),
+        (["--device", "quantum"], "device 'quantum' is not available here"),
         (["--clusters", "empty"], "empty/assignments.parquet: no such table"),
     ):
         code, out, err, server = explore("--port", 0, *arguments)

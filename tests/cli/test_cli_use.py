@@ -3,10 +3,13 @@
 import json
 import logging
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from builders import picture
 from trained import write_model
 
@@ -92,7 +95,7 @@ def test_unreadable_images_are_counted_or_fatal(slsr):
         path.write_bytes(b"no image")
     code, out, err = slsr("embed", "model", "shots", "-o", "none.npz")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1] == "slsr: none.npz: not written, since no gallery image could be read"
+    assert err.splitlines()[-1] == "slsr: none.npz: not written, because no gallery image could be read"
     assert len(err.splitlines()) < 10
     assert sorted(path.name for path in Path().glob("*.npz")) == ["gallery.npz"]
     assert not list(Path().glob(".*partial"))
@@ -223,10 +226,10 @@ def test_queries_that_cannot_be_read(index):
         (["search", "index", "gallery.npz", "shots"], [".npz", "alone"]),
         (["search", "index", "shots/00.jpg", "--rerank", "--candidates", "5"], ["--candidates 5"]),
         (["search", "index", "shots/00.jpg", "--json", "nowhere/x.json"], ["nowhere/x.json"]),
-        (["search", "index", "shots/00.jpg", "--json", "/proc/x.json"], ["/proc", "no file can be made"]),
-        (["embed", "model", "shots", "-o", "/proc/x.npz"], ["/proc", "no file can be made"]),
-        (["export", "model", "-o", "/proc/x.onnx"], ["/proc", "no file can be made"]),
-        (["index", "gallery.npz", "-o", "/proc/index"], ["/proc/index", "no file can be made"]),
+        (["search", "index", "shots/00.jpg", "--json", "/proc/x.json"], ["/proc", "no file can be created"]),
+        (["embed", "model", "shots", "-o", "/proc/x.npz"], ["/proc", "no file can be created"]),
+        (["export", "model", "-o", "/proc/x.onnx"], ["/proc", "no file can be created"]),
+        (["index", "gallery.npz", "-o", "/proc/index"], ["/proc/index", "no file can be created"]),
         (["index", "gallery.npz", "-o", "shots/00.jpg/index"], ["shots/00.jpg/index", "not a directory"]),
         (["index", "gallery.npz", "-o", "index", "--add", "--kind", "flat"], ["--kind", "--add"]),
         (["index", "gallery.npz", "-o", "index", "--add", "--memory", "1"], ["--memory", "--add"]),
@@ -239,13 +242,12 @@ def test_queries_that_cannot_be_read(index):
         (["search", "index", "gallery.npz", "--batch-size", "8"], ["--batch-size", ".npz"]),
         (["search", "index", "gallery.npz", "--strict"], ["--strict", ".npz"]),
         (["search", "index", "shots/00.jpg", "--candidates", "100"], ["--candidates", "--rerank"]),
-        (["export", "model", "-o", "x.onnx", "--format", "torchscript"], ["x.onnx", "torchscript"]),
-        (["export", "model", "-o", "x.pt"], ["x.pt", "torchscript"]),
-        (["export", "model", "-o", "x", "--format", "tensorrt"], ["tensorrt", "onnx"]),
+        (["export", "model", "-o", "x"], ["x", "suffix", ".onnx", ".pt"]),
+        (["export", "model", "-o", "x.engine"], ["x.engine", ".onnx", ".pt"]),
         (["export", "missing.safetensors", "-o", "x.onnx"], ["missing.safetensors"]),
         (["export", "model", "-o", "model/model.safetensors", "--force"], ["model/model.safetensors", ".onnx"]),
-        (["search", "index", "shots/00.jpg", "--json", "shots/00.jpg"], ["shots/00.jpg", "not named as JSON"]),
-        (["transfer", "model", "shots", "--json", "shots/00.jpg"], ["shots/00.jpg", "not named as JSON"]),
+        (["search", "index", "shots/00.jpg", "--json", "shots/00.jpg"], ["shots/00.jpg", ".json"]),
+        (["transfer", "model", "shots", "--json", "shots/00.jpg"], ["shots/00.jpg", ".json"]),
         (["transfer", "model", "missing.zip"], ["missing.zip"]),
         (["transfer", "model", "shots"], ["shots", "data sets"]),
     ],
@@ -301,11 +303,42 @@ def test_a_signal_leaves_nothing_half_written(slsr, monkeypatch, interruptible, 
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_export_says_how_close_it_is(slsr):
-    code, out, err = slsr("export", "model", "-o", "network.pt", "--format", "torchscript")
+def test_the_suffix_chooses_the_format_and_export_says_how_close_it_is(slsr):
+    code, out, err = slsr("export", "model", "-o", "network.pt")
     assert (code, err) == (0, "")
     assert out.startswith("wrote network.pt: cosine similarity to the model's own features at least 0.99999")
-    assert Path("network.pt").is_file()
+    torch.jit.load("network.pt")
+
+
+REFUSED_EARLY = """
+import sys
+from slsr.cli import main
+for line in sys.argv[1:]:
+    sys.argv = ["slsr", *line.split()]
+    try:
+        main.main()
+    except SystemExit as end:
+        assert end.code == 2, line
+    assert "torch" not in sys.modules, line
+"""
+
+
+def test_paths_and_suffixes_are_refused_before_torch_is_loaded(slsr):
+    lines = [
+        "embed missing shots -o x.npz",
+        "embed model missing -o x.npz",
+        "embed model shots -o x.npy",
+        "embed shots/00.jpg shots -o x.npz",
+        "export missing -o x.onnx",
+        "export model -o x.engine",
+        "export model -o missing/x.onnx",
+        "transfer missing shots",
+        "transfer model missing.zip",
+        "transfer model shots --json x.txt",
+        "transfer model shots --params missing.yaml",
+    ]
+    result = subprocess.run([sys.executable, "-c", REFUSED_EARLY, *lines], capture_output=True, text=True, check=False)
+    assert (result.returncode, len(result.stderr.splitlines())) == (0, len(lines)), result.stderr
 
 
 def test_transfer_prints_a_table_and_writes_json(slsr, tmp_path):

@@ -18,9 +18,10 @@ from tiny import encode, make_image, noise
 from trained import write_model
 
 import slsr
-from slsr.embedding.encoder import fingerprint, load_encoder
+from slsr.embedding.checkpoint_file import fingerprint
+from slsr.embedding.encoder import load_encoder
+from slsr.embedding.engine import extract_features
 from slsr.embedding.pictures import MAXIMUM_BYTES, open_picture
-from slsr.embedding.tables import extract_features
 from slsr.errors import InputError
 from slsr.images import decoding
 from slsr.images.decoding import TURNS, open_image, to_rgb
@@ -41,13 +42,18 @@ def encoder(model):
     return load_encoder(model)
 
 
+def by_the_stage(encoder, encoded):
+    names = [f"{number}.png" for number in range(len(encoded))]
+    features = extract_features(encoder.network, encoded, names, encoder.device, flip=encoder.flip, batch_size=128)
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("test", ["whole", "center-crop"])
 def test_features_are_those_of_the_evaluate_stage(tmp_path, test, flip):
     encoder = load_encoder(write_model(tmp_path / "m.safetensors", test=test), flip=flip)
     encoded = [encode(pixels) for pixels in PIXELS]
-    of_stage = extract_features(encoder.network, encoded, encoder.image, torch.device("cpu"), flip=flip)
-    of_stage /= np.linalg.norm(of_stage, axis=1, keepdims=True)
+    of_stage = by_the_stage(encoder, encoded)
     np.testing.assert_allclose(encoder.embed(encoded, batch_size=4), of_stage, atol=1e-5)
 
 
@@ -93,10 +99,7 @@ def test_pictures_are_turned_upright_in_every_form(encoder, tmp_path, orientatio
 def test_the_stages_turn_pictures_upright_as_the_commands_do(encoder, orientation):
     """Or a model would be trained on sideways pictures, and asked with upright ones."""
     content = turned(orientation, "PNG")
-    of_stage = extract_features(encoder.network, [content], encoder.image, torch.device("cpu"), flip=True)
-    np.testing.assert_allclose(
-        encoder.embed([PIXELS[3]]), of_stage / np.linalg.norm(of_stage, axis=1, keepdims=True), atol=1e-5
-    )
+    np.testing.assert_allclose(encoder.embed([PIXELS[3]]), by_the_stage(encoder, [content]), atol=1e-5)
 
 
 def test_a_jpeg_of_a_phone_held_upright_is_nearly_the_upright_picture(encoder):
@@ -202,7 +205,7 @@ def test_unreadable_images_are_told_or_fatal(encoder):
         (enormous_png(), "image 0: more than"),
         (PillowImage.new("1", (8000, 8000)), "image 0: 8000x8000 pixels"),
         ("missing.jpg", "missing.jpg: no such file"),
-        (Path("/"), "/: no image file"),
+        (Path("/"), "/: not a file"),
         (np.zeros((4, 4, 3), np.float32), "image 0: an array float32"),
         (np.zeros((4, 4, 4), np.uint8), "image 0: an array uint8"),
         (np.zeros((0, 4, 3), np.uint8), "image 0: an array uint8"),

@@ -102,8 +102,8 @@ def test_a_failed_rewrite_keeps_the_old_file(tmp_path):
         ({"gallery_features": FEATURES}, "gallery_names"),
         ({"gallery_features": FEATURES[0], "gallery_names": np.array(["a"] * 16)}, r"float32 \[16\]"),
         ({"gallery_features": FEATURES.astype(np.float64), "gallery_names": np.array(["a"] * 50)}, "float64"),
-        ({"gallery_features": FEATURES, "gallery_names": np.array(["a"] * 49)}, "gallery_names not one an image"),
-        ({"gallery_features": FEATURES.astype(object), "gallery_names": np.array(["a"] * 50)}, "Python objects"),
+        ({"gallery_features": FEATURES, "gallery_names": np.array(["a"] * 49)}, "gallery_names must have one value"),
+        ({"gallery_features": FEATURES.astype(object), "gallery_names": np.array(["a"] * 50)}, "Object arrays"),
         ({"gallery_features": FEATURES, "gallery_names": np.array(["a"] * 50, object)}, "not a plain array"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
 
 
 def test_a_header_that_promises_more_than_there_is(tmp_path):
-    """Mapped memory beyond the array would be other arrays' bytes."""
+    """Such an array is not mapped: memory beyond it holds the bytes of other arrays."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 16)}
     with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
         with archive.open("gallery_features.npy", "w") as out:
@@ -133,5 +133,5 @@ def test_a_header_that_promises_more_than_there_is(tmp_path):
             out.write(b"\0" * 640)
         with archive.open("gallery_names.npy", "w") as out:
             np.lib.format.write_array(out, np.array(["a"] * 10))
-    with pytest.raises(InputError, match="cut off or damaged"):
+    with pytest.raises(InputError, match="EOF"):
         read_features(tmp_path / "f.npz")

@@ -115,10 +115,10 @@ def test_what_names_no_images_is_refused(folder, tmp_path):
     pq.write_table(pa.table({"name": ["x"]}), tmp_path / "other.parquet")
     for argument, message in {
         "missing.jpg": "no such file or folder",
-        "missing/*.jpg": "no file has such a name",
+        "missing/*.jpg": "no file matches this pattern",
         "empty": "a folder without images",
-        "tables": "name those you mean: gallery.parquet",
-        "none.parquet": "no rows",
+        "tables": "give its tables by name: gallery.parquet",
+        "none.parquet": "the tables are empty",
         "text.parquet": "not a readable Parquet table",
         "other.parquet": "no column image",
     }.items():
@@ -141,13 +141,16 @@ def with_columns(path, **columns):
     ("columns", "message"),
     [
         ({"image": ["/etc/hostname", "b.jpg"]}, "column image is string; it must be binary"),
-        ({"name": [1, 2]}, "column name is int64; it must be string"),
+        ({"name": [1, 2]}, "column name is int64; it must be a string"),
         ({"name": ["a", None]}, "column name has rows without a value"),
         ({"name": NO_TEXT}, "Invalid UTF8"),
         ({"identity": ["one", "two"]}, "column identity is string; it must be whole numbers"),
         ({"identity": [1.5, 2.5]}, "column identity is double; it must be whole numbers"),
         ({"identity": [True, False]}, "column identity is bool"),
-        ({"identity": pa.array([2**64 - 1, 2], pa.uint64())}, "column identity has numbers beyond"),
+        (
+            {"identity": pa.array([2**64 - 1, 2], pa.uint64())},
+            "column identity has numbers that need more than 64 bits",
+        ),
         ({"camera": [1, None]}, "column camera has rows without a value"),
         ({"camera": pa.nulls(2)}, "column camera is null"),
     ],

@@ -14,7 +14,6 @@ from slsr.images.tables import (
     ROWS_A_GROUP,
     TRAINING,
     column_numpy,
-    read_encoded_images,
     read_table,
     table_writer,
 )
@@ -146,7 +145,6 @@ def test_columns_are_chosen(tmp_path):
         "camera": [0, 1, 2, 3],
         "name": ["0.jpg", "1.jpg", "2.jpg", "3.jpg"],
     }
-    assert read_encoded_images(path) == [row["image"] for row in labeled_rows(4)]
     identities = column_numpy(read_table(path), "identity")
     assert identities.dtype == "int32"
     assert identities.tolist() == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from in_processes import in_two_processes
 from torch import nn
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.errors import CheckFailed, InputError, Interrupted
 from slsr.images.decoding import encode_jpeg
 from slsr.images.loading import LabeledImages
@@ -74,7 +74,8 @@ def train_and_extract(folder: Path, dtype: torch.dtype = torch.float64) -> tuple
     widened.remove()
     encoder.float()
     encoded = [encode_jpeg(image.numpy(), 95) for image in pixels]
-    return losses, extract_features(encoder, encoded, IMAGE, torch.device("cpu"), flip=True, batch_size=4)
+    names = [f"image {number}" for number in range(len(encoded))]
+    return losses, extract_features(encoder, encoded, names, torch.device("cpu"), flip=True, batch_size=4)
 
 
 def train_in_single_precision(folder: Path) -> tuple[list[float], np.ndarray]:

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.neighbors import NearestCentroid
 from tiny import encode
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
 from slsr.files import write_npy
 from slsr.gan.images import load_clustered
@@ -146,6 +146,10 @@ def test_tables_that_do_not_belong_together_are_refused(project):
         run_with_blocks(train_gan.run, make_params())
 
 
+def features_of(encoder, encoded, names):
+    return extract_features(encoder, encoded, names, torch.device("cpu"), flip=False, batch_size=128)
+
+
 def measured(of_cluster) -> tuple[dict, list[list[bytes]]]:
     """quality.json if the generated images are what a function of the cluster's real images (and their number) gives.
 
@@ -158,8 +162,9 @@ def measured(of_cluster) -> tuple[dict, list[list[bytes]]]:
             table.append(row | {"image": encode(pattern.repeat(8, 0).repeat(8, 1))})
     real = load_clustered(TRAIN_TABLE, ASSIGNMENTS, 32, 32)
     encoder = load_encoder(ENCODER_MODEL)
-    train = [row["image"] for row in pq.read_table(TRAIN_TABLE).to_pylist()]
-    write_npy(TRAIN_FEATURES, extract_features(encoder, train, encoder.description.image, torch.device("cpu")))
+    table = pq.read_table(TRAIN_TABLE)
+    train, names = (table.column(name).to_pylist() for name in ("image", "name"))
+    write_npy(TRAIN_FEATURES, features_of(encoder, train, names))
     encoded = [[encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), 18)] for cluster in (0, 1)]
     return measure_quality(encoded, real, make_params().generate, torch.device("cpu")), encoded
 
@@ -194,7 +199,7 @@ def test_consistency_is_that_of_the_nearest_centroid(project):
     assert quality["cluster_consistency"]["floor"] == pytest.approx(expected.score(features, clusters), abs=1e-6)
     encoder = load_encoder(ENCODER_MODEL)
     images, own = [*chain(*encoded)], np.repeat([0, 1], 18)
-    drawn = extract_features(encoder, images, encoder.description.image, torch.device("cpu"))
+    drawn = features_of(encoder, images, [f"{number}.jpg" for number in range(36)])
     assert quality["cluster_consistency"]["value"] == pytest.approx(expected.score(drawn, own), abs=1e-6)
     by_cluster = [expected.score(drawn[own == cluster], own[own == cluster]) for cluster in (0, 1)]
     assert quality["cluster_consistency"]["clusters"] == pytest.approx(by_cluster, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The commands that put a trained model to use: embed, index, search, export, transfer."""
+"""The commands that use a trained model: embed, index, search, export, transfer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from slsr.cli.options import USE
 from slsr.errors import InputError
 
 if TYPE_CHECKING:
+    from slsr.embedding.export import Format
     from slsr.embedding.files import Side
 
 RECALL = 0.95
-FORMAT_SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
+FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
 P = ParamSpec("P")
 
@@ -30,9 +31,9 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="a .safetensors checkpoint of an encoder, or the folder of one")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-BatchOption = Annotated[int, typer.Option(min=1, help="images that go through the network at once")]
+BatchOption = Annotated[int, typer.Option(min=1, help="images that go through the network together")]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="end at an image that cannot be read, instead of skipping and counting it")
+    bool, typer.Option("--strict", help="fail on an unreadable image (default: skip and count it)")
 ]
 FlipOption = Annotated[
     bool, typer.Option("--flip/--no-flip", help="add the features of the mirrored image, as the evaluation does")
@@ -42,11 +43,11 @@ JsonOption = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="
 
 
 def _cleans_up(command: Callable[P, None]) -> Callable[P, None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that it removes what it has half-written."""
+    """Let SIGTERM end a command as Ctrl-C does, so that it removes unfinished files."""
 
     @functools.wraps(command)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
-        if threading.current_thread() is not threading.main_thread():  # it could set no handler
+        if threading.current_thread() is not threading.main_thread():  # only the main thread can set a handler
             return command(*arguments, **options)
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -58,7 +59,7 @@ def _cleans_up(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one does not interrupt the cleaning up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal does not interrupt the removal
     raise KeyboardInterrupt
 
 
@@ -69,10 +70,10 @@ def embed(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="image files, folders, patterns or image tables (.parquet)")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="the features and names")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="the file to write")],
     query: Annotated[
         list[str] | None,
-        typer.Option(metavar="IMAGES", help="queries too, so that `slsr score` can evaluate the file; may be repeated"),
+        typer.Option(metavar="IMAGES", help="queries too, so that `slsr score` can score the file; may be repeated"),
     ] = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
@@ -80,10 +81,12 @@ def embed(
     strict: StrictOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Features of images, for `slsr score`, `slsr index` and programs of your own."""
+    """Compute features of images, for `slsr score`, `slsr index` and your own programs."""
+    from slsr.embedding.checkpoint_file import checkpoint_file
     from slsr.embedding.sources import ImageSources, find_images
 
     _check_target(out, force, ".npz")
+    checkpoint_file(model)
     sources: dict[Side, ImageSources] = {"gallery": find_images(images)}
     if query:
         sources["query"] = find_images(query)
@@ -214,25 +217,24 @@ def search(
 @_cleans_up
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="the file to write, .onnx or .pt")],
-    form: Annotated[str, typer.Option("--format", help="onnx or torchscript")] = "onnx",
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="the file to write: .onnx, or .pt, .pth or .ts (TorchScript)"),
+    ],
     flip: FlipOption = True,
     force: ForceOption = False,
 ) -> None:
-    """The network as ONNX or TorchScript, checked against its own features before it appears."""
+    """Write the network as ONNX or TorchScript, after checking that its features are the same."""
+    from slsr.embedding.checkpoint_file import checkpoint_file
+
+    if out.suffix.lower() not in FORMATS:
+        raise InputError(f"{out}: the suffix chooses the format; name the file .onnx, or .pt for TorchScript")
+    _check_target(out, force)
+    checkpoint_file(model)
     from slsr.embedding.encoder import load_encoder
-    from slsr.embedding.export import FORMATS
     from slsr.embedding.export import export as write
 
-    chosen = next((one for one in FORMATS if one == form), None)
-    if chosen is None:
-        raise InputError(f"--format {form}: choose {' or '.join(FORMATS)}")
-    if out.suffix.lower() not in FORMAT_SUFFIXES:
-        raise InputError(f"{out}: named as neither format; name it .onnx, or .pt for TorchScript")
-    if (meant := FORMAT_SUFFIXES[out.suffix.lower()]) != form:
-        raise InputError(f"{out}: named as a file of --format {meant}, but it is to be {form}; change one of the two")
-    _check_target(out, force)
-    parity = write(load_encoder(model, "cpu", flip=flip), out, chosen)
+    parity = write(load_encoder(model, "cpu", flip=flip), out, FORMATS[out.suffix.lower()])
     typer.echo(
         f"wrote {out}: cosine similarity to the model's own features at least {parity.cosine:.7f} over "
         f"{parity.images} images, largest difference {parity.difference:.1e}"
@@ -243,27 +245,33 @@ def export(
 @_cleans_up
 def transfer(
     model: ModelArgument,
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="another data set: an archive, or a folder of prepared tables")
-    ],
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the numbers here")] = None,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="an archive, or a folder of prepared tables")],
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="write the measures to this file")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="CUHK03: classic or np")] = None,
     boxes: Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")] = None,
     split: Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")] = None,
     params: Annotated[
-        Path | None, typer.Option(metavar="params.yaml", help="take `evaluate` from here; none: the defaults")
+        Path | None, typer.Option(metavar="params.yaml", help="read the block `evaluate` from this file")
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """A model measured on another data set than its own (cross-domain): CMC, mAP, re-ranking, intervals."""
-    from slsr.embedding.encoder import load_encoder
-    from slsr.evaluation import transfer as stage
+    """Measure a model on another data set (cross-domain): CMC, mAP, re-ranking, intervals."""
+    from slsr.embedding.checkpoint_file import checkpoint_file
     from slsr.files import write_json
     from slsr.params.file import load_params
 
     if json_path is not None:
         _check_json(json_path)
-    settings = load_params(params).evaluate if params is not None else stage.PUBLISHED
+    checkpoint_file(model)
+    if not data.exists():
+        raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
+    given = load_params(params).evaluate if params is not None else None
+    from slsr.embedding.encoder import load_encoder
+    from slsr.evaluation import transfer as stage
+
+    settings = given or stage.PUBLISHED
     encoder = load_encoder(model, device, flip=settings.flip)
     test = stage.read_evaluation_set(data, protocol, boxes, split)
     measured = stage.transfer(encoder, test, settings)
@@ -273,38 +281,38 @@ def transfer(
 
 
 def _check_target(target: Path, force: bool, suffix: str | None = None) -> None:
-    """Refuse an output that cannot be written or is there already, before any work is done."""
+    """Refuse an output file that cannot be written or exists already, before any work is done."""
     if suffix is not None and target.suffix != suffix:
-        raise InputError(f"{target}: the file is a {suffix} file; name it so")
+        raise InputError(f"{target}: the suffix must be {suffix}; name the file so")
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target}: {'a folder' if target.is_dir() else 'its folder does not exist'}; name a file")
     if target.exists() and not force:
-        raise InputError(f"{target}: is there already; name another file, or say --force to replace it")
+        raise InputError(f"{target}: exists already; name another file, or replace it with --force")
     _check_writable(target.parent)
 
 
 def _check_json(target: Path) -> None:
-    """Refuse to put JSON where something else is; JSON of an earlier run is replaced."""
+    """Refuse to write JSON into a file of another kind; JSON of an earlier run is replaced."""
     _check_target(target, True)
     if target.suffix.lower() != ".json":
-        raise InputError(f"{target}: not named as JSON; name it .json")
+        raise InputError(f"{target}: the suffix must be .json; name the file so")
 
 
 def _check_writable(folder: Path) -> None:
-    """Refuse a folder, there already or to be made, in which no file can be made."""
+    """Refuse a folder, existing or new, in which no file can be created."""
     place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{folder}: no file can be made in {place} ({reason}); name another folder") from error
+        raise InputError(f"{folder}: no file can be created in {place} ({reason}); name another folder") from error
 
 
 def _refuse_idle(options: Mapping[str, object], reason: str) -> None:
-    """Refuse options that were given (are not None), but would change nothing."""
+    """Refuse options that were given (are not None), but have no effect."""
     if given := [name for name, value in options.items() if value is not None]:
-        raise InputError(f"{', '.join(given)}: without effect, since {reason}; leave out {', '.join(given)}")
+        raise InputError(f"{', '.join(given)}: no effect, because {reason}; leave out {', '.join(given)}")
 
 
 def _physical_memory() -> int:

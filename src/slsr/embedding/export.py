@@ -1,9 +1,9 @@
-"""A trained encoder as a file that other programs run: ONNX or TorchScript.
+"""Write a trained encoder as a file that other programs run: ONNX or TorchScript.
 
-The network takes normalized images, float32 [N, 3, height, width] with any N, and gives what `LoadedEncoder.embed`
-does: the features of the images plus those of the mirrored images, scaled to length 1. How an image becomes its input
-stands in the file's metadata, under `slsr`, as JSON. The file appears only when its features have been compared with
-ours.
+The network takes normalized images, float32 [N, 3, height, width] with any N, and returns the same as
+`LoadedEncoder.embed`: the features of the images plus those of the mirrored images, scaled to length 1. The file's
+metadata says under `slsr`, as JSON, how an image becomes the input. The file appears only after its features have been
+compared with those of the model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slsr.embedding.encoder import LoadedEncoder
+from slsr.embedding.engine import features_of_inputs
 from slsr.errors import CheckFailed
 from slsr.files import replaced_file
 from slsr.images.augmentation import NORMALIZATION
 from slsr.images.decoding import Pixels
 
 Format = Literal["onnx", "torchscript"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 INPUT, OUTPUT = "images", "features"
 METADATA = "slsr"
@@ -37,13 +37,13 @@ OPSET = 18
 COMPARED = 64
 PARITY = 0.9999
 
-Images = NDArray[np.float32]
-Run = Callable[[Images], NDArray[np.float32]]
+Inputs = NDArray[np.float32]
+Run = Callable[[Inputs], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How an exported network's features compare with ours, over `images` images: the worst of them."""
+    """The worst agreement of exported and own features over `images` images: lowest cosine, largest difference."""
 
     cosine: float
     difference: float
@@ -51,23 +51,20 @@ class Parity:
 
 
 class Embedder(nn.Module):
-    """Normalized images [N, 3, H, W] to features of length 1, [N, D]: what is exported."""
+    """What is exported: normalized images [N, 3, H, W] to features of length 1, [N, D]."""
 
     def __init__(self, encoder: LoadedEncoder) -> None:
         super().__init__()
-        self.backbone = encoder.network.backbone
+        self.network = encoder.network
         self.flip = encoder.flip
 
     def forward(self, images: Tensor) -> Tensor:
-        batch = torch.cat([images, images.flip(3)]) if self.flip else images
-        features = self.backbone(batch).mean((2, 3))
-        if self.flip:
-            features = features.reshape(2, -1, features.shape[1]).sum(0)
-        return nn.functional.normalize(features)
+        """Compute the features of a batch."""
+        return nn.functional.normalize(features_of_inputs(self.network, images, self.flip))
 
 
 def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:
-    """What an image goes through before the exported network, and what comes out: the file's metadata."""
+    """Describe the input and the output of the exported network: the metadata of the file."""
     image, (height, width) = encoder.image, encoder.size
     mean, deviation = NORMALIZATION[image.normalization]
     return {
@@ -92,23 +89,23 @@ def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:
 
 
 def export(encoder: LoadedEncoder, path: Path, form: Format) -> Parity:
-    """Write an encoder that lies on the CPU as ONNX or TorchScript, and check it.
+    """Write an encoder as ONNX or TorchScript, and check it. The encoder has to be on the CPU.
 
     Parameters
     ----------
     path
-        Is written under a temporary name beside it first.
+        The file appears under this name only after the check.
 
     Returns
     -------
-    How the features of 64 images, made of noise, agree with `encoder.embed`, at several batch sizes.
+    How well the features of 64 images of noise agree with those of `encoder.embed`, in batches of several sizes.
 
     Raises
     ------
     InputError
         Another process is writing this file.
     CheckFailed
-        A cosine similarity between exported and own features is 0.9999 or less; nothing is written then.
+        The exported features are not those of the model (a cosine similarity is 0.9999 or less); nothing is written.
     """
     write, read = (_write_onnx, run_onnx) if form == "onnx" else (_write_torchscript, run_torchscript)
     metadata = preprocessing(encoder)
@@ -118,8 +115,8 @@ def export(encoder: LoadedEncoder, path: Path, form: Format) -> Parity:
         parity = compare(encoder, read(partial))
         if not parity.cosine > PARITY:
             raise CheckFailed(
-                f"{path}: not written, since its features are not those of the model: cosine similarity "
-                f"{parity.cosine:.6f} in the worst of {parity.images} images"
+                f"{path}: not written, because its features differ from those of the model: the lowest cosine "
+                f"similarity of {parity.images} images is {parity.cosine:.6f}; try the other format"
             )
     return parity
 
@@ -153,14 +150,14 @@ def _write_torchscript(path: Path, network: nn.Module, size: tuple[int, int], me
 
 
 def run_onnx(path: Path, threads: int = 0) -> Run:
-    """An exported ONNX file as a function from normalized images to features, on the CPU."""
+    """Open an exported ONNX file as a function from normalized images to features, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(images: Images) -> NDArray[np.float32]:
+    def run(images: Inputs) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0]
         return features
 
@@ -168,12 +165,12 @@ def run_onnx(path: Path, threads: int = 0) -> Run:
 
 
 def run_torchscript(path: Path) -> Run:
-    """An exported TorchScript file as a function from normalized images to features, on the CPU."""
+    """Open an exported TorchScript file as a function from normalized images to features, on the CPU."""
     with _quiet():
         network = torch.jit.load(str(path), map_location="cpu")
 
     @torch.inference_mode()
-    def run(images: Images) -> NDArray[np.float32]:
+    def run(images: Inputs) -> NDArray[np.float32]:
         features: NDArray[np.float32] = network(torch.from_numpy(images)).numpy()
         return features
 
@@ -181,7 +178,7 @@ def run_torchscript(path: Path) -> Run:
 
 
 def compare(encoder: LoadedEncoder, run: Run, images: int = COMPARED, seed: int = 0) -> Parity:
-    """Compare the features of an exported network with ours, on smooth noise of all colors, in uneven batches."""
+    """Compare the features of an exported network with those of the model, on colored noise, in uneven batches."""
     pixels = drawn_pixels(encoder, images, seed)
     ours = encoder.embed_pixels(pixels)
     inputs = network_input(encoder, pixels)
@@ -192,7 +189,7 @@ def compare(encoder: LoadedEncoder, run: Run, images: int = COMPARED, seed: int 
 
 
 def drawn_pixels(encoder: LoadedEncoder, images: int, seed: int = 0) -> Pixels:
-    """Noise of every coarseness, resized as images are: uint8 [N, resize_height, resize_width, 3]."""
+    """Draw noise, fine and coarse, of the size of resized images: uint8 [N, resize_height, resize_width, 3]."""
     image, random = encoder.image, np.random.default_rng(seed)
     pixels = np.empty((images, image.resize_height, image.resize_width, 3), np.uint8)
     for row, picture in enumerate(pixels):
@@ -203,8 +200,8 @@ def drawn_pixels(encoder: LoadedEncoder, images: int, seed: int = 0) -> Pixels:
     return pixels
 
 
-def network_input(encoder: LoadedEncoder, pixels: Pixels) -> Images:
-    """Resized images as the network's input, by the file's metadata alone: cut, scaled, normalized, channels first."""
+def network_input(encoder: LoadedEncoder, pixels: Pixels) -> Inputs:
+    """Prepare resized images by the file's metadata alone: cropped, scaled, normalized, channels first."""
     rules = preprocessing(encoder)
     if crop := rules["center_crop"]:
         top, left = (pixels.shape[1] - crop["height"]) // 2, (pixels.shape[2] - crop["width"]) // 2
@@ -215,7 +212,7 @@ def network_input(encoder: LoadedEncoder, pixels: Pixels) -> Images:
 
 @contextmanager
 def _quiet() -> Any:
-    """Exporters tell of their own insides and of what is to be removed from them some day."""
+    """Suppress what the exporters log about their own code and its deprecation."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Pictures of any kind, as pixels of the size that a network takes."""
+"""Images in any form, as pixels of the size that a network takes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from slsr.errors import InputError
 from slsr.images.decoding import FILTERS, MAXIMUM_PIXELS, Pixels, open_image, upright_rgb
 from slsr.params.recipe import Image
 
-MAXIMUM_BYTES = 2**29  # of one image file: a video given by mistake is not read into memory
-
+MAXIMUM_BYTES = 2**29  # of one image file, so that a video given by mistake is not read into memory
 
 ImageLike = str | Path | bytes | PillowImage.Image | NDArray[np.uint8]
 
 
 def resized(item: ImageLike, name: str, image: Image) -> Pixels:
-    """One image as it is resized before the network, uint8 [resize_height, resize_width, 3], RGB.
+    """Read and resize one image: uint8 [resize_height, resize_width, 3], RGB.
 
     Raises
     ------
     InputError
-        It cannot be read, or is of another type; the message names `name`.
+        It cannot be read, or has another type; the message has `name`.
     """
     picture = open_picture(item, name)
     if picture.size != (image.resize_width, image.resize_height):
@@ -33,7 +32,7 @@ def resized(item: ImageLike, name: str, image: Image) -> Pixels:
 
 
 def open_picture(item: ImageLike, name: str) -> PillowImage.Image:
-    """An image in any of the accepted forms as RGB, upright as its EXIF orientation says; errors as `resized`."""
+    """Read an image in any accepted form as RGB, upright as its EXIF orientation says; errors as `resized`."""
     if isinstance(item, str | Path):
         return upright_rgb(open_image(_read(Path(item)), name), name)
     if isinstance(item, bytes):
@@ -51,7 +50,7 @@ def open_picture(item: ImageLike, name: str) -> PillowImage.Image:
 
 
 def _load(picture: PillowImage.Image, name: str) -> None:
-    """Pillow reads a file's pixels when they are first needed, and raises some fifteen kinds of errors then."""
+    """Read the pixels that Pillow has not read yet, and turn its many kinds of errors into one."""
     try:
         picture.load()
     except MemoryError:
@@ -63,9 +62,11 @@ def _load(picture: PillowImage.Image, name: str) -> None:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise InputError(f"{path}: {'no image file' if path.exists() else 'no such file'}; replace or remove it")
+            raise InputError(
+                f"{path}: {'not a file' if path.exists() else 'no such file'}; give the path of an image file"
+            )
         if path.stat().st_size > MAXIMUM_BYTES:
-            raise InputError(f"{path}: more than {MAXIMUM_BYTES // 2**20} MiB; that is no image of a person")
+            raise InputError(f"{path}: more than {MAXIMUM_BYTES // 2**20} MiB, too large for an image; remove it")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); replace or remove it") from error

@@ -1,4 +1,4 @@
-"""Where the images come from that a model is used on: files, folders, patterns and image tables, as one stream."""
+"""Files, folders, patterns and image tables as one stream of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = ("identity", "camera")
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One image that is not read yet (a path) or not decoded yet (bytes), and what is known of it."""
+    """An image that is not read yet (a path) or not decoded yet (bytes), with its name and labels."""
 
     name: str
     image: Path | bytes
@@ -31,16 +31,16 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class ImageSources:
-    """All images that some arguments name.
+    """All images that the arguments of a command name.
 
     Attributes
     ----------
     parts
-        Image files and image tables, in the order they were given.
+        Image files and image tables, in the order in which they were given.
     count
-        How many images these are.
+        How many images there are.
     labeled
-        Whether identity and camera of every one are known.
+        Whether identity and camera of every image are known.
     """
 
     parts: tuple[Path, ...]
@@ -56,33 +56,33 @@ class ImageSources:
 
 
 def find_images(arguments: Sequence[str | Path]) -> ImageSources:
-    """Look up the images that arguments name; no image is read, of tables only the names and labels.
+    """Find the images that arguments name. No image is read; from tables, only names and labels are read.
 
     Parameters
     ----------
     arguments
-        Image files; folders, whose images are taken at any depth, by name, hidden ones left out; patterns such as
-        `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and `generate` write them). A file
-        that is named twice, by whatever paths, is taken once, by the first; a symbolic link is a file of its own.
+        Image files; folders, whose images are taken at any depth and sorted by name, without hidden ones; patterns such
+        as `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and `generate` write them). A
+        file that several paths name is taken once, under the first path; a symbolic link counts as another file.
 
     Raises
     ------
     InputError
-        A path that is not there, a folder that cannot be read, a folder or pattern without images, a Parquet file that
-        is no image table.
+        A path does not exist, a folder cannot be read, a folder or pattern has no images, or a Parquet file is no image
+        table.
     """
     parts = tuple(_once(part for argument in arguments for part in _expand(str(argument))))
     if not parts:
-        raise InputError("no images were given; name image files, folders or image tables")
+        raise InputError("no images were given; give image files, folders or image tables")
     tables = [_check_table(part) for part in parts if part.suffix == TABLE_SUFFIX]
     count = len(parts) - len(tables) + sum(rows for rows, _ in tables)
     if count == 0:
-        raise InputError(f"{', '.join(map(str, parts))}: no rows, so no images")
+        raise InputError(f"{', '.join(map(str, parts))}: the tables are empty; give tables with images")
     return ImageSources(parts, count, len(tables) == len(parts) and all(labeled for _, labeled in tables))
 
 
 def _once(paths: Iterable[Path]) -> Iterator[Path]:
-    """Paths of files, each file by the first of its paths."""
+    """Yield each file once, by the first of its paths."""
     folders: dict[Path, Path] = {}
     seen: set[Path] = set()
     for path in paths:
@@ -101,27 +101,29 @@ def _expand(argument: str) -> list[Path]:
     if path.exists():
         return [path]
     if glob.has_magic(argument):
-        found = [Path(name) for name in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207, absolute ones too
+        found = [Path(name) for name in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207, absolute patterns too
         if not found:
-            raise InputError(f"{argument}: no file has such a name")
+            raise InputError(f"{argument}: no file matches this pattern; give another")
         return [image for one in found for image in (_images_below(one) if one.is_dir() else [one])]
-    raise InputError(f"{argument}: no such file or folder; name image files, folders or image tables")
+    raise InputError(f"{argument}: no such file or folder; give image files, folders or image tables")
 
 
 def _images_below(folder: Path) -> list[Path]:
     images = sorted(path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES)
     if not images:
         tables = sorted(path.name for path in folder.glob(f"*{TABLE_SUFFIX}"))
-        hint = f"; it holds tables, name those you mean: {', '.join(tables)}" if tables else ""
+        hint = f"; give its tables by name: {', '.join(tables)}" if tables else ""
         raise InputError(f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){hint}")
     return images
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Files at any depth; hidden ones, those of hidden folders, and what linked folders hold are left out."""
+    """Find files at any depth, without hidden files, hidden folders and linked folders."""
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions, or name others")
+        raise InputError(
+            f"{error.filename}: cannot be read ({error.strerror}); correct its permissions, or give other folders"
+        )
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -130,7 +132,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _check_table(path: Path) -> tuple[int, bool]:
-    """Number of rows, and whether identity and camera are there; raises InputError unless it is an image table."""
+    """Count the rows of an image table, and tell whether it has labels; other tables raise InputError."""
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -146,7 +148,7 @@ def _check_table(path: Path) -> tuple[int, bool]:
 
 
 def _labels(schema: pa.Schema) -> tuple[str, ...]:
-    """The label columns of a table; none where one is missing, since neither is of use alone."""
+    """Return the label columns of a table; none if one of the two is missing, because one alone is of no use."""
     return LABELS if set(LABELS) <= set(schema.names) else ()
 
 
@@ -156,26 +158,28 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
     types = {name: schema.field(name).type for name in ("image", "name", *_labels(schema))}
     if not (pa.types.is_binary(types["image"]) or pa.types.is_large_binary(types["image"])):
         raise InputError(
-            f"{path}: column image is {types['image']}; it must be binary, encoded images: give files as arguments"
+            f"{path}: column image is {types['image']}; it must be binary (encoded images); give image files instead"
         )
     if not (pa.types.is_string(types["name"]) or pa.types.is_large_string(types["name"])):
-        raise InputError(f"{path}: column name is {types['name']}; it must be string, the name of each image")
+        raise InputError(f"{path}: column name is {types['name']}; it must be a string, the name of the image")
     for name in _labels(schema):
         if not pa.types.is_integer(types[name]):
             raise InputError(
-                f"{path}: column {name} is {types[name]}; it must be whole numbers, or leave it out of the table"
+                f"{path}: column {name} is {types[name]}; it must be whole numbers; convert or remove the column"
             )
 
 
 def _check_values(path: Path, batch: pa.RecordBatch, labels: Sequence[str]) -> None:
     for name in ("name", *labels):
         if empty := batch.column(name).null_count:
-            raise InputError(f"{path}: column {name} has rows without a value ({empty:,} or more); fill them in")
+            raise InputError(f"{path}: column {name} has rows without a value ({empty:,} or more); fill them")
     for name in labels:
         try:
             batch.column(name).cast(pa.int64())
         except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: column {name} has numbers beyond 64 bits with a sign; number anew") from error
+            raise InputError(
+                f"{path}: column {name} has numbers that need more than 64 bits with a sign; use smaller ones"
+            ) from error
 
 
 def _rows(path: Path) -> Iterator[SourceImage]:

@@ -1,4 +1,4 @@
-"""`slsr embed`: the features of many images, streamed into a file."""
+"""Features of many images, streamed into a file: the command `slsr embed`."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from slsr.embedding.pictures import ImageLike
 from slsr.embedding.sources import ImageSources, SourceImage
 from slsr.errors import InputError
 
-TOLD = 5  # unreadable images that are named; the others are counted
+NAMED = 5  # the first unreadable images are named in the log, the others only counted
 
 log = logging.getLogger(__name__)
 
 
 class Skipped:
-    """Counts unreadable images, and names the first of them."""
+    """Counts unreadable images and logs the first of them."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __call__(self, error: InputError) -> None:
         self.count += 1
-        if self.count <= TOLD:
+        if self.count <= NAMED:
             log.warning("skipped: %s", error)
-        elif self.count == TOLD + 1:
-            log.warning("skipped: more images, which are only counted from here on")
+        elif self.count == NAMED + 1:
+            log.warning("skipped: more unreadable images, which are not named here")
 
 
 def origin_of(encoder: LoadedEncoder, model: Path) -> Origin:
-    """What marks the features of an encoder that was loaded from `model`."""
+    """Say where features come from that an encoder computes, which was loaded from `model`."""
     return Origin(encoder.fingerprint, encoder.flip, model.as_posix())
 
 
 def embed_sources(
     encoder: LoadedEncoder, sources: ImageSources, *, batch_size: int, skipped: Skipped | None, title: str = "embed"
 ) -> Iterator[NamedFeatures]:
-    """Named features of all images, a batch at a time, with a progress bar on stderr.
+    """Compute named features of all images batch by batch, with a progress bar on stderr.
 
     Parameters
     ----------
     skipped
-        Told of every image that cannot be read, which is then left out; None ends with its error instead.
+        Is called with the error of an image that cannot be read, which is then left out; None raises the error.
     """
     seen: list[SourceImage] = []
 
     def named() -> Iterator[tuple[str, ImageLike]]:
         for source in sources:
-            seen.append(replace(source, image=b""))  # what it holds may be large, and is not needed any more
+            seen.append(replace(source, image=b""))  # the image may be large, and is no longer needed
             yield source.name, source.image
 
     done = 0
@@ -89,11 +89,11 @@ def embed_into(
     batch_size: int = 64,
     strict: bool = False,
 ) -> dict[Side, int]:
-    """Write the features of some images; see `write_features`.
+    """Write the features of images into a file; see `write_features`.
 
     Returns
     -------
-    How many images of each side were written. The unreadable ones are named in the log, or end it if `strict`.
+    How many images of each side were written. Unreadable images are logged; with `strict` the first one is an error.
     """
     skipped = Skipped()
     blocks = {

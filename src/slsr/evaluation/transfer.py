@@ -1,7 +1,7 @@
-"""A model on another data set than its own: the numbers that people call cross-domain.
+"""Measure a model on a data set that it was not trained on: the numbers that papers call cross-domain.
 
-Nothing is trained or adapted: the model's features of the other data set's query and gallery are compared as
-`evaluate` compares those of its own.
+Nothing is trained or adapted. The features of the other data set's query and gallery images are computed and compared
+as the stage `evaluate` does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
 from slsr.datasets.soundness import require_sound
 from slsr.embedding.encoder import LoadedEncoder
+from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
 from slsr.evaluation.measures import (
     Images,
@@ -40,7 +41,7 @@ from slsr.retrieval.distances import Features
 
 log = logging.getLogger(__name__)
 
-# presets/defaults.yaml's, for use where there is no params.yaml
+# The values of presets/defaults.yaml, for use without a params.yaml.
 PUBLISHED = Evaluate(
     flip=True,
     batch_size=64,
@@ -50,18 +51,17 @@ PUBLISHED = Evaluate(
     ranked_list=RankedList(queries=6, depth=10),
 )
 
-
 PROTOCOLS = ("cross-camera", "single-gallery-shot")
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What a model is tested on: encoded images with labels, and how they are to be evaluated.
+    """What a model is tested on: encoded images with labels, and how to evaluate them.
 
     Attributes
     ----------
     dataset
-        Name of the data set, and of its split where it has several.
+        Name of the data set, and of its split if it has several.
     protocol
         `protocol`, `directions` and `multi_query`, as in facts.json.
     """
@@ -76,19 +76,19 @@ class EvaluationSet:
 def read_evaluation_set(
     data: Path, protocol: str | None = None, boxes: str | None = None, split: int | None = None
 ) -> EvaluationSet:
-    """Query and gallery of a data set.
+    """Read query and gallery of a data set.
 
     Parameters
     ----------
     data
         A folder of prepared tables (query.parquet, gallery.parquet, facts.json), or an archive as published.
     protocol, boxes, split
-        Which split of an archive, where its data set has several; None: the one that its preset begins with.
+        Which split of an archive, if its data set has several; None chooses the first one of its preset.
 
     Raises
     ------
     InputError
-        Neither is there, it cannot be read, an image of it cannot be read, or it has no such split.
+        The data set is missing or cannot be read, one of its images cannot be read, or it has no such split.
     """
     if (data / "facts.json").is_file():
         if named := [name for name, value in (("protocol", protocol), ("boxes", boxes), ("split", split)) if value]:
@@ -104,14 +104,14 @@ def read_evaluation_set(
 def _prepared(folder: Path) -> EvaluationSet:
     facts = read_json(folder / "facts.json")
     if not _has_facts(facts):
-        raise InputError(f"{folder / 'facts.json'}: not what `prepare` writes; make it again with `dvc repro prepare`")
+        raise InputError(f"{folder / 'facts.json'}: not written by `prepare`; make it again with `dvc repro prepare`")
     query, gallery = (Images.read(folder / f"{name}.parquet") for name in ("query", "gallery"))
     pool = Images.read(folder / "multi_query.parquet") if facts["evaluation"]["multi_query"] else None
     return EvaluationSet(facts["dataset"], query, gallery, pool, facts["evaluation"])
 
 
 def _has_facts(facts: object) -> bool:
-    """Whether the data set, its protocol and whether it has boxes for several queries are stated."""
+    """Tell whether facts name the data set, its protocol, and whether it has several boxes per query."""
     if not isinstance(facts, dict) or not isinstance(facts.get("evaluation"), dict):
         return False
     evaluation = facts["evaluation"]
@@ -120,7 +120,7 @@ def _has_facts(facts: object) -> bool:
 
 
 def _from_archive(collection: Collection, variant: DatasetVariant) -> EvaluationSet:
-    """As `prepare` would have it with every identity, but that an image which cannot be read is an error."""
+    """Arrange an archive as `prepare` does with every identity; an image that cannot be read is an error here."""
     require_sound(collection)
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
@@ -149,7 +149,7 @@ def _read_images(entries: Sequence[Entry], collection: Collection) -> Images:
 
 
 def transfer(encoder: LoadedEncoder, data: EvaluationSet, settings: Evaluate = PUBLISHED) -> Measured:
-    """Measure a model on a test set: everything that `evaluate` measures, re-ranking and multi-query included.
+    """Measure on a test set everything that `evaluate` measures, with re-ranking and multi-query.
 
     Raises
     ------
@@ -169,13 +169,18 @@ def transfer(encoder: LoadedEncoder, data: EvaluationSet, settings: Evaluate = P
 
 
 def _features(encoder: LoadedEncoder, images: Images, settings: Evaluate) -> Features:
-    named = zip(images.names, images.encoded, strict=True)
-    blocks = [features for _, features in encoder.stream(named, batch_size=settings.batch_size)]
-    return np.concatenate(blocks)
+    return extract_features(
+        encoder.network,
+        images.encoded,
+        images.names,
+        encoder.device,
+        flip=encoder.flip,
+        batch_size=settings.batch_size,
+    )
 
 
 def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, settings: Evaluate) -> dict[str, Any]:
-    """What was measured, of which model, on what and how: the JSON that `slsr transfer` writes."""
+    """Collect the model, the data set, the settings and the measures: the JSON that `slsr transfer` writes."""
     return {
         "model": {
             "fingerprint": encoder.fingerprint,
@@ -196,5 +201,5 @@ def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, set
 
 
 def render(data: EvaluationSet, measured: Measured) -> str:
-    """The headline numbers for people to read, as `slsr score` prints them."""
+    """Format the main measures for people to read, as `slsr score` prints them."""
     return f"{data.dataset}: {render_numbers(measured.metrics)}"

@@ -12,8 +12,9 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from slsr.embedding.encoder import LoadedEncoder
+from slsr.embedding.engine import with_mirrored
+from slsr.embedding.pictures import resized
 from slsr.images.augmentation import to_input
-from slsr.images.decoding import FILTERS, Pixels
 from slsr.params.recipe import Image
 from slsr.runtime.devices import to_device
 
@@ -44,7 +45,7 @@ def energy_map(encoder: LoadedEncoder, image: PillowImage.Image) -> ActivationMa
     last one has but a few cells. The mirrored image's map is mirrored back and added, as its feature is.
     """
     maps = _fine_maps(encoder.network.backbone, _inputs(encoder, image))
-    values = _with_mirrored(maps.square().sum(dim=1).sqrt())
+    values = _mirrored_back(maps.square().sum(dim=1).sqrt())[0].float().cpu().numpy()
     return ActivationMap(values, float(values.min()))
 
 
@@ -60,8 +61,7 @@ def similarity_map(encoder: LoadedEncoder, image: PillowImage.Image, feature: ND
     ----------
     feature : of the other image, [D], of length 1
     """
-    maps = encoder.network.backbone(_inputs(encoder, image))
-    added = maps[:1] + maps[1:].flip(3) if encoder.flip else maps
+    added = _mirrored_back(encoder.network.backbone(_inputs(encoder, image)))
     direction = torch.from_numpy(np.asarray(feature, np.float32)).to(added.device)
     length = added.mean(dim=(2, 3)).norm()
     shares = torch.einsum("nchw,c->nhw", added, direction)[0] / (added.shape[2] * added.shape[3] * length)
@@ -101,14 +101,10 @@ def map_size(encoder: LoadedEncoder, kind: Kind) -> tuple[int, int]:
 
 
 def _inputs(encoder: LoadedEncoder, image: PillowImage.Image) -> Tensor:
-    """An image, and its mirror image where those count, as the network takes them: [1 or 2, 3, H, W]."""
-    view = encoder.image
-    resized = image.convert("RGB").resize((view.resize_width, view.resize_height), FILTERS[view.interpolation])
-    pixels: Pixels = np.array(resized)[None]
-    batch = to_input(to_device(torch.from_numpy(pixels), encoder.device), view)
-    if encoder.flip:
-        batch = torch.cat([batch, batch.flip(3)])
-    return batch.contiguous(memory_format=torch.channels_last)
+    """Prepare an image for the network, and its mirrored image too if that counts: [1 or 2, 3, H, W]."""
+    pixels = torch.from_numpy(resized(image, "picture", encoder.image)[None])
+    batch = to_input(to_device(pixels, encoder.device), encoder.image)
+    return with_mirrored(batch) if encoder.flip else batch.contiguous(memory_format=torch.channels_last)
 
 
 def _fine_maps(backbone: nn.Module, inputs: Tensor) -> Tensor:
@@ -128,11 +124,9 @@ def _layers(module: nn.Module) -> list[nn.Module]:
     return [layer for child in module for layer in _layers(child)]
 
 
-def _with_mirrored(maps: Tensor) -> NDArray[np.float32]:
-    """[1 or 2, h, w] to [h, w]."""
-    added = maps[0] + maps[1].flip(1) if len(maps) == 2 else maps[0]
-    values: NDArray[np.float32] = added.float().cpu().numpy()
-    return values
+def _mirrored_back(maps: Tensor) -> Tensor:
+    """Mirror the second image's map back and add it to the first: [1 or 2, ..., h, w] to [1, ..., h, w]."""
+    return maps[:1] + maps[1:].flip(-1) if len(maps) == 2 else maps
 
 
 def _cut(image: PillowImage.Image, view: Image) -> PillowImage.Image:

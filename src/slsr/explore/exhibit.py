@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from slsr.embedding.encoder import LoadedEncoder, checkpoint_file, load_encoder
+from slsr.embedding.checkpoint_file import checkpoint_file
+from slsr.embedding.encoder import LoadedEncoder, load_encoder
 from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
 from slsr.explore.activation import KINDS, map_size

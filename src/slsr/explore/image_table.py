@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from slsr.embedding.encoder import fingerprint
+from slsr.embedding.checkpoint_file import fingerprint
 from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
 from slsr.images.decoding import encode_jpeg

@@ -108,8 +108,3 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def column_numpy(table: pa.Table, name: str) -> Any:
     """One numeric column as a numpy array."""
     return table.column(name).to_numpy()
-
-
-def read_encoded_images(path: Path) -> list[bytes]:
-    """The encoded images of a table, in row order."""
-    return [bytes(image) for image in read_table(path, ["image"]).column("image").to_pylist()]

@@ -27,7 +27,32 @@ class EncoderDescription:
     image: Image
 
 
-class Encoder(nn.Module):
+class FeatureExtractor(nn.Module):
+    """Images to features: a backbone and global average pooling.
+
+    Parameters
+    ----------
+    backbone : which torchvision network
+    image : how an image is resized, cropped and normalized before it goes into the network
+    """
+
+    def __init__(self, backbone: Backbone, image: Image) -> None:
+        super().__init__()
+        self.image = image
+        self.dimension = FEATURE_WIDTH[backbone]
+        self.backbone = build_backbone(backbone)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.parameters()).device
+
+    def features(self, images: Tensor) -> Tensor:
+        """Average the maps of the last convolutional layer: float [B, 3, H, W] to [B, D]."""
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(self.backbone(images), 1), 1)
+
+
+class Encoder(FeatureExtractor):
     """Images to features to identity logits.
 
     Parameters
@@ -36,17 +61,12 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__()
+        super().__init__(description.backbone, description.image)
         self.description = description
-        self.backbone = build_backbone(description.backbone)
-        self.head = build_head(description.head, FEATURE_WIDTH[description.backbone], description.classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Globally averaged maps of the last convolutional layer: float [B, 3, H, W] to [B, D]."""
-        return torch.flatten(nn.functional.adaptive_avg_pool2d(self.backbone(images), 1), 1)
+        self.head = build_head(description.head, self.dimension, description.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Identity logits, [B, C]."""
+        """Compute identity logits, [B, C]."""
         logits: Tensor = self.head(self.features(images))
         return logits
 

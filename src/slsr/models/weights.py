@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slsr.errors import InputError
-from slsr.models.encoder import Encoder, EncoderDescription, convolutional_part
+from slsr.models.encoder import Encoder, EncoderDescription, FeatureExtractor, convolutional_part
 from slsr.params.recipe import NO_WEIGHTS_FILE, Backbone, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
@@ -121,15 +121,31 @@ def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tenso
 
 
 def initial_encoder(recipe: Recipe, classes: int, image: Image, weights_folder: Path = Path()) -> Encoder:
-    """An encoder before training, on the CPU: seeded random weights, then the backbone's from `recipe.weights`.
+    """Build an encoder as it is before training, on the CPU.
 
-    `weights_folder` is where the recipe's weights file lies, if it names one.
+    Its weights are random, from the recipe's seed; then the backbone gets those that `recipe.weights` names.
+
+    Parameters
+    ----------
+    weights_folder : folder of the weights file, if the recipe names one
     """
     torch.manual_seed(recipe.seed)
     encoder = Encoder(EncoderDescription(recipe.backbone, recipe.head, classes, image))
-    named = recipe.weights if recipe.weights in NO_WEIGHTS_FILE else str(weights_folder / recipe.weights)
-    initialize_backbone(encoder.backbone, recipe.backbone, named)
+    _initialize_by_recipe(encoder, recipe, weights_folder)
     return encoder
+
+
+def initial_extractor(recipe: Recipe, image: Image, weights_folder: Path = Path()) -> FeatureExtractor:
+    """Build what `initial_encoder` builds, with the same weights, but without a head."""
+    torch.manual_seed(recipe.seed)
+    extractor = FeatureExtractor(recipe.backbone, image)
+    _initialize_by_recipe(extractor, recipe, weights_folder)
+    return extractor
+
+
+def _initialize_by_recipe(extractor: FeatureExtractor, recipe: Recipe, folder: Path) -> None:
+    weights = recipe.weights if recipe.weights in NO_WEIGHTS_FILE else str(folder / recipe.weights)
+    initialize_backbone(extractor.backbone, recipe.backbone, weights)
 
 
 def weights_files(weights: str, folder: Path) -> list[Path]:

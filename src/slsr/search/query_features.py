@@ -52,7 +52,8 @@ def embedded_queries(
             raise InputError("an .npz file is to be the only query; give it alone, or images")
         return _from_file(folder, index, Path(queries[0]))
     sources = find_images(queries)
-    from slsr.embedding.encoder import checkpoint_file, fingerprint, load_encoder
+    from slsr.embedding.checkpoint_file import checkpoint_file, fingerprint
+    from slsr.embedding.encoder import load_encoder
     from slsr.embedding.stream import Skipped, embed_sources
 
     place = Path(index.origin.model) if model is None else model

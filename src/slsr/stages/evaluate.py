@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.evaluation.measures import (
     Images,
     Measured,
@@ -39,9 +40,9 @@ PICTURE_SIZE = (128, 64)
 
 
 def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
-    """Read a model, query, gallery and multi_query, write `artifacts/evaluate/<regularizer>/`.
+    """Read a model and the tables query, gallery and multi_query; write `artifacts/evaluate/<regularizer>/`.
 
-    metrics.json, per_query.parquet (ranks of the right matches, average precisions), cmc.csv, and the pictures of
+    It holds metrics.json, per_query.parquet (ranks of the right matches, average precisions), cmc.csv, and pictures of
     ranked lists, plain and re-ranked.
     """
     encoder = load_encoder(TRAINED / regularizer / "model.safetensors")
@@ -72,24 +73,15 @@ def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
         ):
             lists = _ranked_lists(ranking, query, gallery, evaluate.ranked_list)
             draw_ranked_lists(folder / f"{name}.png", lists, f"{regularizer}: {title}")
-    first = next(iter(measured.metrics.values()))
-    log.info(
-        "wrote %s: rank-1 %.3f%s over %d queries, %d images in the gallery",
-        EVALUATED / regularizer,
-        first["rank1"],
-        f", mAP {first['map_trapezoid']:.3f}" if "map_trapezoid" in first else "",
-        first["queries"],
-        first["gallery"],
-    )
+    log.info("wrote %s: %s", EVALUATED / regularizer, _headline(next(iter(measured.metrics.values()))))
 
 
 def _features(encoder: Encoder, images: Images, train: Train, evaluate: Evaluate, device: torch.device) -> Features:
     return extract_features(
         encoder,
         images.encoded,
-        encoder.description.image,
+        images.names,
         device,
-        names=images.names,
         flip=evaluate.flip,
         batch_size=evaluate.batch_size,
         precision=train.precision,
@@ -101,6 +93,12 @@ def _pooled(encoder: Encoder, query: Images, train: Train, evaluate: Evaluate, d
     return pooled_queries(_features(encoder, images, train, evaluate, device), images, query, evaluate)
 
 
+def _headline(metrics: Mapping[str, float]) -> str:
+    precision = f", mAP {metrics['map_trapezoid']:.3f}" if "map_trapezoid" in metrics else ""
+    counts = f"{metrics['queries']} queries, {metrics['gallery']} images in the gallery"
+    return f"rank-1 {metrics['rank1']:.3f}{precision} over {counts}"
+
+
 def _cmc_csv(measured: Measured) -> str:
     curves = measured.curves
     lines = [",".join(["rank", *curves])]
@@ -110,7 +108,7 @@ def _cmc_csv(measured: Measured) -> str:
 
 
 def _ranked_lists(ranking: Reranked, query: Images, gallery: Images, shown: RankedList) -> list[RankedRow]:
-    """What is ranked first for some queries, spread over the query set."""
+    """Collect the first matches of some queries, spread evenly over the query set."""
     count = len(query.names)
     queries = np.unique(np.linspace(0, count - 1, min(shown.queries, count)).astype(int))
     found = top_matches(ranking.distances, ranking.labels, queries.tolist(), shown.depth)

@@ -1,10 +1,10 @@
-"""Features of all training images, for clustering."""
+"""Extract the features of all training images, for clustering."""
 
 from __future__ import annotations
 
 import logging
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.files import write_npy
 from slsr.images.tables import read_table
 from slsr.models.encoder import load_encoder
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 def run(encoder: Recipe, evaluate: Evaluate) -> None:
     """Read the train table and the encoder, write `artifacts/features/train.npy`, float32 [N, D].
 
-    Row i is row i of train.parquet: the pooled last convolutional maps, not normalized, without mirroring.
+    Row i is the feature of row i of train.parquet: the pooled last convolutional maps, not normalized, without those of
+    the mirrored image.
     """
     network = load_encoder(ENCODER_MODEL)
     table = read_table(TRAIN_TABLE, ["image", "name"])
@@ -28,9 +29,9 @@ def run(encoder: Recipe, evaluate: Evaluate) -> None:
     features = extract_features(
         network,
         table.column("image").to_pylist(),
-        network.description.image,
+        table.column("name").to_pylist(),
         device,
-        names=table.column("name").to_pylist(),
+        flip=False,
         batch_size=evaluate.batch_size,
         precision=encoder.precision,
     )

@@ -1,15 +1,15 @@
-"""What is reached without learning: an untrained network, and a color histogram."""
+"""Score two trivial baselines that learn nothing: an untrained network and a color histogram."""
 
 from __future__ import annotations
 
 import logging
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.evaluation.measures import Images, labels_of, measure
 from slsr.files import read_json, replaced_folder, write_json
 from slsr.images.color import hsv_stripes
 from slsr.images.decoding import decode_resized
-from slsr.models.weights import initial_encoder
+from slsr.models.weights import initial_extractor
 from slsr.params.evaluate import Evaluate
 from slsr.params.recipe import Image, Train
 from slsr.runtime.devices import prepare_device
@@ -17,26 +17,23 @@ from slsr.stages.paths import FACTS, FLOORS, GALLERY_TABLE, QUERY_TABLE, WEIGHTS
 
 log = logging.getLogger(__name__)
 
-HEAD_NOT_USED = 2
-
 
 def run(image: Image, train: Train, evaluate: Evaluate) -> None:
     """Read query and gallery, write `artifacts/floors/metrics.json`.
 
-    `untrained`: the network of `train` with the weights it starts from (ImageNet's, if it starts from those).
-    `color_histogram`: square-rooted HSV histograms of eight horizontal stripes.
+    `untrained` is the network of `train` with its initial weights (ImageNet's, if it starts from them).
+    `color_histogram` is the square-rooted HSV histograms of eight horizontal stripes.
     """
     query, gallery = Images.read(QUERY_TABLE), Images.read(GALLERY_TABLE)
     labels, protocol = labels_of(query, gallery), read_json(FACTS)["evaluation"]
     device = prepare_device(train.precision, train.deterministic)
-    encoder = initial_encoder(train, HEAD_NOT_USED, image, WEIGHTS)
+    network = initial_extractor(train, image, WEIGHTS)
     untrained = [
         extract_features(
-            encoder,
+            network,
             images.encoded,
-            image,
+            images.names,
             device,
-            names=images.names,
             flip=evaluate.flip,
             batch_size=evaluate.batch_size,
             precision=train.precision,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slsr.embedding.tables import extract_features
+from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
 from slsr.files import read_json, read_npy, replaced_folder, write_json
 from slsr.gan.images import ClusteredImages, load_clustered
@@ -46,6 +46,7 @@ MEASURES = ["kernel", "coverage", "recall", "duplicates", "copies"]
 # Precision and density saturate in an embedding of identities, where even noise scores high.
 HANDCRAFTED_MEASURES = [*MEASURES, "precision", "density"]
 COLUMNS, CLUSTERS_SHOWN = 16, 8
+BATCH_SIZE = 128  # of the encoder, when it compares generated images with real ones
 
 
 def run(gan: Gan, generate: Generate) -> None:
@@ -182,7 +183,10 @@ def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, de
         raise InputError(f"{TRAIN_FEATURES}: {len(features)} features for {len(real.clusters)} images; run `dvc repro`")
     encoder = load_encoder(ENCODER_MODEL)
     together = [image for images in encoded for image in images]
-    found = extract_features(encoder, together, encoder.description.image, device, title="features of generated")
+    names = [f"generated image {number}" for number in range(len(together))]
+    found = extract_features(
+        encoder, together, names, device, flip=False, batch_size=BATCH_SIZE, title="features of generated"
+    )
     return Space("encoder", features, np.split(found, np.cumsum([len(images) for images in encoded])[:-1]), MEASURES)
 
 

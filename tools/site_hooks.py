@@ -1,7 +1,7 @@
 """What the documentation site adds to docs/: equations as MathML, and pages made from other files of the repository.
 
-Equations are written between dollars, which GitHub draws too. A link that leaves docs/ for a file that the site has as a
-page (`../benchmarks/RESULTS.md`) works in both places.
+Equations are written between dollars, which GitHub draws too. A link that leaves docs/ for a file that the site has as
+a page (`../benchmarks/RESULTS.md`) works in both places.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def parameters() -> str:
     """Return presets/defaults.yaml, every parameter with its comment."""
     text = (ROOT / "presets/defaults.yaml").read_text(encoding="utf-8")
     return (
-        "# Parameters\n\n`params.yaml` has every parameter, and each stage checks all of them before it starts. The values "
-        "below are `presets/defaults.yaml`, made for the paper's scale. `slsr preset NAME` writes them with the changes "
-        f"of a preset.\n\n```yaml\n{text}```\n"
+        "# Parameters\n\n`params.yaml` has every parameter, and each stage checks all of them before it starts. The "
+        "values below are `presets/defaults.yaml`, made for the paper's scale. `slsr preset NAME` writes them with the "
+        f"changes of a preset.\n\n```yaml\n{text}```\n"
     )
 
 

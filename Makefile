@@ -1,4 +1,4 @@
-# Every target builds .venv first, when it is missing or older than requirements.txt.
+# Every target first builds .venv if it is missing or older than requirements.txt.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -9,7 +9,7 @@ export PYTHONNOUSERSITE := 1
 
 .PHONY: help env repro test test-slow test-services lint site bench requirements
 
-help: ## this list
+help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 env: $(VENV)/.ready ## build .venv from requirements.txt
@@ -27,26 +27,26 @@ repro: env ## fetch the sample data and run the whole pipeline
 	dvc pull --quiet data.dvc
 	dvc repro
 
-test: env ## unit, property and pipeline tests
+test: env ## run unit, property and pipeline tests
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test-slow: env ## the tests that `make test` leaves out: minutes long, or with servers on loopback
+test-slow: env ## run the tests that `make test` leaves out: they take minutes, or start servers on this machine
 	python -m pytest -m "slow or remotes or browser" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test-services: env ## of these, the tests with SSH and S3 servers, and with a browser
+test-services: env ## run only those of them that need SSH and S3 servers or a browser
 	python -m pytest -m "remotes or browser" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-lint: env ## style and types
+lint: env ## check style and types
 	ruff check .
 	ruff format --check .
 	mypy
 
-site: env ## the documentation site, in build/site; a warning is an error, nothing is fetched
+site: env ## build the documentation site in build/site; a warning is an error, nothing is downloaded
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
-bench: env ## speed and memory, side by side with peers (after make repro); tables on the terminal
+bench: env ## measure speed and memory beside other tools (after make repro); prints tables
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
-requirements: ## compile requirements.txt anew from pyproject.toml
+requirements: ## compile requirements.txt again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \
 	  --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.txt

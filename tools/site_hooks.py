@@ -1,7 +1,7 @@
-"""What the documentation site adds to docs/: equations as MathML, and pages made from files of the repository.
+"""What the documentation site adds to docs/: equations as MathML, and pages made from other files of the repository.
 
-Equations are written between dollars, which GitHub draws too. Links that leave docs/ for a file that the site has as a
-page (`../benchmarks/RESULTS.md`) work in both places.
+Equations are written between dollars, which GitHub draws too. A link that leaves docs/ for a file that the site has as
+a page (`../benchmarks/RESULTS.md`) works in both places.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
-    "../benchmarks/RESULTS.md": "results.md",
+    "../CHANGELOG.md": "changelog.md",
+    "../CONTRIBUTING.md": "contributing.md",
+    "../benchmarks/RESULTS.md": "measurements.md",
     "../metrics/report.md": "report.md",
     "../presets/defaults.yaml": "parameters.md",
 }
@@ -31,10 +33,12 @@ CODE = re.compile(r"`([^`]+)`")
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are made from other files, and the diagrams of the report."""
     texts = {
+        "changelog.md": from_root("CHANGELOG.md"),
         "commands.md": commands(),
+        "contributing.md": from_root("CONTRIBUTING.md"),
         "parameters.md": parameters(),
         "report.md": report(),
-        "results.md": (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8"),
+        "measurements.md": (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8"),
     }
     for name, text in texts.items():
         files.append(File.generated(config, name, content=text))
@@ -44,7 +48,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to files outside docs/ become links to their pages."""
+    """Make links to files outside docs/ links to their pages."""
     up = "../" * page.file.src_uri.count("/")
     for outside, name in PAGES.items():
         markdown = markdown.replace(f"]({up}{outside}", f"]({up}{name}")
@@ -52,9 +56,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations become MathML, which browsers draw and screen readers read without a script.
+    """Turn equations into MathML, which browsers draw and screen readers read without a script.
 
-    What a docstring says of a returned value in one line is text, where mkdocstrings takes it for a type.
+    Also turn a one-line description of a returned value back into text: mkdocstrings takes it for a type.
     """
     return RETURNED.sub(lambda found: CODE.sub(r"<code>\1</code>", found[1]), MATH.sub(_mathml, content))
 
@@ -67,30 +71,38 @@ def _mathml(match: re.Match[str]) -> str:
     return f'<{tag} class="math">{mathml}</{tag}>'
 
 
+def from_root(name: str) -> str:
+    """Return a page of the root, with its links as the site needs them."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+    for outside, page in PAGES.items():
+        text = text.replace(f"]({outside.removeprefix('../')}", f"]({page}")
+    return text
+
+
 def report() -> str:
-    """metrics/report.md without the pictures of people, which may be real ones."""
+    """Return metrics/report.md without the pictures of people, which may be real ones."""
     text = (ROOT / "metrics/report.md").read_text(encoding="utf-8")
     return text.partition("## Pictures of people")[0]
 
 
 def parameters() -> str:
-    """presets/defaults.yaml, every knob with its comment."""
+    """Return presets/defaults.yaml, every parameter with its comment."""
     text = (ROOT / "presets/defaults.yaml").read_text(encoding="utf-8")
     return (
-        "# Parameters\n\n`params.yaml` has every knob, and each stage checks all of them before it starts. These are "
-        "`presets/defaults.yaml`, made for the paper's scale; `slsr preset NAME` writes them with the differences of a "
-        f"preset.\n\n```yaml\n{text}```\n"
+        "# Parameters\n\n`params.yaml` has every parameter, and each stage checks all of them before it starts. The "
+        "values below are `presets/defaults.yaml`, made for the paper's scale. `slsr preset NAME` writes them with the "
+        f"changes of a preset.\n\n```yaml\n{text}```\n"
     )
 
 
 def commands() -> str:
-    """Every command with its arguments and options, from the program itself."""
+    """Describe every command with its arguments and options, from the program itself."""
     sys.path.insert(0, str(ROOT / "src"))
     import typer.main
 
     from slsr.cli.main import app
 
-    intro = "Exit codes: 0 done, 1 a check that failed, 2 bad input, 130 interrupted. Errors go to standard error.\n"
+    intro = "Exit codes: 0 success, 1 a check failed, 2 bad input, 130 interrupted. Errors go to standard error.\n"
     return "\n".join(["# Commands\n", intro, *_describe(typer.main.get_command(app), "slsr")])
 
 

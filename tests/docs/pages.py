@@ -1,4 +1,4 @@
-"""The pages of docs/ and the README taken apart: fences, code spans, links, headings."""
+"""The pages of docs/, README.md and CONTRIBUTING.md taken apart: fences, code spans, links, headings."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tiny import ROOT
 
 from slsr.cli.main import app
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<mark>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=mark)[ \t]*$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*$")
 

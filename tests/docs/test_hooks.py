@@ -50,7 +50,13 @@ def test_links_that_leave_the_folder_lead_to_their_pages():
             src_uri = "api/index.md"
 
     text = site_hooks.on_page_markdown("[m](../../benchmarks/RESULTS.md#training-input) [d](../data.md)", page=Page)
-    assert text == "[m](../results.md#training-input) [d](../data.md)"
+    assert text == "[m](../measurements.md#training-input) [d](../data.md)"
+
+
+def test_links_of_pages_of_the_root_lead_to_pages_of_the_site():
+    text = site_hooks.from_root("CONTRIBUTING.md")
+    assert "](design.md)" in text and "](changelog.md)" in text
+    assert "](docs/" not in text and "](CHANGELOG.md" not in text
 
 
 def test_an_equation_becomes_mathml_that_says_the_same():

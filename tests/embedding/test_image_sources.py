@@ -149,7 +149,7 @@ def with_columns(path, **columns):
         ({"identity": [True, False]}, "column identity is bool"),
         (
             {"identity": pa.array([2**64 - 1, 2], pa.uint64())},
-            "column identity has numbers that need more than 64 bits",
+            "column identity has numbers beyond 64 bits",
         ),
         ({"camera": [1, None]}, "column camera has rows without a value"),
         ({"camera": pa.nulls(2)}, "column camera is null"),

@@ -155,7 +155,7 @@ def test_a_thin_image_is_refused_before_it_is_decoded(width, height):
 ], ids=["text", "comments before", "comments between", "small text", "letters"])  # fmt: skip
 def test_pnm_that_would_be_read_byte_by_byte_is_refused_unread(content, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(InputError, match=r"x\.ppm: not an image, or PNM as text or with long comments"):
+    with pytest.raises(InputError, match=r"x\.ppm: not an image, or a PNM image as text or with long comments"):
         open_image(content, "x.ppm")
 
 

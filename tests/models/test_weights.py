@@ -242,7 +242,7 @@ def test_what_lies_in_the_cache_under_the_name_of_imagenet_weights_is_checked_an
         torch.save(network(seed=5).state_dict() if kind == "other weights" else Malicious(tmp_path / "ran"), cached)
     text = refused("resnet18", "imagenet")
     assert str(cached) in text
-    assert "is not the file of this name" in text
+    assert "is damaged or another file" in text
     assert not (tmp_path / "ran").exists()
 
 

@@ -121,9 +121,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     """Find files at any depth, without hidden files, hidden folders and linked folders."""
 
     def refuse(error: OSError) -> None:
-        raise InputError(
-            f"{error.filename}: cannot be read ({error.strerror}); correct its permissions, or give other folders"
-        )
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); correct its permissions")
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -177,9 +175,7 @@ def _check_values(path: Path, batch: pa.RecordBatch, labels: Sequence[str]) -> N
         try:
             batch.column(name).cast(pa.int64())
         except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{path}: column {name} has numbers that need more than 64 bits with a sign; use smaller ones"
-            ) from error
+            raise InputError(f"{path}: column {name} has numbers beyond 64 bits; use smaller ones") from error
 
 
 def _rows(path: Path) -> Iterator[SourceImage]:

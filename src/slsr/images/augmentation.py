@@ -1,8 +1,8 @@
-"""Augmentation of a batch at once, on the device where the images lie.
+"""Augmentation of a whole batch, on the device that holds the images.
 
-A training set is decoded once into uint8 [N, H, W, 3]; a batch is cut out of it, so that cropping, mirroring and the
-change of type cost one pass. Each random draw is made on the CPU for the whole batch, so that it
-does not depend on the device or on how a batch is split.
+A training set is decoded once into uint8 [N, H, W, 3]. A batch is cut out of it, so that cropping, mirroring and the
+change of type need one pass. Random numbers are drawn on the CPU for the whole batch, so that they do not depend on the
+device or on how the batch is split.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ERASING_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices for a batch of B images: all int64 or bool [B], in pixels of the crop."""
+    """The random choices for a batch of B images: int64 or bool [B] each, in pixels of the crop."""
 
     top: Tensor
     left: Tensor
@@ -42,11 +42,11 @@ class Draw:
     erase_width: Tensor
 
     def rows(self, rows: slice) -> Draw:
-        """The choices for some of the images."""
+        """Select the choices for some of the images."""
         return Draw(**{name: value[rows] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> Draw:
-        """The same choices on a device, in one copy, without waiting for it."""
+        """Copy the choices to a device, all in one copy, without waiting for it."""
         if device.type == "cpu":
             return self
         packed = to_device(torch.stack([value.long() for value in vars(self).values()]), device)
@@ -65,14 +65,14 @@ def draw_augmentation(
 ) -> Draw:
     """Draw the augmentation of `count` images, each independently of the others.
 
-    Distributed as torchvision's `RandomCrop`, `RandomHorizontalFlip(0.5)` and `RandomErasing(p, (0.02, 0.4),
-    (0.3, 3.3))` (Zhong et al., AAAI 2020): uniform crop offsets, area uniform, aspect log-uniform, the first of ten
-    attempts that fits.
+    The distributions are those of torchvision's `RandomCrop`, `RandomHorizontalFlip(0.5)` and `RandomErasing(p, (0.02,
+    0.4), (0.3, 3.3))` (Zhong et al., AAAI 2020): crop offsets and erased area are uniform, the aspect ratio is
+    log-uniform, and the first of ten attempts that fits is taken.
 
     Parameters
     ----------
     image_size, crop_size : (height, width) in pixels
-    random_crop : False cuts the center
+    random_crop : False takes the center
     random_erasing : probability
     """
     slack = (image_size[0] - crop_size[0], image_size[1] - crop_size[1])
@@ -89,7 +89,7 @@ def draw_augmentation(
 def _draw_erased_boxes(
     count: int, size: tuple[int, int], erase: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top, left, height, width of the erased box, [count] each; height 0 where nothing is erased."""
+    """Draw top, left, height and width of the erased box, [count] each; the height is 0 if nothing is erased."""
     uniform = torch.rand(count, ERASING_ATTEMPTS, 4, generator=generator, dtype=torch.float64)
     area = size[0] * size[1] * (ERASED_AREA[0] + uniform[..., 0] * (ERASED_AREA[1] - ERASED_AREA[0]))
     low, high = math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])
@@ -107,10 +107,10 @@ def _draw_erased_boxes(
 
 
 def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization) -> Tensor:
-    """Cut a batch out of the resident images: crop, mirror, normalize, erase.
+    """Cut a batch out of the images in memory: crop, mirror, normalize, erase.
 
-    Erased pixels become 0, the mean after normalization. On a CPU the images are cut one by one, on any other device
-    all at once; both give the same bits.
+    Erased pixels become 0, which is the mean after normalization. A CPU cuts the images one by one, other devices cut
+    all together; both give the same bits.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, in
 def augment_by_slices(
     pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
 ) -> Tensor:
-    """One image after the other, float32 [B, h, w, 3]: copies of whole rows, on a CPU far cheaper than gathers."""
+    """Cut one image after the other, float32 [B, h, w, 3]: on a CPU, copies of rows are much cheaper than gathers."""
     height, width = crop_size
     cuts = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     corners = zip(images.tolist(), draw.top.tolist(), draw.left.tolist(), draw.flip.tolist(), strict=True)
@@ -146,7 +146,7 @@ def augment_by_slices(
 def augment_by_gathers(
     pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization
 ) -> Tensor:
-    """All images at once, float32 [B, h, w, 3]: a few kernels, whatever the batch."""
+    """Cut all images together, float32 [B, h, w, 3], with the same few kernels for any batch size."""
     height, width = crop_size
     row = torch.arange(height, device=pixels.device)
     column = torch.arange(width, device=pixels.device)
@@ -160,7 +160,7 @@ def augment_by_gathers(
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:
-    """Images without augmentation: resized uint8 [B, H, W, 3] to normalized float32 [B, 3, h, w], channels last."""
+    """Normalize images without augmentation: resized uint8 [B, H, W, 3] to float32 [B, 3, h, w], channels last."""
     if image.test == "center-crop":
         top, left = (batch.shape[1] - image.height) // 2, (batch.shape[2] - image.width) // 2
         batch = batch[:, top : top + image.height, left : left + image.width]
@@ -172,7 +172,7 @@ def _normalize(batch: Tensor, normalize: Normalization) -> Tensor:
 
 
 def _normalize_in_place(batch: Tensor, normalize: Normalization) -> Tensor:
-    """`(x / 255 - mean) / deviation` of contiguous float32 [..., W, 3], whole rows at a time."""
+    """Compute `(x / 255 - mean) / deviation` of contiguous float32 [..., W, 3], in whole rows."""
     scale, shift = _scale_and_shift(normalize, batch.shape[-2], batch.device)
     batch.view(*batch.shape[:-2], 3 * batch.shape[-2]).mul_(scale).add_(shift)
     return batch
@@ -180,7 +180,7 @@ def _normalize_in_place(batch: Tensor, normalize: Normalization) -> Tensor:
 
 @lru_cache
 def _scale_and_shift(normalize: Normalization, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The normalization as one multiplication and one addition of a row, float32 [3 * width] each, on the device."""
+    """Return the normalization as a factor and a summand for a row, float32 [3 * width] each, on the device."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALIZATION[normalize])
     scale, shift = (1 / (255 * deviation)).float(), (-mean / deviation).float()
     return scale.repeat(width).to(device), shift.repeat(width).to(device)

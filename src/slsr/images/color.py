@@ -1,4 +1,4 @@
-"""A handcrafted description of a person's colors, for floors and for judging generated images."""
+"""A handcrafted description of a person's colors, as a baseline and for judging generated images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from slsr.images.decoding import Pixels
 
 
 def hsv_stripes(pixels: Pixels, stripes: int = 8, bins: tuple[int, int, int] = (8, 4, 4)) -> NDArray[np.float32]:
-    """Square-rooted HSV histograms of horizontal stripes.
+    """Compute square-rooted HSV histograms of horizontal stripes.
 
-    The Euclidean distance of square-rooted histograms is the Hellinger distance; joint hue-saturation-value bins of
-    each stripe, as in the ensemble of localized features of Gray and Tao (ECCV 2008).
+    The Euclidean distance of square-rooted histograms is the Hellinger distance. The bins of each stripe are joint bins
+    of hue, saturation and value, as in the ensemble of localized features of Gray and Tao (ECCV 2008).
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def hsv_stripes(pixels: Pixels, stripes: int = 8, bins: tuple[int, int, int] = (
 
 
 def _hsv_cells(image: Pixels, bins: tuple[int, int, int]) -> NDArray[np.int64]:
-    """The joint hue, saturation, value bin of each pixel, [H, W]."""
+    """Number the joint hue, saturation and value bin of each pixel, [H, W]."""
     red, green, blue = (image[..., channel].astype(np.float32) / 255 for channel in range(3))
     value = np.max(image, axis=-1).astype(np.float32) / 255
     chroma = value - np.min(image, axis=-1).astype(np.float32) / 255

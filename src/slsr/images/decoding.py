@@ -1,4 +1,4 @@
-"""Encoded images to one uint8 array of a fixed size, decoded once and kept."""
+"""Decode images, also damaged and hostile ones, and resize them to one uint8 array."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Pixels = NDArray[np.uint8]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAXIMUM_PIXELS = 50_000_000
-MAXIMUM_SIDE = 65_535  # JPEG has no more; resizing takes 32 bytes for every pixel of a side
+MAXIMUM_SIDE = 65_535  # the limit of JPEG; resizing needs 32 bytes for every pixel of a side
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
-# Of PNM: binary, its header within so many bytes. Pillow reads text and comments byte by byte, for minutes.
+# Only binary PNM with a short header: Pillow reads text and comments byte by byte, which may take minutes.
 PNM_HEADER = re.compile(rb"(?:P4(?:GAP\d+){2}|P[56](?:GAP\d+){3})\s".replace(b"GAP", rb"(?:\s|#[^\r\n]*[\r\n])+"))
 PNM_HEADER_BYTES = 1024
 TILE = 1024
@@ -43,13 +43,15 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
     Raises
     ------
     InputError
-        The bytes are no image, are cut off, or decode to more than `MAXIMUM_PIXELS` pixels or `MAXIMUM_SIDE` of them in
-        a row or column; the message names `name`.
+        The bytes are no image or are cut off, or the image has more than `MAXIMUM_PIXELS` pixels or a side of more than
+        `MAXIMUM_SIDE` pixels; the message has `name`.
     """
     if not encoded:
         raise InputError(f"{name}: an empty file (0 bytes); replace or remove it")
     if encoded[:1] == b"P" and not PNM_HEADER.match(encoded[:PNM_HEADER_BYTES]):
-        raise InputError(f"{name}: not an image, or PNM as text or with long comments; replace it, or save it as PNG")
+        raise InputError(
+            f"{name}: not an image, or a PNM image as text or with long comments; replace it, or save it as PNG"
+        )
     with _decoding(name):
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if image.width * image.height > MAXIMUM_PIXELS:
@@ -64,12 +66,12 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decode one image completely, upright as its EXIF orientation says, in RGB; errors as `open_image`."""
+    """Decode one image completely, in RGB, upright as its EXIF orientation says; errors as `open_image`."""
     return upright_rgb(open_image(encoded, name), name)
 
 
 def upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """A decoded picture in RGB and upright; one that was turned has no metadata left that would turn it again."""
+    """Convert a decoded picture to RGB and turn it upright; then remove the metadata that would turn it again."""
     turn = TURNS.get(_orientation(picture))
     picture = _tiled_to_rgb(picture, name)
     if turn is None:
@@ -80,17 +82,17 @@ def upright_rgb(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """As EXIF numbers it; 1, upright, where nothing is said or the metadata is damaged."""
+    """Read the orientation, as EXIF numbers it; 1 (upright) if it is missing or the metadata are damaged."""
     try:
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
-    except Exception:  # damaged metadata raise errors of many kinds, and the pixels are good without them
+    except Exception:  # damaged metadata raise many kinds of errors, and the pixels are good without them
         return 1
 
 
 def _tiled_to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """`to_rgb`, which takes 24 bytes a pixel for 16-bit gray, a tile at a time for that."""
+    """Call `to_rgb`; for 16-bit gray, which needs 24 bytes per pixel there, tile by tile."""
     if picture.mode != "I" and not picture.mode.startswith("I;16"):
         return to_rgb(picture, name)
     whole = Image.new("RGB", picture.size)
@@ -106,7 +108,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     Raises
     ------
     InputError
-        The image's colors have no meaning as RGB; the message names `name`.
+        The colors cannot be converted to RGB; the message has `name`.
     """
     if image.mode == "RGB":
         return image
@@ -119,7 +121,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Whatever a decoder makes of damaged bytes (Pillow's raise some fifteen kinds of errors) as one InputError."""
+    """Turn the errors that Pillow raises for damaged bytes, of some fifteen kinds, into InputError."""
     try:
         yield
     except (InputError, MemoryError):
@@ -153,7 +155,7 @@ def decode_resized(
     Raises
     ------
     InputError
-        An image does not decode; the message has its name (its row number where `names` is not given).
+        An image cannot be decoded; the message has its name, or its row number if `names` is not given.
     """
     pixels = np.empty((len(encoded), height, width, 3), dtype=np.uint8)
 
@@ -171,7 +173,7 @@ def decode_resized(
 
 
 def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
-    """One image, uint8 [H, W, 3], as JPEG without chroma subsampling."""
+    """Encode one image, uint8 [H, W, 3], as JPEG without chroma subsampling."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

@@ -25,12 +25,12 @@ class LabeledImages:
     labels: Tensor
 
     def to(self, device: torch.device) -> LabeledImages:
-        """The same images on a device."""
+        """Copy the images to a device."""
         return LabeledImages(self.pixels.to(device), self.labels.to(device))
 
 
 def load_pixels(paths: Sequence[Path], image: Image) -> Tensor:
-    """Decode the images of some tables once, resized, one table after the other.
+    """Decode and resize the images of some tables, one table after the other.
 
     Returns
     -------
@@ -48,10 +48,10 @@ def load_pixels(paths: Sequence[Path], image: Image) -> Tensor:
 
 
 def read_labels(path: Path) -> Tensor:
-    """The labels of a training table, int64 [N]."""
+    """Read the labels of a training table, int64 [N]."""
     return torch.from_numpy(column_numpy(read_table(path, ["label"]), "label").astype("int64"))
 
 
 def load_labeled(path: Path, image: Image) -> LabeledImages:
-    """Decode the images of a training table, with their labels."""
+    """Decode the images of a training table and read their labels."""
     return LabeledImages(load_pixels([path], image), read_labels(path))

@@ -1,6 +1,6 @@
 """The image tables (Parquet) that every stage reads and writes.
 
-A labeled table has one row an image: `image` (encoded bytes), `name`, `identity` (the data set's own number),
+A labeled table has one row per image: `image` (encoded bytes), `name`, `identity` (the data set's own number),
 `camera`, and for training `label` (0..C-1 by ascending identity). A generated table has `image`, `name`, `cluster`,
 `label_index` and `label_weight`: the sparse label distribution of that image over the training labels.
 """
@@ -30,11 +30,11 @@ GENERATED = pa.schema(
 )
 
 ROWS_A_GROUP = 512
-BYTES_A_GROUP = 32 * 2**20  # of encoded images: 512 photos from a camera would be gigabytes
+BYTES_A_GROUP = 32 * 2**20  # of encoded images, because 512 photos of a camera may be gigabytes
 
 
 class TableWriter:
-    """Collects rows and writes them a row group at a time, so that a table of any size needs little memory."""
+    """Collects rows and writes them in row groups, so that a table of any size needs little memory."""
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer = writer
@@ -44,7 +44,7 @@ class TableWriter:
         self.count = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row, a mapping from every column of the schema to its value."""
+        """Add one row, which maps every column of the schema to its value."""
         self._rows.append(row)
         self._bytes += len(row.get("image", b""))
         self.count += 1
@@ -61,7 +61,7 @@ class TableWriter:
 
 @contextmanager
 def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
-    """Open `path` for writing rows; the file appears under its name only when the block ends well.
+    """Open `path` for writing rows; the file appears under its name only when the block ends without an error.
 
     The bytes depend on the rows alone: no clock enters them. Encoded images are stored uncompressed, every other
     column with zstd.
@@ -82,7 +82,7 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
 
 
 def _leaf_columns(schema: pa.Schema) -> list[str]:
-    """Parquet's own names of the columns: a list column's values lie under `<name>.list.element`."""
+    """List Parquet's names of the columns: the values of a list column are called `<name>.list.element`."""
     return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
@@ -106,5 +106,5 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def column_numpy(table: pa.Table, name: str) -> Any:
-    """One numeric column as a numpy array."""
+    """Read one numeric column as a numpy array."""
     return table.column(name).to_numpy()

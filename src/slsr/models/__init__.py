@@ -1,1 +1,1 @@
-"""The networks: the encoder of persons, the generators, and the files they live in."""
+"""The networks of persons: backbones, heads, initial weights and checkpoint files."""

@@ -14,18 +14,18 @@ from torch import Tensor
 from slsr.errors import InputError
 from slsr.files import write_bytes
 
-# The library writes several metadata keys in random order, so there is one, holding JSON with sorted keys.
+# safetensors writes several metadata keys in random order, so there is one key, with sorted JSON.
 KEY = "slsr"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write tensors and what is needed to rebuild their network; the file appears only when complete."""
+    """Write tensors and the description from which their network is rebuilt; the file appears only when complete."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_bytes(path, save(plain, metadata={KEY: json.dumps(description, sort_keys=True)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors (on the CPU) and description.
+    """Read the tensors, on the CPU, and the description.
 
     Raises
     ------
@@ -42,5 +42,5 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
     if description is None:
-        raise InputError(f"{path}: safetensors, but not a model of this project (no `{KEY}` metadata)")
+        raise InputError(f"{path}: not a model of this project (its metadata has no `{KEY}`); give another file")
     return tensors, description

@@ -19,7 +19,7 @@ BOTTLENECK_WIDTH = 512
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """What is needed to rebuild an encoder and to feed it as in training."""
+    """Everything that is needed to rebuild an encoder and to prepare images for it as in training."""
 
     backbone: Backbone
     head: HeadName
@@ -72,26 +72,26 @@ class Encoder(FeatureExtractor):
 
 
 def build_backbone(name: Backbone) -> nn.Module:
-    """The convolutional part of a torchvision network, randomly initialized: [B, 3, H, W] to [B, D, h, w]."""
+    """Build the convolutional part of a torchvision network, with random weights: [B, 3, H, W] to [B, D, h, w]."""
     network = torchvision.models.get_model(name, weights=None)
     return convolutional_part(network, name)
 
 
 def convolutional_part(network: nn.Module, name: Backbone) -> nn.Module:
-    """A torchvision network without pooling and classifier; DenseNet's last ReLU, a function there, stays."""
+    """Take a torchvision network without pooling and classifier, but with DenseNet's last ReLU."""
     if name == "densenet121":
         return nn.Sequential(network.get_submodule("features"), nn.ReLU(inplace=True))
     return nn.Sequential(*[part for key, part in network.named_children() if key not in {"avgpool", "fc"}])
 
 
 def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
-    """The layers between the pooled feature and the logits.
+    """Build the layers between the pooled feature and the logits.
 
     - `plain`: one linear layer, y = W f + b.
     - `linear`: a linear layer of the feature's width, then the classifier, y = W (V f + a) + b, as the paper prints it.
     - `bottleneck`: 512-d linear, batch norm, LeakyReLU(0.1), dropout 0.5, classifier,
-      y = W dropout(leaky(norm(V f + a))) + b: what the released numbers used (the classifier block of Zheng et al.'s
-      baseline, with its initialization).
+      y = W dropout(leaky(norm(V f + a))) + b. The released numbers used it (the classifier block of Zheng et al., with
+      its initialization).
     """
     if name == "bottleneck":
         reduce, norm = nn.Linear(width, BOTTLENECK_WIDTH), nn.BatchNorm1d(BOTTLENECK_WIDTH)
@@ -106,7 +106,7 @@ def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
 
 
 def build_classifier(width: int, classes: int) -> nn.Linear:
-    """The last layer: small normal weights, no bias at the start."""
+    """Build the last layer, with small normal weights and a bias of 0."""
     classifier = nn.Linear(width, classes)
     nn.init.normal_(classifier.weight, std=0.001)
     nn.init.zeros_(classifier.bias)
@@ -125,7 +125,7 @@ def load_encoder(path: Path) -> Encoder:
     Raises
     ------
     InputError
-        The file is missing, unreadable, no encoder, or of a version with another description or other layers.
+        The file is missing, cannot be read, is no encoder, or comes from a version with other layers.
     """
     tensors, description = load_checkpoint(path)
     if description.pop("kind", None) != "encoder":

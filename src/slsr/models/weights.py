@@ -1,4 +1,4 @@
-"""The weights a backbone starts from: ImageNet's, a file's, or random ones."""
+"""Initial weights of a backbone: those of ImageNet, those of a file, or random ones."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def initialize_backbone(backbone: nn.Module, name: Backbone, weights: str) -> No
 
     Parameters
     ----------
-    weights : `none` leaves the random ones; `imagenet` loads torchvision's (the V1 weights, those of the paper's time,
-        kept in torch's cache and checked at every use against the hash in their name); anything else is the path of a
-        safetensors file or of a torchvision state dict. State dicts are read with `weights_only`.
+    weights : `none` keeps the random weights. `imagenet` loads those of torchvision (version V1, which existed when the
+        paper was written; they are kept in torch's cache, and their hash is checked at every use). Any other value is
+        the path of a safetensors file or of a torchvision state dict, which is read with `weights_only`.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def initialize_backbone(backbone: nn.Module, name: Backbone, weights: str) -> No
 
 
 def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
-    """Torchvision's weights, out of torch's cache, where they are put first if need be.
+    """Read torchvision's weights from torch's cache; download them first if they are not there.
 
-    torchvision's own loader checks a hash only while it downloads, and unpickles whatever lies in the cache.
+    torchvision's own loader checks the hash only when it downloads, and unpickles any file that is in the cache.
     """
     url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -55,14 +55,14 @@ def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(expected):
         raise InputError(
-            f"weights: imagenet: {path} is not the file of this name: its SHA-256 begins with "
+            f"weights: imagenet: {path} is damaged or another file: its SHA-256 begins with "
             f"{digest[: len(expected)]}, not with {expected}; remove it, so that it is downloaded again from {url}"
         )
     return _file_state(path)
 
 
 def _download(url: str, path: Path, expected: str) -> None:
-    """Into a temporary file, which takes the name when it is whole and its hash is right."""
+    """Download into a temporary file, which gets the name when it is complete and its hash is right."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), expected, progress=False)
@@ -76,22 +76,20 @@ def _download(url: str, path: Path, expected: str) -> None:
 
 def _file_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise InputError(
-            f"weights: {path}: no such file; the choices are imagenet, none, or the path of a weights file"
-        )
+        raise InputError(f"weights: {path}: no such file; give imagenet, none, or the path of a weights file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's unpickler raises whatever the bytes lead it to
+    except Exception as error:  # the unpickler of torch raises errors of any kind
         raise InputError(f"weights: {path}: not a readable weights file ({error}); use safetensors") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"weights: {path}: holds no state dict of tensors; save `network.state_dict()`")
+        raise InputError(f"weights: {path}: not a state dict of tensors; save `network.state_dict()`")
     return state
 
 
 def _load(backbone: nn.Module, name: Backbone, state: dict[str, Tensor], source: str) -> None:
-    """Load a torchvision state dict, or one of our encoders' `backbone.*` tensors."""
+    """Load a torchvision state dict, or the `backbone.*` tensors of an encoder of this project."""
     own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     try:
         if own:
@@ -110,7 +108,7 @@ def _load(backbone: nn.Module, name: Backbone, state: dict[str, Tensor], source:
 
 
 def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tensor]:
-    """DenseNet files of before 2018 say `norm.1` where today's say `norm1`."""
+    """Rename the parameters of DenseNet files from before 2018: `norm.1` is called `norm1` today."""
     return {
         key.replace("norm.", "norm").replace("relu.", "relu").replace("conv.", "conv")
         if "denselayer" in key
@@ -149,5 +147,5 @@ def _initialize_by_recipe(extractor: FeatureExtractor, recipe: Recipe, folder: P
 
 
 def weights_files(weights: str, folder: Path) -> list[Path]:
-    """The file of initial weights in `folder` that a recipe names, if it names one."""
+    """List the file of initial weights in `folder` that a recipe names, if it names one."""
     return [] if weights in NO_WEIGHTS_FILE else [folder / weights]

@@ -26,7 +26,7 @@ MAT_HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Fri Nov 22 00
 
 
 def picture(number: int, width: int = 16, height: int = 32, mode: str = "RGB", form: str = "JPEG") -> bytes:
-    """Noise of a color, another one for each number."""
+    """An image of noise around a color that depends on the number."""
     generator = np.random.default_rng(number)
     pixels = generator.integers(0, 256, 3) + generator.normal(0, 20, (height, width, 3))
     buffer = io.BytesIO()
@@ -41,7 +41,7 @@ def sixteen_bit_picture() -> bytes:
 
 
 def enormous_png(width: int = 20_000, height: int = 20_000) -> bytes:
-    """A PNG of a few bytes that says it has so many pixels."""
+    """A PNG of a few bytes whose header gives this many pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -122,7 +122,7 @@ def np_files(root: str = "cuhk03-np/") -> dict[str, bytes]:
 
 
 def cuhk03_pixels(number: int) -> np.ndarray:
-    """An image as it should come out, uint8 [7, 5, 3]."""
+    """The pixels that an image should have, uint8 [7, 5, 3]."""
     return np.random.default_rng(number).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 
 
@@ -132,10 +132,10 @@ def write_cuhk03_mat(
     test_sets: Sequence[Sequence[tuple[int, int]]],
     images: int = 40,
 ) -> Path:
-    """A cuhk-03.mat as MATLAB writes it.
+    """Write a cuhk-03.mat like MATLAB does.
 
-    `cells` has, of `detected` and `labeled`, one boolean [people, 10] a pair: where an image is. Image j of all, in
-    order of pair, person and column, is `cuhk03_pixels(j % images)`, so that the file stays small.
+    `cells` has, for `detected` and `labeled`, one boolean array [people, 10] per pair, which says where an image is.
+    Image j, in the order of pair, person and column, is `cuhk03_pixels(j % images)`, so that the file stays small.
     """
     with h5py.File(path, "w", userblock_size=512) as file:
         store = file.create_group("#refs#")
@@ -195,7 +195,7 @@ def small_cells() -> list[np.ndarray]:
 
 
 def params(dataset: Mapping[str, Any], **blocks: Mapping[str, Any]) -> Params:
-    """The defaults with differences, and a sweep that fits a tiny training set."""
+    """The default parameters with differences, and a sweep that fits a tiny training set."""
     values = yaml.safe_load((ROOT / "presets/defaults.yaml").read_text())
     values["cluster"] |= {"k": 2, "sweep": [2]}
     for name, block in {"dataset": dataset, **blocks}.items():
@@ -204,7 +204,7 @@ def params(dataset: Mapping[str, Any], **blocks: Mapping[str, Any]) -> Params:
 
 
 def real_archive() -> Path:
-    """The real Market-1501 archive; the test is skipped where it is absent."""
+    """The real Market-1501 archive; the test is skipped if it is missing."""
     folder = Path(os.environ.get("SLSR_REAL_DATA", ROOT.parent / "shared/data"))
     path = folder / "market1501/Market-1501-v15.09.15.zip"
     if not path.is_file():
@@ -213,7 +213,7 @@ def real_archive() -> Path:
 
 
 def golden(name: str) -> Path:
-    """A file of golden values; the test is skipped where it is absent."""
+    """A file of golden values; the test is skipped if it is missing."""
     path = Path(os.environ.get("SLSR_GOLDEN", ROOT.parent / "shared/golden")) / name
     if not path.is_file():
         pytest.skip(f"no golden values at {path}; SLSR_GOLDEN names the folder")

@@ -1,4 +1,4 @@
-"""A folder as the stages before `train_gan` leave it: tiny images of six people in two clusters."""
+"""What the stages before `train_gan` write: tiny images of six people in two clusters."""
 
 import numpy as np
 from tiny import DEFAULTS
@@ -8,7 +8,7 @@ from slsr.params.file import Params
 from slsr.stages.paths import CLUSTER_IDENTITIES
 
 LABELS = np.arange(6).repeat(7)
-# Identity 2 straddles both clusters.
+# Identity 2 has images in both clusters.
 CLUSTERS = np.array([0] * 18 + [1] * 24, np.int32)
 MEMBERS = [[0, 1, 2], [2, 3, 4, 5]]
 

@@ -1,4 +1,4 @@
-"""Fixtures that many tests share; the functions behind them are in tiny.py."""
+"""Fixtures that many tests share; their functions are in tiny.py."""
 
 import copy
 import os
@@ -31,13 +31,13 @@ LONGEST = ("test_pipeline.py", "test_train_gan.py", "test_gan.py", "test_process
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that processes which take file after file end together; see `make test`."""
+    """Run the longest files first, so that parallel processes, which take one file at a time, end together."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Tiny tensors: threads cost more than they bring."""
+    """Use one thread, because more threads slow down operations on tiny tensors."""
     import torch
 
     torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def one_thread():
 
 @pytest.fixture
 def values():
-    """The parsed presets/defaults.yaml, to be changed at will."""
+    """The parsed presets/defaults.yaml, which a test may change."""
     from tiny import DEFAULTS
 
     return copy.deepcopy(DEFAULTS)
@@ -53,7 +53,7 @@ def values():
 
 @pytest.fixture
 def tiny_backbone(monkeypatch):
-    """`resnet18` becomes two small convolutions of 16 channels, so that a training run takes a moment."""
+    """Replace `resnet18` by two small convolutions with 16 channels, so that a training run is fast."""
     from tiny import build_tiny_backbone
 
     from slsr.models import encoder
@@ -64,7 +64,7 @@ def tiny_backbone(monkeypatch):
 
 @pytest.fixture
 def run_slsr(monkeypatch, capsys):
-    """A function: run `slsr` with arguments in this process; exit code, stdout, stderr."""
+    """A function that runs `slsr` with arguments in this process; it returns exit code, stdout and stderr."""
     from slsr.cli import main as cli
 
     def run(*arguments):
@@ -81,7 +81,7 @@ def run_slsr(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A real browser without a screen."""
+    """A real browser that needs no screen."""
     found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if found is None:
         message = f"no Chromium on PATH (looked for {', '.join(CHROMIUM)})"

@@ -1,4 +1,4 @@
-"""A tiny exhibit for the tests of the page: a network of two convolutions, drawn tables of a few images."""
+"""A tiny exhibit for the tests of the page: a network of two convolutions, and tables of a few drawn images."""
 
 import io
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ COLORS = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], 
 
 
 def person(identity: int, seed: int, height: int = 40, width: int = 20) -> bytes:
-    """A picture of one color an identity, darker below, with noise."""
+    """An image in the color of its identity, darker in the lower half, with noise."""
     generator = np.random.default_rng(1000 * identity + seed)
     pixels = COLORS[identity % len(COLORS)] + generator.normal(0, 25, (height, width, 3))
     pixels[height // 2 :] *= 0.6
@@ -59,7 +59,7 @@ class Place:
 
 
 def make_place(folder: Path) -> Place:
-    """Two models and all four tables."""
+    """Write two models and all four tables."""
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_backbone(patch)
         models = [write_model(folder / name / "model.safetensors", seed) for seed, name in enumerate(("slsr", "none"))]

@@ -1,4 +1,4 @@
-"""Slow readings of the formulas, one loop at a time, for the tests to compare with."""
+"""Slow, simple versions of the formulas, with loops, to which the tests compare."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from slsr.retrieval import Labels
 
 
 def naive_ranks(distances, labels):
-    """For each query sort what is left of the gallery, nearest first, equal ones in gallery order."""
+    """For each query, rank the remaining gallery, nearest first, ties in gallery order."""
     everything = []
     for query, row in enumerate(distances):
         identity, camera = labels.query_identities[query], labels.query_cameras[query]
@@ -22,7 +22,7 @@ def naive_ranks(distances, labels):
 
 
 def naive_measures(ranks):
-    """rank-1, AP trapezoid, AP standard, inverse negative penalty of one query."""
+    """Compute rank-1, AP trapezoid, AP standard and inverse negative penalty of one query."""
     count = len(ranks)
     trapezoid = standard = 0.0
     for i, rank in enumerate(ranks, start=1):
@@ -33,7 +33,7 @@ def naive_measures(ranks):
 
 
 def squared_distances(features, normalize=True):
-    """Squared Euclidean distances of all features, in float64, one subtraction at a time."""
+    """Compute the squared Euclidean distances of all features, in float64."""
     x = features.astype(np.float64)
     if normalize:
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -41,7 +41,7 @@ def squared_distances(features, normalize=True):
 
 
 def dense_rerank(query, gallery, k1=20, k2=6, lambda_=0.3, normalize=True):
-    """k-reciprocal encoding with sets and dense matrices, in float64."""
+    """Re-rank by k-reciprocal encoding with sets and dense matrices, in float64."""
     d = squared_distances(np.concatenate([query, gallery]), normalize)
     images, queries = len(d), len(query)
     nearest = np.argsort(d, axis=1, kind="stable")
@@ -66,7 +66,7 @@ def dense_rerank(query, gallery, k1=20, k2=6, lambda_=0.3, normalize=True):
 
 
 def clustered(queries, gallery, dimensions, seed=0, noise=1.0, dtype=np.float32):
-    """Features around a center an identity, and their labels."""
+    """Draw features around one center per identity, and their labels."""
     random = np.random.default_rng(seed)
     identities = random.integers(0, max(2, (queries + gallery) // 20), queries + gallery)
     centers = random.standard_normal((identities.max() + 1, dimensions))

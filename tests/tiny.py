@@ -1,4 +1,4 @@
-"""Parameters, images and networks so small that a test of training takes a moment."""
+"""Parameters, images and networks that are so small that a test of training is fast."""
 
 import io
 from pathlib import Path
@@ -56,7 +56,7 @@ def noise(count, height=36, width=36, seed=0):
 
 
 def colored(labels, height=36, width=36, seed=0):
-    """Labeled images that anything can learn: each label a color of its own, with noise."""
+    """Labeled images that any network can learn: each label has its own color, with noise."""
     colors = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [215, 205, 50], [190, 60, 200], [60, 190, 190]])
     grain = np.random.default_rng(seed).normal(0, 12, (len(labels), height, width, 3))
     pixels = np.clip(colors[np.asarray(labels)][:, None, None] + grain, 0, 255).astype(np.uint8)

@@ -13,7 +13,7 @@ ORIGIN = Origin("a" * 64, True, "model.safetensors")
 
 
 def write_model(path: Path, seed: int = 0, **image) -> Path:
-    """A checkpoint whose batch statistics are not those of a fresh network; tiny where `tiny_backbone` is used."""
+    """Write a checkpoint with batch statistics of random images; it is tiny if the test uses `tiny_backbone`."""
     torch.manual_seed(seed)
     network = Encoder(EncoderDescription("resnet18", "plain", 5, make_image(**image)))
     network.train()
@@ -25,7 +25,7 @@ def write_model(path: Path, seed: int = 0, **image) -> Path:
 
 
 def drawn_features(count, dimension=16, seed=0, people=20, noise=0.5):
-    """float32 [count, dimension] of length 1, around a center a person."""
+    """Features of length 1, float32 [count, dimension], with one center per person."""
     random = np.random.default_rng(seed)
     centers = np.random.default_rng(99).standard_normal((people, dimension))
     features = centers[np.arange(count) % people] + noise * random.standard_normal((count, dimension))
@@ -33,7 +33,7 @@ def drawn_features(count, dimension=16, seed=0, people=20, noise=0.5):
 
 
 def named(features, prefix="image", labeled=True):
-    """Features with names `<prefix>-<row>`, and labels if wanted."""
+    """Features with names `<prefix>-<row>`, with or without labels."""
     numbers = np.arange(len(features))
     names = [f"{prefix}-{number}" for number in numbers]
     return NamedFeatures(features, names, numbers % 20 if labeled else None, numbers % 7 if labeled else None)

@@ -94,19 +94,19 @@ def test_added_archive_is_tracked_and_never_pushed(root, tmp_path):
     assert added.survey.differences()["train"] == ["images 9 instead of 12,936", "identities 3 instead of 751"]
 
 
-def test_push_is_switched_off_where_it_was_on(root, tmp_path):
+def test_push_is_switched_off(root, tmp_path):
     annotate(root, push=True)
     add_archive(write_zip(tmp_path / "mine.zip", market_files()), root)
     assert tracked(root)["push"] is False
 
 
-def test_absent_data_is_pulled_before(root, tmp_path):
+def test_missing_data_is_pulled_first(root, tmp_path):
     shutil.rmtree(root / "data")
     add_archive(write_zip(tmp_path / "mine.zip", market_files()), root)
     assert sorted(path.name for path in (root / "data").iterdir()) == ["mine.zip", "sample.zip"]
 
 
-def test_failing_dvc_leaves_data_as_it_was(root, tmp_path):
+def test_data_is_unchanged_if_dvc_fails(root, tmp_path):
     (root / "data.dvc").write_text("no: yaml: [")
     with pytest.raises(InputError, match=r"`dvc add data` failed"):
         add_archive(write_zip(tmp_path / "mine.zip", market_files()), root)
@@ -141,7 +141,7 @@ def test_name_stays_in_data(bare, tmp_path, name):
         add(write_zip(tmp_path / "mine.zip", market_files()), bare, name=name)
 
 
-def test_published_name_where_the_counts_are_the_published_ones(bare, tmp_path):
+def test_an_archive_with_the_published_counts_gets_the_published_name(bare, tmp_path):
     files = dict.fromkeys(viper_names(632), picture(0, 4, 8, form="BMP"))
     added = add(write_zip(tmp_path / "download.zip", files), bare)
     assert added.target.name == "VIPeR.v1.0.zip"
@@ -205,7 +205,7 @@ def test_mat_and_np_keep_their_own_names(bare, tmp_path):
     ]
 
 
-def test_unreadable_images_only_where_allowed(bare, tmp_path):
+def test_unreadable_images_are_added_only_if_allowed(bare, tmp_path):
     files = market_files() | {"Market/bounding_box_train/0002_c2s1_000009_01.jpg": b"no image"}
     source = write_zip(tmp_path / "mine.zip", files)
     with pytest.raises(InputError, match=r"1 unreadable image, for example .*000009_01\.jpg.*--allow-unreadable"):

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slsr.datasets.arrangement import arrange, draw_validation, queries_without_match
+from slsr.datasets.collection import JUNK
+from slsr.retrieval import matching
 
 
 def names(entries):
@@ -20,7 +22,7 @@ def test_tables_are_sorted_and_labeled_by_ascending_identity():
     assert Counter(each.identity for each in arrangement.tables["train"]) == {3: 2, 7: 2, 20: 2}
 
 
-def test_multi_query_has_only_what_a_query_asks_for():
+def test_multi_query_has_only_images_of_the_identity_and_camera_of_a_query():
     arrangement = arrange(entry_collection(BASE_ENTRIES), None, "none", 1)
     assert names(arrangement.tables["multi_query"]) == ["0005_c1_0.jpg"]
     assert arrangement.left_out == {"multi_query images of no query's identity and camera": 3}
@@ -87,3 +89,7 @@ def test_query_without_match():
     extra = [entry("query", 8, 1), entry("gallery", 8, 1, 5), entry("query", 9, 1)]
     arrangement = arrange(entry_collection([*BASE_ENTRIES, *extra]), None, "none", 1)
     assert queries_without_match(arrangement.tables) == ["0008_c1_0.jpg", "0009_c1_0.jpg"]
+
+
+def test_junk_has_the_same_number_in_tables_and_in_retrieval():
+    assert JUNK == matching.JUNK

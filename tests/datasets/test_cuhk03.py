@@ -25,7 +25,7 @@ def small(tmp_path):
 
 
 def published_cells(boxes):
-    """Where the published split says that images are: five boolean [people, 10]."""
+    """The positions of images in the published split: five boolean arrays [people, 10]."""
     bits = np.array(load_np_split()[boxes]["images"])[:, None] >> np.arange(10) & 1
     return np.split(bits.astype(bool), np.cumsum(PAIRS)[:-1])
 
@@ -108,7 +108,7 @@ def test_new_protocol_against_the_published_file(full, tmp_path, boxes):
         assert {(e.split, e.name, e.identity, e.camera) for e in collection.entries} == expected
 
 
-def test_new_protocol_needs_the_very_images(small, tmp_path):
+def test_new_protocol_needs_exactly_the_published_images(small, tmp_path):
     with (
         pytest.raises(InputError, match=r"cuhk-03\.mat: 6 people.*use dataset.protocol: classic"),
         open_collection(small, variant("cuhk03", "np", "detected"), tmp_path),
@@ -168,7 +168,7 @@ def test_no_room_to_unpack(small, tmp_path, monkeypatch):
 
 
 def test_images_are_read_one_at_a_time(tmp_path, monkeypatch):
-    """However many images the file has, no more than a few are in memory."""
+    """Only a few images are in memory, however many the file has."""
     monkeypatch.setattr("builders.cuhk03_pixels", lambda number: np.full((600, 400, 3), number, np.uint8))
     path = write_cuhk03_mat(tmp_path / "cuhk-03.mat", {"detected": small_cells()}, [[(1, 1)], [(1, 2)]])
     one = 600 * 400 * 3

@@ -77,7 +77,7 @@ def test_np_folders(tmp_path, boxes):
     assert ("query", "0003_c2_2.png", 3, 2) in found
 
 
-def test_np_folders_know_no_classic_split(tmp_path):
+def test_np_folders_have_no_classic_split(tmp_path):
     path = write_zip(tmp_path / "np.zip", np_files())
     choice = variant("cuhk03", "classic", "detected", 1)
     with pytest.raises(InputError, match=r"use dataset\.protocol: np"), open_collection(path, choice, tmp_path):
@@ -128,7 +128,7 @@ def test_two_data_sets_in_one_archive(tmp_path):
         (variant("cuhk03", "np", "detected"), np_files(), "0003_c1_21.png"),
     ],
 )
-def test_name_that_does_not_parse(tmp_path, choice, files, example):
+def test_a_name_without_identity_and_camera_is_refused(tmp_path, choice, files, example):
     bad = next(name for name in files if "bounding_box_test" in name).rpartition("/")[0] + "/person.jpg"
     path = write_zip(tmp_path / "m.zip", files | {bad: picture(0)})
     with pytest.raises(InputError) as raised, open_collection(path, choice, tmp_path):

@@ -151,7 +151,7 @@ def test_parquet_row_is_named(tmp_path):
         read(table_zip(tmp_path, buffer.getvalue(), "people.parquet"), "table", tmp_path)
 
 
-def test_parquet_that_is_none(tmp_path):
+def test_a_broken_parquet_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a readable Parquet table"):
         read(table_zip(tmp_path, b"PAR1 no", "people.parquet"), "table", tmp_path)
 

@@ -5,7 +5,7 @@ from slsr.datasets.soundness import find_problems, require_sound
 from slsr.errors import InputError
 
 
-def test_sound():
+def test_no_problems():
     assert find_problems(entry_collection(BASE_ENTRIES)) == []
 
 
@@ -43,7 +43,7 @@ def test_unusable_splits(entries, message):
         require_sound(entry_collection(entries))
 
 
-def test_absent_query_identity_is_an_error_in_ones_own_split_only():
+def test_a_query_identity_missing_in_the_gallery_is_an_error_only_in_your_own_split():
     entries = [*BASE_ENTRIES, entry("query", 8)]
     require_sound(entry_collection(entries))
     with pytest.raises(InputError, match="identity 8 is in query but not in gallery"):
@@ -51,8 +51,8 @@ def test_absent_query_identity_is_an_error_in_ones_own_split_only():
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_queries_none_of_which_has_a_match_are_an_error(own):
-    """Absent from the gallery, or seen there by their own camera alone."""
+def test_it_is_an_error_if_no_query_has_a_match(own):
+    """The query identities are not in the gallery, or only with the camera of the query."""
     entries = [each for each in BASE_ENTRIES if each.split != "query"]
     alone = [entry("query", 5, 2), entry("query", 11, 2)]
     assert find_problems(entry_collection([*entries, *alone, entry("query", 5, 1)], own=own)) == []

@@ -35,7 +35,7 @@ def test_a_drawn_archive_is_not_compared_with_the_published_counts(tmp_path):
     text = render_survey(found)
     assert "drawn by `slsr sample`, in the layout of Market-1501" in text and "✗" not in text
     zipfile.ZipFile(tmp_path / "drawn.zip").extractall(tmp_path / "data/unpacked")
-    assert "drawn by `slsr sample`" in render_list(tmp_path / "data", None)
+    assert "drawn (layout of Market-1501)" in render_list(tmp_path / "data", None)
 
 
 def test_problems_are_shown_beside_the_rest(tmp_path):

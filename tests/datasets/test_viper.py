@@ -42,14 +42,14 @@ def test_half_does_not_depend_on_order():
     assert split_identities([3, 1, 2, 9], 1) == split_identities([9, 2, 1, 3], 1)
 
 
-def test_a_person_of_one_camera_is_left_out_and_said(tmp_path):
+def test_a_person_with_one_camera_is_left_out_and_counted(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(4) | {"VIPeR/cam_a/100_0.bmp": picture(0, form="BMP")})
     with open_collection(path, variant("viper", split=1), tmp_path) as collection:
         assert 101 not in {entry.identity for entry in collection.entries}
         assert collection.notes == ["people seen by one camera only, left out: 1"]
 
 
-def test_name_that_does_not_parse(tmp_path):
+def test_a_name_without_person_and_angle_is_refused(tmp_path):
     path = write_zip(tmp_path / "v.zip", viper_files(4) | {"VIPeR/cam_a/front.bmp": picture(0, form="BMP")})
     with (
         pytest.raises(InputError, match=r"VIPeR/cam_a/front\.bmp does not give person and angle"),

@@ -1,4 +1,4 @@
-"""The drawn sample: what a Market-1501 reader finds in it, and that it is the data set it says it is."""
+"""The drawn sample has the layout of Market-1501, and people can be told from each other by their looks."""
 
 import io
 import re

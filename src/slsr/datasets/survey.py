@@ -129,7 +129,8 @@ def render_list(data: Path, used: str | None) -> str:
 def _recognized(path: Path) -> str:
     try:
         variant = recognize(path)
-        return _title(variant, is_drawn(path, variant))
+        title = CATALOG[variant.name].title
+        return f"drawn (layout of {title})" if is_drawn(path, variant) else title
     except InputError:
         return "not recognized"
 

@@ -130,7 +130,7 @@ def test_supervision_never_waits_for_the_device(name):
         found = generated.supervise(logits, targets, weights, images, epoch)
         assert {one.device.type for one in found} == {"meta"}
         (found[0].sum() + found[1].sum() * found[2].sum()).backward()
-        generated.learn(0.5)
+        generated.update_noise(0.5)
 
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)

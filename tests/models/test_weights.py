@@ -173,7 +173,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     "content", [[1, 2], {"state_dict": {"conv1.weight": torch.zeros(1)}}, torch.zeros(3), {"a": 1}]
 )
 def test_what_holds_no_state_dict_is_refused(tmp_path, content):
-    assert "no state dict of tensors" in refused("resnet18", saved(content, tmp_path / "w.pth"))
+    assert "not a state dict of tensors" in refused("resnet18", saved(content, tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,9 @@ def run(cluster: Cluster) -> None:
             f"{TRAIN_FEATURES}: {len(features)} features for the {len(train)} images of {TRAIN_TABLE}; run `dvc repro`"
         )
     require_enough_images(cluster, len(train))
+    full = _sweep(features, cluster)
     points = project(features)
-    full, plane = _sweep(features, cluster), _sweep(points, cluster)
+    plane = _sweep(points, cluster)
     k = choose_k({k: found.silhouette for k, found in full.items()}) if cluster.k == "auto" else cluster.k
     assignments, labels = full[k].assignments, column_numpy(train, "label")
     identities = identities_of_clusters(assignments, labels, k, cluster.minimum_images)

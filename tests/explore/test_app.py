@@ -115,8 +115,8 @@ def test_two_models_stand_side_by_side(client, exhibit):
         shown = [row for row, _ in cards(answer, side)]
         similarity = model.gallery_features @ model.query_features[2]
         assert sorted(similarity[shown], reverse=True) == pytest.approx(similarity[shown].tolist(), abs=1e-6)
-    assert "slsr plain" in text_of(answer)
-    assert "none plain" in text_of(answer)
+    assert "SLSR plain" in text_of(answer)
+    assert "baseline (none) plain" in text_of(answer)
 
 
 def test_images_without_labels_are_ranked_and_not_judged(client):

@@ -88,8 +88,8 @@ def written(path, **columns):
     [
         ({"image": [b"x"]}, "no column name"),
         ({"name": ["x"]}, "no column image"),
-        ({"image": ["x"], "name": ["x"]}, "holds no encoded images"),
-        ({"image": pa.array([], pa.binary()), "name": pa.array([], pa.string())}, "no images in this table"),
+        ({"image": ["x"], "name": ["x"]}, "has no encoded images"),
+        ({"image": pa.array([], pa.binary()), "name": pa.array([], pa.string())}, "this table has no images"),
         ({"image": [b"x"], "name": ["x"], "identity": ["me"], "camera": [1]}, "identity must hold a whole number"),
     ],
 )

@@ -188,13 +188,13 @@ def test_an_upload_is_ranked_as_the_library_ranks_it(client, exhibit):
     ],
 )
 def test_hostile_uploads_are_refused_in_one_line(client, exhibit, content, message):
-    kept = len(exhibit.uploads._kept)
+    kept = len(exhibit.uploads)
     answer = send(client, content, "<b>bad</b>.png")
     assert answer.status_code == 400
     assert message in text_of(answer)
     assert "<b>bad" not in answer.text
     assert "Traceback" not in answer.text
-    assert len(exhibit.uploads._kept) == kept
+    assert len(exhibit.uploads) == kept
 
 
 def test_too_large_an_upload_is_refused(client):
@@ -306,11 +306,11 @@ def test_an_upload_that_fails_does_not_block_the_next(client):
     ],
 )
 def test_uploads_from_elsewhere_are_refused(client, exhibit, headers):
-    kept = len(exhibit.uploads._kept)
+    kept = len(exhibit.uploads)
     answer = send(client, person(1, 1), headers=headers)
     assert answer.status_code == 403
     assert answer.text.startswith("refused: ")
-    assert len(exhibit.uploads._kept) == kept
+    assert len(exhibit.uploads) == kept
 
 
 @pytest.mark.parametrize("address", ["/", "/image/q/0.jpg", "/static/explore.js", "/nowhere"])

@@ -384,11 +384,11 @@ def test_other_origins_get_nothing(visit, address, exhibit, tmp_path):
             )
             assert fetched == ""
         assert "About this page" not in "".join(frame.content() for frame in page.frames[1:])
-        kept = len(exhibit.uploads._kept)
+        kept = len(exhibit.uploads)
         page.evaluate("document.getElementById('form').submit()")
         page.wait_for_url("**/upload")
         assert page.locator("body").text_content().startswith("refused: another page sent this request")
-        assert len(exhibit.uploads._kept) == kept
+        assert len(exhibit.uploads) == kept
     finally:
         server.shutdown()
         server.server_close()

@@ -6,7 +6,6 @@ from explored import GALLERY_LABELS, QUERY_LABELS, use_tiny_backbone, write_tabl
 
 from slsr.embedding.encoder import load_encoder
 from slsr.errors import InputError
-from slsr.explore import cache as features
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, unreadable_rows
 from slsr.explore.exhibit import Sources, find_query, model_names, open_exhibit
 from slsr.explore.image_table import ImageTable
@@ -83,8 +82,14 @@ def test_images_that_do_not_decode_have_no_feature_the_second_time_neither(encod
     expected = encoder.embed([table.encoded(row) for row in readable])
     np.testing.assert_allclose(first[readable], expected, atol=1e-6)
     computed = []
-    embedded = features._embedded
-    monkeypatch.setattr(features, "_embedded", lambda *given: computed.append(1) or embedded(*given))
+    stream = type(encoder).stream
+
+    def counted(*arguments, **options):
+        if options.get("unreadable"):  # the whole table, not the first few images
+            computed.append(1)
+        return stream(*arguments, **options)
+
+    monkeypatch.setattr(type(encoder), "stream", counted)
     assert cached_features(cache, encoder, table, "m").tobytes() == first.tobytes()
     with pytest.raises(InputError, match=r"0001_c1_0\.png: not an image"):
         cached_features(cache, encoder, table, "m", strict=True)

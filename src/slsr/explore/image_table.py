@@ -32,13 +32,14 @@ Rows = NDArray[np.int64]
 class ImageTable:
     """A Parquet image table: names and labels in memory, encoded images read a row group at a time when asked for.
 
-    The row groups that were read last are kept, at most `KEPT_BYTES` of encoded images but at least one row group.
+    The row groups that were read last are kept, at most `kept_bytes` but at least one row group.
     `left_out` is the number of rows of the file that `without` has removed.
 
     Parameters
     ----------
     path : a table with the columns `image` and `name`; `identity` and `camera` (both or neither), `cluster`,
         `label_index` and `label_weight` are optional
+    kept_bytes : how many bytes of encoded images may stay in memory
 
     Raises
     ------
@@ -46,8 +47,9 @@ class ImageTable:
         The file is missing, is not Parquet, is damaged, lacks a column, or has no rows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept_bytes: int = KEPT_BYTES) -> None:
         self.path = path
+        self._kept_bytes = kept_bytes
         self._file = _open(path)
         present = set(self._file.schema_arrow.names)
         if missing := {"image", "name"} - present:
@@ -129,7 +131,7 @@ class ImageTable:
         if group not in self._groups:
             self._groups[group] = self._read_group(group)
         self._groups.move_to_end(group)
-        while len(self._groups) > 1 and sum(images.nbytes for images in self._groups.values()) > KEPT_BYTES:
+        while len(self._groups) > 1 and sum(images.nbytes for images in self._groups.values()) > self._kept_bytes:
             self._groups.popitem(last=False)
         return self._groups[group]
 

@@ -41,6 +41,9 @@ class Uploads:
         # One thread instead of a lock, since the C library keeps freed memory separately for each thread.
         self._reader = ThreadPoolExecutor(1)
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def receive(self, content: bytes, name: str, embed: Callable[[Image.Image], Sequence[Features]]) -> Upload:
         """Decode a picture, embed it and keep it; one picture at a time, as a large one takes much memory.
 

@@ -2,10 +2,10 @@
 
     python benchmarks/explore.py [backbone, densenet121 by default] [gallery images, 19732 by default]
 
-Query and gallery tables of noise (64x32 JPEG, 750 identities, 6 cameras, 3,368 queries) and an untrained network of
-that backbone at 64x32 are made in a temporary folder. The command itself is started twice over them, the second time
-with its cache, and asked for pages as a browser asks: how good the ranking is does not matter, how large it is does.
-Medians by the clock; memory is the largest resident size of the process (Linux).
+The benchmark makes query and gallery tables of noise (64x32 JPEG, 750 identities, 6 cameras, 3,368 queries) and an
+untrained network of that backbone at 64x32 in a temporary folder. It starts the command twice with them, the second
+time with a filled cache, and asks for pages as a browser does. The size of the rankings matters here, not how good
+they are. Medians by the clock; memory is the largest resident size of the process (Linux).
 """
 
 from __future__ import annotations

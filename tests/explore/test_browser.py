@@ -183,7 +183,7 @@ def test_enter_searches_with_the_image_in_place(visit):
     page.wait_for_url(f"**/search?query=g{row}&**")
     settled(page)
     assert page.evaluate("window.same") is True
-    assert "slsr, plain: First right match at rank" in status(page)
+    assert "SLSR, plain: First right match at rank" in status(page)
     assert focused(page) == page.locator("[data-grid] a").first.get_attribute("id")
     page.go_back()
     page.locator(".facts", has_text="queries").wait_for()
@@ -199,7 +199,7 @@ def test_letters_work_in_the_ranked_list_alone_and_say_what_came(visit):
     page.wait_for_url("**/search?query=q4&**")
     settled(page)
     assert focused(page).startswith("right-")
-    assert status(page).startswith("0003_c1_4.png. slsr, plain: First right match")
+    assert status(page).startswith("0003_c1_4.png. SLSR, plain: First right match")
     page.keyboard.press("p")
     page.wait_for_url("**/search?query=q3&**")
     settled(page)
@@ -211,7 +211,7 @@ def test_letters_work_in_the_ranked_list_alone_and_say_what_came(visit):
     page.keyboard.press("b")
     page.wait_for_url("**right=1-plain**")
     settled(page)
-    assert page.locator("h2").all_text_contents() == ["slsr plain", "none plain"]
+    assert page.locator("h2").all_text_contents() == ["SLSR plain", "baseline (none) plain"]
 
 
 def test_a_choice_changes_the_page_in_place_and_keeps_the_focus(visit):
@@ -223,15 +223,41 @@ def test_a_choice_changes_the_page_in_place_and_keeps_the_focus(visit):
     settled(page)
     assert page.evaluate("window.same") is True
     assert focused(page) == "left"
-    assert page.locator("h2").first.text_content() == "none plain"
-    assert "none, plain" in status(page)
+    assert page.locator("h2").first.text_content() == "baseline (none) plain"
+    assert "baseline (none), plain" in status(page)
+
+
+OWN_PICTURE = """() => {
+  document.querySelector('details.own').open = true;
+  return [document.querySelector('.own .drop'), document.querySelector('.results')].map((one) => {
+    const box = one.getBoundingClientRect();
+    return [box.left, box.right];
+  });
+}"""
+LINES = """(word) => {
+  const text = [...document.querySelectorAll('.facts dd')].find((one) => one.textContent.includes(word)).firstChild;
+  const range = document.createRange();
+  range.setStart(text, text.textContent.indexOf(word));
+  range.setEnd(text, text.textContent.indexOf(word) + word.length);
+  return range.getClientRects().length;
+}"""
+
+
+def test_the_form_for_a_picture_leaves_the_results_free(visit):
+    page = visit("search?query=q3&maps=activation")
+    (_, right), (left, _) = page.evaluate(OWN_PICTURE)
+    assert right <= left
+
+
+def test_words_are_not_broken(visit):
+    assert visit("search?query=x1").evaluate(LINES, "generated") == 1
 
 
 def test_it_works_without_scripts(visit):
     page = visit("search?query=q3", java_script_enabled=False)
     page.locator("#left").select_option("1-reranked")
     page.get_by_role("button", name="Show").click()
-    assert page.locator("h2").first.text_content() == "none re-ranked"
+    assert page.locator("h2").first.text_content() == "baseline (none) re-ranked"
     page.get_by_role("link", name="About").click()
     assert page.locator("h1").text_content() == "About this page"
 
@@ -358,11 +384,11 @@ def test_other_origins_get_nothing(visit, address, exhibit, tmp_path):
             )
             assert fetched == ""
         assert "About this page" not in "".join(frame.content() for frame in page.frames[1:])
-        kept = len(exhibit.uploads._kept)
+        kept = len(exhibit.uploads)
         page.evaluate("document.getElementById('form').submit()")
         page.wait_for_url("**/upload")
         assert page.locator("body").text_content().startswith("refused: another page sent this request")
-        assert len(exhibit.uploads._kept) == kept
+        assert len(exhibit.uploads) == kept
     finally:
         server.shutdown()
         server.server_close()

@@ -6,7 +6,6 @@ from explored import GALLERY_LABELS, QUERY_LABELS, use_tiny_backbone, write_tabl
 
 from slsr.embedding.encoder import load_encoder
 from slsr.errors import InputError
-from slsr.explore import cache as features
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, unreadable_rows
 from slsr.explore.exhibit import Sources, find_query, model_names, open_exhibit
 from slsr.explore.image_table import ImageTable
@@ -83,8 +82,14 @@ def test_images_that_do_not_decode_have_no_feature_the_second_time_neither(encod
     expected = encoder.embed([table.encoded(row) for row in readable])
     np.testing.assert_allclose(first[readable], expected, atol=1e-6)
     computed = []
-    embedded = features._embedded
-    monkeypatch.setattr(features, "_embedded", lambda *given: computed.append(1) or embedded(*given))
+    stream = type(encoder).stream
+
+    def counted(*arguments, **options):
+        if options.get("unreadable"):  # the whole table, not the first few images
+            computed.append(1)
+        return stream(*arguments, **options)
+
+    monkeypatch.setattr(type(encoder), "stream", counted)
     assert cached_features(cache, encoder, table, "m").tobytes() == first.tobytes()
     with pytest.raises(InputError, match=r"0001_c1_0\.png: not an image"):
         cached_features(cache, encoder, table, "m", strict=True)
@@ -119,7 +124,7 @@ def test_a_gallery_goes_without_the_images_that_do_not_decode(place, tmp_path, m
     for model in shown.models:
         np.testing.assert_allclose(model.gallery_features, model.encoder.embed(table.iterate()), atol=1e-6)
     client = create_app(shown).test_client()
-    assert "3 more of it cannot be read and are left out" in client.get("/about").text
+    assert "3 more cannot be read and are left out" in client.get("/about").text
     for row in range(69):
         assert client.get(f"/image/g/{row}.jpg").status_code == 200
     assert client.get("/search?query=q1&depth=200").status_code == 200
@@ -188,12 +193,12 @@ def test_keys_of_queries(exhibit):
 
 def test_models_get_short_names_of_their_own(tmp_path):
     files = ["a/slsr/model.safetensors", "b/slsr/model.safetensors", "b/best.safetensors"]
-    assert model_names([tmp_path / file for file in files]) == ["slsr (1)", "slsr (2)", "best"]
+    assert model_names([tmp_path / file for file in files]) == ["SLSR (1)", "SLSR (2)", "best"]
 
 
 def test_clusters_of_other_images_are_refused(place, tmp_path):
     sources = Sources(train=place.sources.query, clusters=place.sources.clusters)
-    with pytest.raises(InputError, match="its 72 images are not the 8 of"):
+    with pytest.raises(InputError, match="its 72 images are not the 8 images of"):
         open_exhibit(sources, tmp_path, "cpu", print)
 
 

@@ -11,7 +11,6 @@ from explored import GALLERY_LABELS, person
 from PIL import Image
 
 from slsr.errors import InputError
-from slsr.explore import image_table as gallery
 from slsr.explore.image_table import ImageTable, find_rows, thumbnail
 
 
@@ -22,7 +21,7 @@ def table(place):
 
 def test_every_row_has_its_image_name_and_labels(table):
     assert len(table) == len(GALLERY_LABELS)
-    assert table._file.num_row_groups == 5
+    assert pq.ParquetFile(table.path).num_row_groups == 5
     for row in (0, 15, 16, 31, 47, 71):
         identity, camera = GALLERY_LABELS[row]
         assert table.encoded(row) == person(max(identity, 0), row)
@@ -36,19 +35,19 @@ def test_a_row_out_of_range(table, row):
         table.encoded(row)
 
 
-def test_no_more_than_the_budget_of_row_groups_is_kept(table, monkeypatch):
-    read = []
-    whole = ImageTable._read_group
-    monkeypatch.setattr(ImageTable, "_read_group", lambda self, group: read.append(group) or whole(self, group))
-    monkeypatch.setattr(gallery, "KEPT_BYTES", 1)
-    for row in (0, 1, 2, 70, 0):
+@pytest.mark.parametrize(("kept_bytes", "groups"), [(1, [0, 4, 0, 1, 0]), (2**20, [0, 4, 1])])
+def test_no_more_than_the_budget_of_row_groups_is_kept(place, monkeypatch, kept_bytes, groups):
+    table, read = ImageTable(place.sources.gallery, kept_bytes), []
+    whole = pq.ParquetFile.read_row_group
+
+    def counted(self, group, **options):
+        read.append(group)
+        return whole(self, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    for row in (0, 1, 2, 70, 0, 20, 0):
         table.encoded(row)
-    assert read == [0, 4, 0]
-    assert list(table._groups) == [0]
-    monkeypatch.setattr(gallery, "KEPT_BYTES", 2**20)
-    for row in (20, 0, 20):
-        table.encoded(row)
-    assert read == [0, 4, 0, 1]
+    assert read == groups
 
 
 def test_rows_are_found_by_name_identity_and_camera(table):
@@ -88,8 +87,8 @@ def written(path, **columns):
     [
         ({"image": [b"x"]}, "no column name"),
         ({"name": ["x"]}, "no column image"),
-        ({"image": ["x"], "name": ["x"]}, "holds no encoded images"),
-        ({"image": pa.array([], pa.binary()), "name": pa.array([], pa.string())}, "no images in this table"),
+        ({"image": ["x"], "name": ["x"]}, "has no encoded images"),
+        ({"image": pa.array([], pa.binary()), "name": pa.array([], pa.string())}, "this table has no images"),
         ({"image": [b"x"], "name": ["x"], "identity": ["me"], "camera": [1]}, "identity must hold a whole number"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which index a gallery gets, and what each finds, against sorting every product."""
+"""Which index a gallery gets, and what each index finds, compared with sorting all products."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_index_bytes_is_about_what_the_file_has(kind):
 
 def test_a_flat_index_is_exact():
     index, _ = built("flat")
-    scores, rows = kinds.search_kind(index, "flat", None, QUERIES, 10, 0)
+    scores, rows = kinds.search(index, "flat", None, QUERIES, 10, 0)
     assert_nearest(rows, 10)
     np.testing.assert_allclose(scores, (QUERIES[:, None] * GALLERY[rows]).sum(axis=2), atol=1e-5)
 
@@ -68,7 +68,7 @@ def test_a_flat_index_is_exact():
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
 def test_with_all_the_effort_the_answer_is_nearly_exact(kind):
     index, _ = built(kind)
-    _, rows = kinds.search_kind(index, kind, GALLERY, QUERIES, 10, 1024)
+    _, rows = kinds.search(index, kind, GALLERY, QUERIES, 10, 1024)
     exact = naive(QUERIES, GALLERY, 10)
     found = np.mean([len(set(one) & set(other)) / 10 for one, other in zip(rows, exact, strict=True)])
     assert found > 0.99
@@ -79,7 +79,7 @@ def test_little_effort_finds_less_than_much():
     assert parameters["cells"] > 32
     share = {}
     for effort in (1, 64):
-        _, rows = kinds.search_kind(index, "ivf-pq", GALLERY, QUERIES, 10, effort)
+        _, rows = kinds.search(index, "ivf-pq", GALLERY, QUERIES, 10, effort)
         share[effort] = np.mean([np.isin(rows[q], naive(QUERIES[[q]], GALLERY, 10)).mean() for q in range(40)])
     assert share[1] < share[64] - 0.1
 
@@ -103,13 +103,12 @@ def test_rescoring_orders_by_the_features_and_keeps_gaps_last():
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
-def test_the_recall_that_is_reported_is_the_one_there_is(kind):
-    """Of gallery images that look for others: what a loop over them counts."""
+def test_the_reported_recall_is_what_a_loop_over_the_images_counts(kind):
     index, _ = built(kind)
     reported = kinds.measure_recall(index, kind, GALLERY, 0.9, seed=3)
     assert reported.at_10 >= 0.9
     sample = np.sort(np.random.default_rng(3).choice(len(GALLERY), kinds.SAMPLE, replace=False))
-    _, rows = kinds.search_kind(index, kind, GALLERY, GALLERY[sample], 11, reported.effort)
+    _, rows = kinds.search(index, kind, GALLERY, GALLERY[sample], 11, reported.effort)
     shares = []
     for own, found in zip(sample, rows, strict=True):
         others = [row for row in naive(GALLERY[[own]], GALLERY, 11)[0] if row != own][:10]
@@ -117,7 +116,7 @@ def test_the_recall_that_is_reported_is_the_one_there_is(kind):
     assert reported.at_10 == pytest.approx(np.mean(shares), abs=0.01)
 
 
-def test_recall_is_paid_with_effort():
+def test_more_recall_needs_more_effort():
     index, _ = built("ivf-pq")
     low, high = (kinds.measure_recall(index, "ivf-pq", GALLERY, wanted) for wanted in (0.3, 0.999))
     assert low.effort < high.effort
@@ -141,7 +140,7 @@ def test_features_of_another_length_are_refused():
 
 
 def test_codes_need_images_to_learn_from():
-    with pytest.raises(InputError, match="255 images: an ivf-pq index learns its codes from at least 256"):
+    with pytest.raises(InputError, match="255 images: an ivf-pq index learns its codes from at least 256 images"):
         kinds.create("ivf-pq", GALLERY[:255], GIGABYTE)
 
 

@@ -1,11 +1,12 @@
-"""An index on disk: kept whole through interruptions, refused where it does not belong."""
+"""An index on disk: interruptions leave it whole, and nothing else than an index is ever replaced."""
 
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from trained import ORIGIN, drawn_features, named
 
 from slsr.embedding.files import Origin, read_features, write_features
 from slsr.errors import InputError
+from slsr.files import replaced_file
 from slsr.search import kinds, store
 from slsr.search.kinds import KINDS
 
@@ -24,22 +26,17 @@ def exact(gallery, count):
     return np.argsort(-(QUERIES @ gallery.T), axis=1, kind="stable")[:, :count]
 
 
-def content(folder):
-    """Every file of an index but its lock."""
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != store.LOCK}
-
-
 @pytest.fixture(params=KINDS)
 def built(request, tmp_path):
-    """Folder and gallery of an index of each kind."""
+    """An index of each kind, and its gallery."""
     gallery = GALLERY[: SIZES[request.param]]
     store.build(tmp_path / "index", ORIGIN, [named(gallery)], kind=request.param)
     return tmp_path / "index", gallery
 
 
 def test_what_was_built_is_found_again(built):
-    folder, gallery = built
-    index = store.open_index(folder)
+    path, gallery = built
+    index = store.open_index(path)
     scores, rows = index.search(QUERIES, 5)
     found = np.mean([np.isin(one, other).mean() for one, other in zip(rows, exact(gallery, 5), strict=True)])
     assert found >= (1 if index.kind == "flat" else 0.9)
@@ -51,22 +48,22 @@ def test_what_was_built_is_found_again(built):
 
 
 def test_more_than_there_are_is_all_there_are(built):
-    folder, gallery = built
-    scores, rows = store.open_index(folder).search(QUERIES, 10**6)
+    path, gallery = built
+    scores, rows = store.open_index(path).search(QUERIES, 10**6)
     assert scores.shape == rows.shape == (5, len(gallery))
 
 
 def test_what_is_added_is_found_and_adding_again_adds_nothing(built):
-    folder, gallery = built
-    grown, known = store.add(folder, ORIGIN, [named(MORE, "more")])
+    path, gallery = built
+    grown, known = store.add(path, ORIGIN, [named(MORE, "more")])
     assert (len(grown), known) == (len(gallery) + 50, 0)
     _, rows = grown.search(MORE[:5], 1)
     assert rows[:, 0].tolist() == [len(gallery) + number for number in range(5)]
     assert grown.names.column("name")[int(rows[3, 0])].as_py() == "more-3"
-    before = content(folder)
-    again, known = store.add(folder, ORIGIN, [named(MORE, "more")])
+    before = path.read_bytes()
+    again, known = store.add(path, ORIGIN, [named(MORE, "more")])
     assert (len(again), known) == (len(grown), 50)
-    assert content(folder) == before
+    assert path.read_bytes() == before
 
 
 def test_a_flat_index_that_grew_is_the_one_built_at_once(tmp_path):
@@ -78,207 +75,196 @@ def test_a_flat_index_that_grew_is_the_one_built_at_once(tmp_path):
 
 
 def test_a_known_name_with_another_feature_is_refused(built):
-    folder, _ = built
-    before = content(folder)
-    with pytest.raises(InputError, match="image-0 is there with another feature"):
-        store.add(folder, ORIGIN, [named(MORE)])
-    assert content(folder) == before
+    path, _ = built
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="image-0 is in the index with another feature"):
+        store.add(path, ORIGIN, [named(MORE)])
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("other", [Origin("b" * 64, True, "b"), Origin("a" * 64, False, "a")])
 def test_features_of_another_model_are_refused(built, other):
-    folder, _ = built
-    before = content(folder)
+    path, _ = built
+    before = path.read_bytes()
     with pytest.raises(InputError, match="need one model"):
-        store.add(folder, other, [named(MORE, "more")])
-    assert content(folder) == before
+        store.add(path, other, [named(MORE, "more")])
+    assert path.read_bytes() == before
 
 
 def test_an_index_is_replaced_only_when_asked_to(built):
-    folder, _ = built
-    before = content(folder)
+    path, _ = built
+    before = path.read_bytes()
     with pytest.raises(InputError, match="--force"):
-        store.build(folder, ORIGIN, [named(MORE)])
-    assert content(folder) == before
-    assert len(store.build(folder, ORIGIN, [named(MORE)], force=True)) == 50
-    assert sorted(path.name for path in folder.iterdir()) == [store.LOCK, "generation-2", store.MANIFEST]
+        store.build(path, ORIGIN, [named(MORE)])
+    assert path.read_bytes() == before
+    assert len(store.build(path, ORIGIN, [named(MORE)], force=True)) == 50
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_is_no_index_is_left_alone(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    for force in (True, False):
-        with pytest.raises(InputError, match="something else"):
-            store.build(tmp_path / "mine", ORIGIN, [named(MORE)], force=force)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="something else"):
-        store.build(tmp_path / "file", ORIGIN, [named(MORE)])
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+def _a_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("photo.jpg", "years of work")
 
 
-def _photos(folder):
-    """Somebody's pictures, in folders with the names of numbers and of generations."""
-    for name in ("0001/a.jpg", "2024/b.jpg", "generation-1/c.jpg", "generation-2/index.faiss/d.jpg"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text("years of work")
-
-
-@pytest.mark.parametrize("kept", [["0001"], ["generation-1"], ["generation-2"], []])
-@pytest.mark.parametrize("manifest", [None, '{"version": 1, "name": "a web page"}', "[]", "{", "[" * 100_000])
 @pytest.mark.parametrize("force", [True, False])
-def test_folders_with_numbers_for_names_are_somebody_elses(tmp_path, kept, manifest, force):
-    folder = tmp_path / "photos"
-    _photos(folder)
-    for path in folder.iterdir():
-        if kept and path.name not in kept:
-            shutil.rmtree(path)
-    if manifest is not None:
-        (folder / store.MANIFEST).write_text(manifest)
-    before = content(folder)
-    with pytest.raises(InputError, match="something else"):
-        store.build(folder, ORIGIN, [named(MORE)], force=force)
-    assert content(folder) == before
-    assert not (folder / store.LOCK).exists()
+@pytest.mark.parametrize("write", [Path.touch, lambda path: path.write_text("years of work"), _a_zip])
+def test_a_file_that_is_not_an_index_is_left_alone(tmp_path, write, force):
+    path = tmp_path / "mine"
+    write(path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="something else is there"):
+        store.build(path, ORIGIN, [named(MORE)], force=force)
+    for change in (store.open_index, lambda path: store.add(path, ORIGIN, [named(MORE)])):
+        with pytest.raises(InputError, match="not an index; build one with"):
+            change(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_put_into_an_index_stay(tmp_path):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(MORE)])
-    for name in ("0001", "generation-8"):
-        (folder / name).mkdir()
-        (folder / name / "a.jpg").write_text("years of work")
-    (folder / "generation-7").symlink_to(folder / "0001")
-    store.add(folder, ORIGIN, [named(GALLERY[:40], "gallery")])
-    store.build(folder, ORIGIN, [named(MORE)], force=True)
-    names = [".lock", "0001", "generation-10", "generation-7", "generation-8", "manifest.json"]
-    assert sorted(path.name for path in folder.iterdir()) == names
-    assert (folder / "generation-8" / "a.jpg").read_text() == (folder / "0001" / "a.jpg").read_text() == "years of work"
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_is_left_alone(tmp_path, force):
+    (tmp_path / "generation-1").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="something else is there"):
+        store.build(tmp_path, ORIGIN, [named(MORE)], force=force)
+    with pytest.raises(InputError, match="is a folder; an index is one file"):
+        store.open_index(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generation-1", "manifest.json"]
 
 
-@pytest.mark.parametrize("name", ["generation-1/index.faiss", ".lock", ".manifest.json.partial"])
-def test_what_a_killed_first_build_left_is_built_over(tmp_path, name):
-    path = tmp_path / "index" / name
-    path.parent.mkdir(parents=True)
-    path.write_text("half")
-    assert len(store.build(tmp_path / "index", ORIGIN, [named(MORE)])) == 50
+def test_no_such_index(tmp_path):
+    for change in (store.open_index, lambda path: store.add(path, ORIGIN, [named(MORE)])):
+        with pytest.raises(InputError, match="no such index; build one with"):
+            change(tmp_path / "missing")
+    assert not list(tmp_path.iterdir())
 
 
-def _damaged(key, value):
-    def damage(manifest):
-        return manifest | {key: value}
-
-    return damage
+def test_an_index_is_made_in_folders_that_are_not_there_yet(tmp_path):
+    assert len(store.build(tmp_path / "a" / "b" / "index", ORIGIN, [named(MORE)])) == 50
 
 
-DAMAGES = {
-    "half": lambda manifest: "{",
-    "nothing": lambda manifest: "",
-    "no text": lambda manifest: "\udcff",
-    "a list": lambda manifest: [],
-    "version alone": lambda manifest: {"version": 1},
-    "older": _damaged("version", 1),
-    "files": _damaged("files", []),
-    "sizes": _damaged("files", {"index.faiss": "many"}),
-    "generation": _damaged("generation", "../other"),
-    "no such generation": _damaged("generation", 7),
-    "kind": _damaged("kind", "lsh"),
-    "recall": _damaged("recall", {"at_10": "good", "effort": 0, "sample": 0}),
-    "model": _damaged("model", {"fingerprint": 3, "flip": True, "model": "x"}),
-    "built_for": _damaged("built_for", None),
-    "images": _damaged("images", 49),
+def _described(path, text):
+    """Write an index again with another description."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (entries | {store.DESCRIPTION_ENTRY: text}).items():
+            archive.writestr(name, content)
+
+
+DESCRIPTIONS = {
+    "half": lambda description: "{",
+    "nothing": lambda description: "",
+    "a list": lambda description: "[]",
+    "older": lambda description: json.dumps(description | {"version": 1}),
+    "kind": lambda description: json.dumps(description | {"kind": "lsh"}),
+    "another kind": lambda description: json.dumps(description | {"kind": "ivf-pq"}),
+    "recall": lambda description: json.dumps(description | {"recall": {"at_10": "good", "effort": 0, "sample": 0}}),
+    "origin": lambda description: json.dumps(description | {"origin": {"fingerprint": 3, "flip": True, "model": "x"}}),
+    "built_for": lambda description: json.dumps(description | {"built_for": None}),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_manifest_is_mended_as_its_message_says(tmp_path, damage):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(MORE)])
-    path = folder / store.MANIFEST
-    damaged = damage(json.loads(path.read_text()))
-    text = damaged if isinstance(damaged, str) else json.dumps(damaged)
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    before = content(folder)
-    for change in (store.open_index, lambda folder: store.add(folder, ORIGIN, [named(GALLERY, "gallery")])):
-        with pytest.raises(InputError, match=f"build it anew with .* -o {folder} --force") as caught:
-            change(folder)
+def _refused_until_built_again(path):
+    before = path.read_bytes()
+    for change in (store.open_index, lambda path: store.add(path, ORIGIN, [named(GALLERY, "gallery")])):
+        with pytest.raises(InputError, match=f"build it again with .* -o {path} --force") as caught:
+            change(path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="--force builds it anew"):
-        store.build(folder, ORIGIN, [named(MORE)])
-    assert content(folder) == before
-    assert len(store.build(folder, ORIGIN, [named(GALLERY[:40])], force=True)) == 40
-    assert sorted(item.name for item in folder.iterdir()) == [store.LOCK, "generation-2", store.MANIFEST]
+    with pytest.raises(InputError, match="--force replaces it"):
+        store.build(path, ORIGIN, [named(MORE)])
+    assert path.read_bytes() == before
+    assert len(store.build(path, ORIGIN, [named(GALLERY[:40])], force=True)) == 40
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_damaged_index_is_kept_until_its_successor_is_whole(tmp_path, monkeypatch):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(MORE)])
-    (folder / store.MANIFEST).write_text("{")
-    before = content(folder)
-    with monkeypatch.context() as patched:
-        patched.setattr(store.faiss, "write_index", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            store.build(folder, ORIGIN, [named(MORE)], force=True)
-    assert content(folder) == before
-    assert len(store.build(folder, ORIGIN, [named(MORE)], force=True)) == 50
+@pytest.mark.parametrize("describe", DESCRIPTIONS.values(), ids=DESCRIPTIONS.keys())
+def test_an_index_of_another_version_is_built_again_as_the_message_says(tmp_path, describe):
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(MORE)])
+    with zipfile.ZipFile(path) as archive:
+        description = json.loads(archive.read(store.DESCRIPTION_ENTRY))
+    _described(path, describe(description))
+    _refused_until_built_again(path)
 
 
-STEPS = ("write_index", "write_table", "write_json", "_remove")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damage", ["cut", "half", "names", "index"])
+def test_a_damaged_index_is_built_again_as_the_message_says(tmp_path, kind, damage):
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(GALLERY[: SIZES[kind]])], kind=kind)
+    whole = path.read_bytes()
+    if damage in ("cut", "half"):
+        path.write_bytes(whole[:-9] if damage == "cut" else whole[: len(whole) // 2])
+    else:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo({"names": store.NAMES_ENTRY, "index": store.FAISS_ENTRY}[damage])
+        middle = entry.header_offset + entry.file_size // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    _refused_until_built_again(path)
+
+
+STEPS = ("write_index", "write_table", "fsync", "replace")
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("change", ["add", "build"])
-def test_an_interruption_at_any_step_leaves_a_whole_index(tmp_path, monkeypatch, step, change):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(GALLERY[:40])])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_interruption_at_any_step_leaves_the_index_as_it_was(tmp_path, monkeypatch, step, change, first):
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(GALLERY[:40])])
+    if first and change == "build":
+        path.unlink()
+    before = path.read_bytes() if path.exists() else None
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     def make_change():
         if change == "add":
-            return len(store.add(folder, ORIGIN, [named(MORE, "more")])[0])
-        return len(store.build(folder, ORIGIN, [named(MORE, "more")], force=True))
+            return len(store.add(path, ORIGIN, [named(MORE, "more")])[0])
+        return len(store.build(path, ORIGIN, [named(MORE, "more")], force=True))
 
-    place = {"write_index": store.faiss, "write_table": store.pq}.get(step, store)
+    place = {"write_index": store.faiss, "write_table": store.pq, "fsync": os, "replace": Path}[step]
     with monkeypatch.context() as patched:
         patched.setattr(place, step, interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_change()
-    whole = {"add": 90, "build": 50}[change]
-    assert len(store.open_index(folder)) == (whole if step == "_remove" else 40)
-    assert make_change() == whole
-    assert len(list(folder.glob("generation-*"))) == 1
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert list(tmp_path.iterdir()) == ([path] if before else [])
+    assert make_change() == {"add": 90, "build": 50}[change]
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_first_build_that_was_interrupted_can_be_done_again(tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(store, "write_json", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            store.build(tmp_path / "index", ORIGIN, [named(MORE)])
-    with pytest.raises(InputError, match="no index"):
-        store.open_index(tmp_path / "index")
-    assert len(store.build(tmp_path / "index", ORIGIN, [named(MORE)])) == 50
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise RuntimeError("no space")
+
+    monkeypatch.setattr(store.faiss, "write_index", full)
+    with pytest.raises(InputError, match=r"cannot be written; .* MB are free there \(no space\)"):
+        store.build(tmp_path / "index", ORIGIN, [named(MORE)])
+    assert not list(tmp_path.iterdir())
 
 
-def _add_for_ever(folder):
+def _add_for_ever(path):
     for number in range(10**6):
-        store.add(folder, ORIGIN, [named(drawn_features(10, seed=number), f"added-{number}")])
+        store.add(path, ORIGIN, [named(drawn_features(10, seed=number), f"added-{number}")])
 
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(tmp_path):
     """SIGKILL while images are added: the index opens, and holds a whole number of additions, no fewer than before."""
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(GALLERY)])
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(GALLERY)])
     random, size = np.random.default_rng(0), 600
     context = multiprocessing.get_context("fork")
     for attempt in range(30):
-        process = context.Process(target=_add_for_ever, args=(folder,))
+        process = context.Process(target=_add_for_ever, args=(path,))
         process.start()
         time.sleep(random.uniform(0.02, 0.4))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        index = store.open_index(folder)
+        index = store.open_index(path)
         assert len(index) >= size, f"attempt {attempt}"
         assert (len(index) - 600) % 10 == 0
         assert len(index.names) == len(index)
@@ -286,58 +272,59 @@ def test_kills_at_random_moments_lose_nothing(tmp_path):
     assert size > 600
 
 
-def test_two_changes_at_once_are_not_let_in(tmp_path):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(GALLERY[:40])])
-    with store._only_writer(folder), pytest.raises(InputError, match="another process is changing this index"):
-        store.add(folder, ORIGIN, [named(MORE, "more")])
-    assert len(store.open_index(folder)) == 40
+def test_two_changes_at_once_are_refused(tmp_path):
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(GALLERY[:40])])
+    with pytest.raises(InputError, match="another process is writing it"), replaced_file(path):
+        store.add(path, ORIGIN, [named(MORE, "more")])
+    assert len(store.open_index(path)) == 40
 
 
-def test_a_reader_that_was_overtaken_reads_the_successor(tmp_path, monkeypatch):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(GALLERY[:40])])
-    read, overtaken = store._read_manifest, []
+def test_a_change_that_was_overtaken_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(GALLERY[:40])])
+    add_to, overtaken = kinds.add, []
 
-    def manifest_then_change(path):
-        manifest = read(path)
+    def add_then_change(index, features, title="index"):
         if not overtaken:
             overtaken.append(True)
-            store.add(folder, ORIGIN, [named(MORE, "more")])
-        return manifest
+            store.add(path, ORIGIN, [named(GALLERY[40:60], "other")])
+        add_to(index, features, title)
 
-    monkeypatch.setattr(store, "_read_manifest", manifest_then_change)
-    assert len(store.open_index(folder)) == 90
-
-
-@pytest.mark.parametrize("name", [store.INDEX_FILE, store.NAMES_FILE, store.FEATURES_FILE])
-@pytest.mark.parametrize("damage", ["cut", "overwritten", "gone"])
-def test_a_damaged_index_is_refused_in_one_line(tmp_path, name, damage):
-    folder = tmp_path / "index"
-    store.build(folder, ORIGIN, [named(GALLERY)], kind="ivf-pq")
-    path = folder / "generation-1" / name
-    whole = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(whole[:-9] if damage == "cut" else b"\0" * 300 + whole[300:])
-    with pytest.raises(InputError, match="anew") as caught:
-        store.open_index(folder)
-    assert str(folder) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(kinds, "add", add_then_change)
+    with pytest.raises(InputError, match="another process has just changed this index; run again"):
+        store.add(path, ORIGIN, [named(MORE, "more")])
+    assert len(store.open_index(path)) == 60
+    assert len(store.add(path, ORIGIN, [named(MORE, "more")])[0]) == 110
 
 
-def test_other_folders_and_versions_are_no_index(tmp_path):
-    with pytest.raises(InputError, match="no such index"):
-        store.open_index(tmp_path / "missing")
-    with pytest.raises(InputError, match="a folder, but no index"):
-        store.open_index(tmp_path)
-    (tmp_path / store.MANIFEST).write_text(json.dumps({"version": 99}))
-    with pytest.raises(InputError, match=r"of this version .*name another folder"):
-        store.open_index(tmp_path)
+def test_an_open_index_is_searched_while_it_is_replaced(built):
+    path, gallery = built
+    index = store.open_index(path)
+    expected = index.search(QUERIES, 5)
+    store.build(path, ORIGIN, [named(MORE)], force=True)
+    np.testing.assert_array_equal(index.search(QUERIES, 5), expected)
+    np.testing.assert_allclose(index.features[np.array([3, 1])], gallery[[3, 1]], atol=1e-3)
 
 
-def test_names_that_stand_twice_are_refused(tmp_path):
+def test_the_same_features_make_the_same_file(tmp_path):
+    files = [tmp_path / name for name in ("one", "two")]
+    for path in files:
+        store.build(path, ORIGIN, [named(GALLERY)], kind="ivf-pq")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_other_programs_can_read_the_parts(tmp_path):
+    path = tmp_path / "index"
+    store.build(path, ORIGIN, [named(GALLERY)], kind="ivf-pq")
+    np.testing.assert_allclose(np.load(path)["features"], GALLERY, atol=1e-3)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "parts")
+    assert store.faiss.read_index(str(tmp_path / "parts/index.faiss")).ntotal == 600
+    assert store.pq.read_table(tmp_path / "parts/names.parquet").num_rows == 600
+
+
+def test_a_name_that_is_given_twice_is_refused(tmp_path):
     with pytest.raises(InputError, match="'image-0'"):
         store.build(tmp_path / "index", ORIGIN, [named(MORE), named(GALLERY[:1])])
     assert not (tmp_path / "index").exists()
@@ -359,15 +346,15 @@ def test_mapped_files_are_built_from_and_added(tmp_path):
     gallery, more = (read_features(tmp_path / f"{name}.npz") for name in ("gallery", "more"))
     index = store.build(tmp_path / "index", ORIGIN, [gallery, more], kind="ivf-pq")
     np.testing.assert_allclose(index.features, np.concatenate([GALLERY, MORE]), atol=1e-3)
-    assert isinstance(index.full, np.memmap)
+    assert isinstance(index.half, np.memmap)
 
 
 def test_an_index_that_outgrew_its_kind_says_so(tmp_path, monkeypatch):
     index = store.build(tmp_path / "index", ORIGIN, [named(GALLERY[:40])])
     assert store.advice(index) is None
     monkeypatch.setattr(kinds, "FLAT_UP_TO", 39)
-    assert "build it anew" in store.advice(index)
+    assert "build it again" in store.advice(index)
     coded = store.build(tmp_path / "coded", ORIGIN, [named(GALLERY)], kind="ivf-pq")
     assert store.advice(coded) is None
     monkeypatch.setattr(store, "REBUILD_AT", 0.5)
-    assert "learned for 600" in store.advice(coded)
+    assert "learned from 600" in store.advice(coded)

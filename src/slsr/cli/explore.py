@@ -1,9 +1,13 @@
-"""`slsr explore`: the options, and what is shown when none are given."""
+"""`slsr explore`: its options, and what it shows without them."""
 
 from __future__ import annotations
 
+import secrets
+import socket
+import webbrowser
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,103 +16,109 @@ from slsr.errors import InputError
 
 if TYPE_CHECKING:
     from slsr.explore.exhibit import Sources
-
+    from slsr.explore.security import Doors
 
 app = typer.Typer()
+
+
+def _table(text: str, default: str) -> Any:
+    return typer.Option(metavar="TABLE", help=text, show_default=default)
 
 
 @app.command(rich_help_panel=TOOLS)
 def explore(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="MODEL", help="checkpoints or folders of them; none: all below artifacts/train/", show_default=False
-        ),
+        typer.Argument(metavar="MODEL", help="checkpoints, or their folders", show_default="all in artifacts/train/"),
     ] = None,
-    gallery: Annotated[Path | None, typer.Option(metavar="TABLE", help="images to rank; none: prepare's")] = None,
-    query: Annotated[Path | None, typer.Option(metavar="TABLE", help="images to search with; none: prepare's")] = None,
-    train: Annotated[Path | None, typer.Option(metavar="TABLE", help="images that were clustered")] = None,
-    clusters: Annotated[Path | None, typer.Option(metavar="FOLDER", help="what cluster wrote")] = None,
-    generated: Annotated[Path | None, typer.Option(metavar="TABLE", help="what generate wrote")] = None,
+    gallery: Annotated[Path | None, _table("images to rank", "of `prepare`")] = None,
+    query: Annotated[Path | None, _table("images to search with", "of `prepare`")] = None,
+    train: Annotated[Path | None, _table("images that were clustered", "of `prepare`")] = None,
+    clusters: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="assignments of clusters", show_default="of `cluster`")
+    ] = None,
+    generated: Annotated[Path | None, _table("generated images", "of `generate`")] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8008,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port")] = 8008,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    cache: Annotated[Path, typer.Option(metavar="FOLDER", help="features are kept here")] = Path(".scratch/explore"),
+    cache: Annotated[Path, typer.Option(metavar="FOLDER", help="keep features here")] = Path(".scratch/explore"),
     strict: Annotated[
-        bool, typer.Option("--strict", help="end at an image that cannot be read, instead of leaving it out")
+        bool, typer.Option("--strict", help="fail on an unreadable image (default: leave it out and count it)")
     ] = False,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="open the page in a browser")] = False,
     token: Annotated[
-        bool, typer.Option("--token", help="ask for a token, on a machine shared with others; always with --expose")
+        bool, typer.Option("--token", help="ask for a token, on a shared machine; always on with --expose")
     ] = False,
     expose: Annotated[
         bool, typer.Option("--expose", help="allow a --host that others on the network can reach")
     ] = False,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="a name the page is opened by, beside the address; repeat")
+        list[str] | None, typer.Option(metavar="NAME", help="another name of this server; may be repeated")
     ] = None,
 ) -> None:
-    """A web page on this machine: queries and their ranked galleries, activation maps, clusters, generated images."""
-    from slsr.explore.security import is_loopback
-
-    loopback = is_loopback(host)
-    if not loopback and not expose:
-        raise InputError(
-            f"--host {host}: others on the network could open the page and see its images; say --expose if that is "
-            "wanted, or reach it through `ssh -L 8008:127.0.0.1:8008`"
-        )
+    """Show queries with their ranked galleries, activation maps, clusters and generated images as a local web page."""
     given = {"gallery": gallery, "query": query, "train": train, "clusters": clusters, "generated": generated}
+    _check_host(host, expose)
     _check_given(given)
-
-    import secrets
-    import socket
-    import webbrowser
-    from contextlib import closing
-
     from slsr.explore.app import empty_app, fill_app
     from slsr.explore.exhibit import open_exhibit
-    from slsr.explore.security import Doors
     from slsr.explore.serving import address_of, open_server, serve
 
-    sources = _sources(models or [], given)
-    names = frozenset(
-        name.lower() for name in [*(allowed_host or []), *([] if loopback else [host, socket.gethostname()])]
-    )
-    doors = Doors(names, not loopback, secrets.token_urlsafe(24) if token or not loopback else None)
-    app = empty_app(doors)
-    server = open_server(app, host, port)
-    address = address_of(server, doors.token)
+    sources, doors = _sources(models or [], given), _doors(host, token, allowed_host or [])
+    page = empty_app(doors)
+    with closing(open_server(page, host, port)) as server:
+        fill_app(page, open_exhibit(sources, cache, device, lambda text: typer.echo(text, err=True), strict=strict))
+        address = address_of(server, doors.token)
+        serve(server, lambda: _announce(address, host if doors.exposed else None, browser))
 
-    def ready() -> None:
-        if not loopback:
-            typer.echo(
-                f"warning: listening on {host}: whoever reaches this machine and has the token sees every image here, "
-                "and the connection is not encrypted",
-                err=True,
-            )
-        typer.echo(f"open {address} (Ctrl-C ends it)")
-        if browser:
-            webbrowser.open(address)
 
-    with closing(server):
-        exhibit = open_exhibit(sources, cache, device, lambda text: typer.echo(text, err=True), strict=strict)
-        fill_app(app, exhibit)
-        serve(server, ready)
+def _check_host(host: str, expose: bool) -> None:
+    """Refuse an address that others can reach, unless that was asked for."""
+    from slsr.explore.security import is_loopback
+
+    if not is_loopback(host) and not expose:
+        raise InputError(
+            f"--host {host}: others on the network could open the page and see its images; add --expose if you want "
+            "that, or use `ssh -L 8008:127.0.0.1:8008`"
+        )
+
+
+def _doors(host: str, token: bool, allowed: list[str]) -> Doors:
+    """Decide which names a request may be addressed to, and whether it needs a token."""
+    from slsr.explore.security import Doors, is_loopback
+
+    exposed = not is_loopback(host)
+    names = [*allowed, *([host, socket.gethostname()] if exposed else [])]
+    secret = secrets.token_urlsafe(24) if token or exposed else None
+    return Doors(frozenset(name.lower() for name in names), exposed, secret)
+
+
+def _announce(address: str, exposed: str | None, browser: bool) -> None:
+    """Print the address of the page, with a warning if others can reach it, and open it if wanted."""
+    if exposed is not None:
+        typer.echo(
+            f"warning: listening on {exposed}: anyone who reaches this machine and has the token sees every image, and "
+            "the connection is not encrypted",
+            err=True,
+        )
+    typer.echo(f"open {address} (Ctrl-C ends it)")
+    if browser:
+        webbrowser.open(address)
 
 
 def _check_given(given: dict[str, Path | None]) -> None:
-    """What is named must be there: a default that is missing is left out, a file that was asked for is not."""
+    """Refuse a file that was asked for and does not exist; a missing default is left out instead."""
     for option, path in given.items():
         if path is not None and not path.exists():
             raise InputError(f"--{option} {path}: no such file; check the path, or leave --{option} out")
     if given["clusters"] is not None and not given["clusters"].is_dir():
-        raise InputError(f"--clusters {given['clusters']}: not a folder; give the one that holds assignments.parquet")
+        raise InputError(f"--clusters {given['clusters']}: not a folder; give the folder of assignments.parquet")
 
 
 def _sources(models: list[Path], given: dict[str, Path | None]) -> Sources:
-    """What was given, and for the rest what the pipeline has written.
+    """Take the files that were given, and for the others those that the pipeline has written.
 
-    A query table of the pipeline goes with a gallery of the pipeline alone, and so do training images and clusters.
+    The query table of the pipeline is used only with the gallery of the pipeline.
     """
     from slsr.explore.exhibit import Sources
     from slsr.stages.paths import CLUSTERS, GALLERY_TABLE, GENERATED_IMAGES, QUERY_TABLE, TRAIN_TABLE, TRAINED
@@ -132,6 +142,6 @@ def _sources(models: list[Path], given: dict[str, Path | None]) -> Sources:
 
 
 def _trained(folder: Path) -> list[Path]:
-    """The trained networks of the pipeline, that of the method first, the baseline last."""
+    """Find the trained networks of the pipeline; the method comes first, the baseline last."""
     found = folder.glob("*/model.safetensors")
     return sorted(found, key=lambda file: (file.parent.name != "slsr", file.parent.name == "none", file.parent.name))

@@ -18,7 +18,9 @@ from slsr.errors import InputError
 
 if TYPE_CHECKING:
     from slsr.embedding.export import Format
-    from slsr.embedding.files import Side
+    from slsr.embedding.files import NamedFeatures, Origin, Side
+    from slsr.search.kinds import Kind
+    from slsr.search.store import Index
 
 RECALL = 0.95
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
@@ -103,78 +105,94 @@ def embed(
 @_cleans_up
 def index(
     features: Annotated[list[Path], typer.Argument(metavar="FEATURES.npz...", help="files that `slsr embed` wrote")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="the folder of the index")],
-    add: Annotated[bool, typer.Option("--add", help="add to the index that is there")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="the file of the index")],
+    add: Annotated[bool, typer.Option("--add", help="add to an index that is there already")] = False,
     kind: Annotated[
-        str, typer.Option(help="auto, flat, hnsw or ivf-pq; auto: flat to 100,000 images, then by memory")
+        str, typer.Option(help="auto, flat, hnsw or ivf-pq; auto: flat up to 100,000 images, then by memory")
     ] = "auto",
     memory: Annotated[
-        float | None, typer.Option(min=0.001, help="GB that the index may take; none: half of the machine's")
+        float | None,
+        typer.Option(min=0.001, show_default="half of the machine's", help="GB that the index may take"),
     ] = None,
     recall: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, show_default=str(RECALL), help="recall at 10 that an approximate index is searched for"
-        ),
+        typer.Option(min=0, max=1, show_default=str(RECALL), help="recall at 10 that an approximate index must reach"),
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """A FAISS index of features, built anew or added to; what interrupts it leaves the index as it was."""
-    from slsr.embedding.files import read_features, read_origin
+    """Build a FAISS index of features, or add to one. An interruption leaves the index as it was."""
     from slsr.search import store
-    from slsr.search.kinds import KINDS, index_bytes
 
-    chosen = next((one for one in KINDS if one == kind), None)
-    if chosen is None and kind != "auto":
-        raise InputError(f"--kind {kind}: choose auto, {', '.join(KINDS)}")
+    chosen = _chosen_kind(kind)
     given = {"--kind": chosen, "--force": force or None, "--memory": memory, "--recall": recall}
     if add:
         _refuse_idle(given, "--add keeps the kind and the settings of the index, and replaces nothing")
     elif chosen in ("flat", "hnsw"):
         idle = ("--memory", "--recall") if chosen == "flat" else ("--memory",)
-        _refuse_idle({name: given[name] for name in idle}, f"--kind {chosen} does not ask for it")
-    _check_writable(out)
-    origin = read_origin(features[0])
-    for path in features[1:]:
-        if not origin.agrees(read_origin(path)):
-            raise InputError(f"{path}: features of {read_origin(path)}, but those of {features[0]} are of {origin}")
-    parts = [read_features(path) for path in features]
+        _refuse_idle({name: given[name] for name in idle}, f"--kind {chosen} does not use it")
+    _check_writable(out.parent)
+    origin, parts = _read_parts(features)
     wanted = RECALL if recall is None else recall
     if add:
         built, known = store.add(out, origin, parts)
-        typer.echo(f"added {sum(len(part.names) for part in parts) - known:,} images, {known:,} were there already")
+        typer.echo(f"added {sum(len(part.names) for part in parts) - known:,} images; {known:,} were there already")
     else:
         space = int(memory * 1e9) if memory is not None else _physical_memory() // 2
         built = store.build(out, origin, parts, kind=chosen, memory=space, recall=wanted, force=force)
-    size = index_bytes(built.kind, len(built), built.dimension)
-    typer.echo(
-        f"{out}: {built.kind} index of {len(built):,} images, {built.dimension} dimensions, {size / 1e6:,.1f} MB"
-    )
-    if built.recall.effort:
-        typer.echo(
-            f"recall at 10 was {built.recall.at_10:.3f} when it was built, over {built.recall.sample} of its images"
-        )
-        if not add and built.recall.at_10 < wanted:
-            typer.echo(f"warning: that is less than the {wanted:g} asked for, with all the effort there is", err=True)
-    if advice := store.advice(built):
-        typer.echo(f"warning: {advice}", err=True)
+    _describe_index(out, built, None if add else wanted)
+
+
+def _chosen_kind(kind: str) -> Kind | None:
+    from slsr.search.kinds import KINDS
+
+    chosen = next((one for one in KINDS if one == kind), None)
+    if chosen is None and kind != "auto":
+        raise InputError(f"--kind {kind}: choose auto, {', '.join(KINDS)}")
+    return chosen
+
+
+def _read_parts(paths: list[Path]) -> tuple[Origin, list[NamedFeatures]]:
+    """Read the gallery features of files, which must come from one model."""
+    from slsr.embedding.files import read_features, read_origin
+
+    origin = read_origin(paths[0])
+    for path in paths[1:]:
+        if not origin.agrees(other := read_origin(path)):
+            raise InputError(f"{path}: features of {other}, but the features in {paths[0]} are of {origin}")
+    return origin, [read_features(path) for path in paths]
+
+
+def _describe_index(path: Path, index: Index, wanted: float | None) -> None:
+    """Print the kind, size and recall of an index, and warn if it should be built in another way."""
+    from slsr.search.kinds import index_bytes
+    from slsr.search.store import advice
+
+    size = index_bytes(index.kind, len(index), index.dimension) / 1e6
+    typer.echo(f"{path}: {index.kind} index of {len(index):,} images, {index.dimension} dimensions, {size:,.1f} MB")
+    recall = index.recall
+    if recall.effort:
+        typer.echo(f"recall at 10 was {recall.at_10:.3f} when it was built, measured on {recall.sample} of its images")
+        if wanted is not None and recall.at_10 < wanted:
+            typer.echo(f"warning: the recall is below {wanted:g}, even with the largest search effort", err=True)
+    if found := advice(index):
+        typer.echo(f"warning: {found}", err=True)
 
 
 @app.command(rich_help_panel=USE)
 @_cleans_up
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="the folder that `slsr index` wrote")],
+    path: Annotated[Path, typer.Argument(metavar="INDEX", help="the file that `slsr index` wrote")],
     query: Annotated[
         list[str],
-        typer.Argument(metavar="QUERY...", help="image files, folders, patterns, image tables, or one embedded .npz"),
+        typer.Argument(metavar="QUERY...", help="image files, folders, patterns, image tables, or one .npz of `embed`"),
     ],
     depth: Annotated[int, typer.Option("-k", min=1, help="images to find for each query")] = 10,
     rerank: Annotated[bool, typer.Option("--rerank", help="k-reciprocal re-ranking of the nearest candidates")] = False,
     candidates: Annotated[
-        int | None, typer.Option(min=1, show_default="100", help="how many nearest images are re-ranked")
+        int | None, typer.Option(min=1, show_default="100", help="how many of the nearest images are re-ranked")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="the model of the index; by default where it lay when it embedded the gallery")
+        Path | None, typer.Option(show_default="the path given to `embed`", help="the model of the index")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, show_default="64", help="queries that go through the network at once")
@@ -183,7 +201,7 @@ def search(
     strict: StrictOption = False,
     json_path: JsonOption = None,
 ) -> None:
-    """The images of an index nearest to each query, as a table."""
+    """Find the images of an index that are nearest to each query, and print them as a table."""
     from slsr.files import write_json
     from slsr.search.query_features import are_embedded, embedded_queries
     from slsr.search.ranked_lists import CANDIDATES, as_json, ranked_lists, render
@@ -196,21 +214,26 @@ def search(
         _refuse_idle(given, "an .npz query is embedded already")
     if json_path is not None:
         _check_json(json_path)
-    opened = open_index(folder)
+    index = open_index(path)
     names, features = embedded_queries(
-        folder, opened, query, model=model, device=device or "auto", batch_size=batch_size or 64, strict=strict
+        path, index, query, model=model, device=device or "auto", batch_size=batch_size or 64, strict=strict
     )
-    lists = ranked_lists(opened, features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
-    wanted, fewest = min(depth, len(opened)), min(map(len, lists))
-    if fewest < wanted:
+    lists = ranked_lists(index, features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
+    _warn_if_fewer(index, min(map(len, lists)), depth)
+    if json_path is not None:
+        write_json(json_path, as_json(index, names, lists))
+    typer.echo(render(names, lists))
+
+
+def _warn_if_fewer(index: Index, found: int, depth: int) -> None:
+    """Warn if an approximate index found fewer images than it holds and than were asked for."""
+    wanted = min(depth, len(index))
+    if found < wanted:
         typer.echo(
-            f"warning: {fewest} of the {wanted} images asked for were found for some query: an {opened.kind} index "
-            "looks near a query only, with the effort it was built for; build it anew with a higher --recall, or flat",
+            f"warning: only {found} of the {wanted} images of -k were found for some query: an {index.kind} index "
+            "searches near a query only; build it again with a higher --recall, or with --kind flat",
             err=True,
         )
-    if json_path is not None:
-        write_json(json_path, as_json(opened, names, lists))
-    typer.echo(render(names, lists))
 
 
 @app.command(rich_help_panel=USE)

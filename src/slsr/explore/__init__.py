@@ -1,1 +1,1 @@
-"""A local web page over a trained model: queries, rankings, activation maps, clusters, generated images."""
+"""A local web page over trained models: queries, rankings, activation maps, clusters, generated images."""

@@ -1,4 +1,4 @@
-"""Where a network looks: activation maps over images, drawn without classes or labels."""
+"""Where a network looks: activation maps over images; they need no classes and no labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from slsr.images.augmentation import to_input
 from slsr.params.recipe import Image
 from slsr.runtime.devices import to_device
 
-Kind = Literal["activation", "similarity"]
-KINDS: tuple[Kind, ...] = ("activation", "similarity")
+MapKind = Literal["activation", "similarity"]
+MAP_KINDS: tuple[MapKind, ...] = ("activation", "similarity")
 FINEST_ROWS = 8
 FADED = 0.45
-# Of a perceptually even scale from dark violet over red to light yellow, legible for color-blind readers too.
+# A perceptually uniform scale from dark violet over red to light yellow, also for color-blind readers.
 SCALE = np.array(
     [[0, 0, 4], [41, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39]], np.float64
 )
@@ -30,10 +30,10 @@ SCALE = np.array(
 
 @dataclass(frozen=True, eq=False)
 class ActivationMap:
-    """A number for each place of an image, float32 [h, w] from the top left; `floor` is what is drawn darkest."""
+    """A number for each place of an image, float32 [h, w] from the top left; `lowest` is drawn darkest."""
 
     values: NDArray[np.float32]
-    floor: float
+    lowest: float
 
 
 @torch.inference_mode()
@@ -70,17 +70,17 @@ def similarity_map(encoder: LoadedEncoder, image: PillowImage.Image, feature: ND
 
 
 def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, int], view: Image) -> PillowImage.Image:
-    """An image under its map, from dark (the map's floor) to yellow (its highest value).
+    """Draw a map over its image, from dark (the lowest value) to yellow (the highest value).
 
     Parameters
     ----------
-    size : (width, height) the result has at most
-    view : how the image goes into the network; what a center crop cuts off is cut off here too
+    size : (width, height), the largest size of the result
+    view : how the image goes into the network; what a center crop cuts off is also cut off here
     """
     seen = _cut(image, view)
     seen.thumbnail(size, PillowImage.Resampling.BICUBIC)
-    height = float(found.values.max()) - found.floor
-    scaled = np.maximum(found.values - found.floor, 0) / height if height > 0 else np.zeros_like(found.values)
+    height = float(found.values.max()) - found.lowest
+    scaled = np.maximum(found.values - found.lowest, 0) / height if height > 0 else np.zeros_like(found.values)
     resized = PillowImage.fromarray(scaled.astype(np.float32)).resize(seen.size, PillowImage.Resampling.BICUBIC)
     weight = np.clip(np.asarray(resized), 0, 1)
     gray = np.asarray(seen.convert("L"), np.float64)[..., None].repeat(3, axis=2)
@@ -90,8 +90,8 @@ def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, in
     return PillowImage.fromarray(np.clip(np.rint(blended), 0, 255).astype(np.uint8))
 
 
-def map_size(encoder: LoadedEncoder, kind: Kind) -> tuple[int, int]:
-    """(rows, columns) of a map of this kind, whatever the image."""
+def map_size(encoder: LoadedEncoder, kind: MapKind) -> tuple[int, int]:
+    """Return (rows, columns) of a map of this kind; they do not depend on the image."""
     blank = PillowImage.new("RGB", (encoder.size[1], encoder.size[0]))
     if kind == "activation":
         values = energy_map(encoder, blank).values
@@ -108,7 +108,7 @@ def _inputs(encoder: LoadedEncoder, image: PillowImage.Image) -> Tensor:
 
 
 def _fine_maps(backbone: nn.Module, inputs: Tensor) -> Tensor:
-    """The deepest maps with at least `FINEST_ROWS` rows, or the last ones where none has."""
+    """Return the deepest maps with at least `FINEST_ROWS` rows, or the last maps if there are none."""
     fine, maps = None, inputs
     for layer in _layers(backbone):
         maps = layer(maps)
@@ -118,7 +118,7 @@ def _fine_maps(backbone: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
-    """A network's layers and blocks in order, lists within lists opened."""
+    """List a network's layers and blocks in order; nested lists are flattened."""
     if type(module) is not nn.Sequential:
         return [module]
     return [layer for child in module for layer in _layers(child)]
@@ -130,7 +130,7 @@ def _mirrored_back(maps: Tensor) -> Tensor:
 
 
 def _cut(image: PillowImage.Image, view: Image) -> PillowImage.Image:
-    """The part of an image that the network sees, in the image's own resolution."""
+    """Cut out the part of an image that the network sees, in the image's own resolution."""
     whole = image.convert("RGB")
     if view.test != "center-crop":
         return whole.copy()

@@ -1,4 +1,4 @@
-"""Features and neighbors of whole tables, computed once and kept on disk for the next start."""
+"""Features and neighbors of whole tables, computed once and cached on disk for the next start."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from tqdm import tqdm
 from slsr.embedding.encoder import LoadedEncoder
 from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
-from slsr.explore.image_table import ImageTable
-from slsr.explore.rankings import Rows
+from slsr.explore.image_table import ImageTable, Rows
 from slsr.files import read_npy, write_npy
 from slsr.retrieval import Labels, evaluate
 from slsr.retrieval.distances import Features
@@ -26,20 +25,20 @@ from slsr.retrieval.one_query import find_neighbors
 PROBED = 4
 SAME = 0.9999
 BATCH_SIZE = 64
-UNREADABLE = -np.inf  # in a row without a feature; no network gives it, as x / |x| is finite or NaN
-READING = "upright"  # another word when pictures are read in another way, so that features of the old one are not used
+UNREADABLE = -np.inf  # marks a row without a feature; no network gives it, since x / |x| is finite or NaN
+READING = "upright"  # change this word when pictures are read in another way, so that old features are not used
 
 
 def cached_features(
     cache: Path, encoder: LoadedEncoder, table: ImageTable, name: str, *, strict: bool = False
 ) -> Features:
-    """Features of all images of a table, float32 [N, D], rows of length 1; from the cache where they are in it.
+    """Return the features of all images of a table, float32 [N, D], rows of length 1; from the cache if possible.
 
-    The row of an image that does not decode is `UNREADABLE`, in the cache too; `unreadable_rows` finds them.
+    The row of an image that does not decode is `UNREADABLE`, also in the cache; `unreadable_rows` finds such rows.
 
-    The cache is a folder of .npy files named after the model's fingerprint and the table's sha256. What it holds is
-    used only while the first images still give the same features, and those without a feature still do not decode:
-    another version of the code may embed otherwise.
+    The cache is a folder of .npy files named after the model's fingerprint and the table's sha256. Cached features are
+    used only if the first images still give the same features, and images without a feature still do not decode:
+    another version of the code may compute other features.
 
     Raises
     ------
@@ -61,7 +60,7 @@ def cached_features(
 
 
 def _embedded(encoder: LoadedEncoder, table: ImageTable, strict: bool, tell: Callable[[int], object]) -> Features:
-    """Features of all images; `tell` is called with how many more have been read."""
+    """Compute the features of all images; `tell` is called with the number of images read since the last call."""
 
     def read() -> Iterable[tuple[str, bytes]]:
         for named in zip(table.names, table.iterate(), strict=True):
@@ -76,7 +75,7 @@ def _embedded(encoder: LoadedEncoder, table: ImageTable, strict: bool, tell: Cal
 
 
 def _same_at_first(kept: Features, encoder: LoadedEncoder, table: ImageTable) -> bool:
-    """Whether the first images that have a feature in the cache still have it."""
+    """Whether the first images with a feature in the cache still have the same feature."""
     rows = np.setdiff1d(np.arange(len(kept)), unreadable_rows(kept))[:PROBED]
     try:
         first = encoder.embed([table.encoded(row) for row in rows.tolist()])
@@ -86,12 +85,12 @@ def _same_at_first(kept: Features, encoder: LoadedEncoder, table: ImageTable) ->
 
 
 def unreadable_rows(features: Features) -> Rows:
-    """Rows of `cached_features` whose image does not decode, ascending."""
+    """Find the rows of `cached_features` whose image does not decode, ascending."""
     return np.flatnonzero(np.isneginf(features[:, 0]))
 
 
 def problem_of(table: ImageTable, row: int) -> InputError | None:
-    """Why an image does not decode; None if it does."""
+    """Return why an image does not decode; None if it does."""
     try:
         open_picture(table.encoded(row), table.names[row])
     except InputError as error:
@@ -102,7 +101,7 @@ def problem_of(table: ImageTable, row: int) -> InputError | None:
 def cached_neighbors(
     cache: Path, query_features: Features, gallery_features: Features, say: Callable[[str], None]
 ) -> NeighborTable:
-    """What re-ranking needs to know of all pairs of images; from the cache where it is in it."""
+    """Return what re-ranking needs to know about all pairs of images; from the cache if possible."""
     parameters = Parameters()
     stem = f"neighbors-{_key(_content(query_features, gallery_features), repr(parameters))}"
     paths = [cache / f"{stem}-{part}.npy" for part in ("nearest", "distances", "furthest")]
@@ -132,7 +131,7 @@ def _fits(parts: list[NDArray[Any] | None], count: int) -> bool:
 
 
 def _kept(path: Path) -> NDArray[Any] | None:
-    """An array of the cache; one that is missing or damaged is made anew."""
+    """Read an array of the cache; None if it is missing or damaged."""
     try:
         return read_npy(path)
     except InputError:
@@ -153,9 +152,9 @@ def _key(*parts: str) -> str:
 def cached_measures(
     cache: Path, query_features: Features, gallery_features: Features, labels: Labels, say: Callable[[str], None]
 ) -> NDArray[np.float64] | None:
-    """Rank of the first right match and average precision (trapezoid) of every query, [Q, 2]; None where none has one.
+    """Measure the rank of the first right match and the average precision (trapezoid) of every query, [Q, 2].
 
-    Both are NaN for a query without a right match.
+    Both are NaN for a query without a right match. The result is None if no query has a right match.
     """
     of_labels = [values for values in vars(labels).values() if isinstance(values, np.ndarray)]
     path = cache / f"measures-{_key(_content(query_features, gallery_features, *of_labels))}.npy"

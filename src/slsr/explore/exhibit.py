@@ -1,4 +1,4 @@
-"""What the page has to show: models with their features, image tables, clusters."""
+"""What the page can show: models with their features, image tables, clusters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as PillowImage
 
 from slsr.embedding.checkpoint_file import checkpoint_file
 from slsr.embedding.encoder import LoadedEncoder, load_encoder
 from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
-from slsr.explore.activation import KINDS, map_size
+from slsr.explore.activation import MAP_KINDS, map_size
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, problem_of, unreadable_rows
 from slsr.explore.image_table import ImageTable, Rows
 from slsr.explore.rankings import can_be_judged
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json
 from slsr.images.tables import column_numpy, read_table
+from slsr.reporting.titles import title_of
 from slsr.retrieval import Labels
 from slsr.retrieval.distances import Features
 from slsr.retrieval.one_query import OneQueryReranker
@@ -33,12 +34,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Sources:
-    """The files to show, each None where there is none; `clusters` is a folder and goes with `train`.
+    """The files to show; None for what is missing. `clusters` is a folder and needs `train`.
 
     Raises
     ------
     InputError
-        There is nothing to show, or no gallery for the models.
+        There is nothing to show, or there are models and no gallery.
     """
 
     models: Sequence[Path] = ()
@@ -60,7 +61,7 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class Shelf:
-    """An image table under the letter that page addresses know it by."""
+    """An image table, and the letter that stands for it in addresses."""
 
     letter: str
     title: str
@@ -68,15 +69,15 @@ class Shelf:
 
     @property
     def version(self) -> str:
-        """Another one for another file, so that a browser never keeps pictures of another table."""
+        """A text that is different for every table, so that a browser never shows pictures of another table."""
         return self.table.fingerprint[:16]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An encoder and what it makes of query and gallery tables.
+    """An encoder, and its features of the query and gallery tables.
 
-    `measures` [Q, 2] are the rank of the first right match and the average precision of every query, or None.
+    `measures` [Q, 2] holds the rank of the first right match and the average precision of every query, or is None.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Model:
 
     @property
     def headline(self) -> tuple[float, float] | None:
-        """Rank-1 and mAP (trapezoid) over the queries with a right match, as fractions."""
+        """Rank-1 and mAP (trapezoid) over the queries that have a right match, as fractions."""
         if self.measures is None:
             return None
         valid = self.measures[~np.isnan(self.measures[:, 1])]
@@ -97,12 +98,12 @@ class Model:
     @cached_property
     def map_cells(self) -> dict[str, tuple[int, int]]:
         """(rows, columns) of each kind of activation map."""
-        return {kind: map_size(self.encoder, kind) for kind in KINDS}
+        return {kind: map_size(self.encoder, kind) for kind in MAP_KINDS}
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """The cluster of every training image, and what `cluster` wrote about them."""
+    """The cluster of every training image, and what the stage `cluster` wrote about the clusters."""
 
     assignments: Rows
     silhouettes: Sequence[dict[str, Any]]
@@ -116,7 +117,7 @@ class Clusters:
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """All there is to show. `device` is held while a network computes: one picture at a time."""
+    """Everything that can be shown. `device` is locked while a network computes: one picture at a time."""
 
     models: Sequence[Model]
     shelves: dict[str, Shelf]
@@ -125,20 +126,25 @@ class Exhibit:
     device: Lock = field(default_factory=Lock)
 
     def table(self, letter: str) -> ImageTable | None:
-        """The table of a letter: q(uery), g(allery), t(rain) or x (generated); None where there is none."""
+        """Return the table of a letter: q(uery), g(allery), t(rain) or x (generated); None if there is none."""
         return self.shelves[letter].table if letter in self.shelves else None
 
     @property
     def searchable(self) -> bool:
-        """Whether there are a model and a gallery to search in."""
+        """Whether there is a model, and so a gallery to search in."""
         return bool(self.models)
+
+    def embed(self, image: PillowImage.Image) -> list[Features]:
+        """Compute the feature of an image by each model."""
+        with self.device:
+            return [model.encoder.embed([image])[0] for model in self.models]
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
     """An image to search with: a row of a table, or an upload.
 
-    Identity and camera are those that count as labels of a query, None where it has none.
+    Identity and camera are the labels of a query; None if it has none that a ranking can be judged by.
     """
 
     key: str
@@ -147,19 +153,19 @@ class Query:
     camera: int | None
     shelf: Shelf | None
     row: int | None
-    image: Callable[[], Image.Image]
+    image: Callable[[], PillowImage.Image]
     features: Callable[[Model], Features]
 
 
 def open_exhibit(sources: Sources, cache: Path, device: str, say: Say, *, strict: bool = False) -> Exhibit:
-    """Open the tables, load the models, and compute or fetch their features.
+    """Open the tables, load the models, and compute their features or read them from the cache.
 
-    Images of the gallery and of the query table that do not decode are left out, and counted; `strict` ends at one.
+    Images of the gallery and query tables that do not decode are left out and counted; with `strict` they are an error.
 
     Raises
     ------
     InputError
-        A file is not what it should be, or no image of a table decodes.
+        A file has the wrong content, or no image of a table decodes.
     """
     shelves = {
         letter: Shelf(letter, title, ImageTable(path))
@@ -189,7 +195,7 @@ def open_exhibit(sources: Sources, cache: Path, device: str, say: Say, *, strict
 
 
 def _readable(table: ImageTable, features: list[Features], say: Say) -> tuple[ImageTable, list[Features]]:
-    """A table and each model's features of it, without the images that do not decode."""
+    """Leave the images that do not decode out of a table, and out of each model's features of it."""
     rows = reduce(np.union1d, [unreadable_rows(of_model) for of_model in features])
     if not len(rows):
         return table, features
@@ -201,8 +207,12 @@ def _readable(table: ImageTable, features: list[Features], say: Say) -> tuple[Im
 
 
 def model_names(files: Sequence[Path]) -> list[str]:
-    """Short names: that of the folder for a `model.safetensors`, else of the file; numbered where they repeat."""
-    short = [file.resolve().parent.name if file.name == "model.safetensors" else file.stem for file in files]
+    """Give models short names, with a number if two have the same name.
+
+    A `model.safetensors` is named after its folder, or by the title of the regularizer that the folder is named after;
+    any other file is named after itself.
+    """
+    short = [title_of(file.resolve().parent.name) if file.name == "model.safetensors" else file.stem for file in files]
     short = [name or "model" for name in short]
     return [
         name if short.count(name) == 1 else f"{name} ({short[: place + 1].count(name)})"
@@ -225,7 +235,7 @@ def _open_model(
 
 
 def labels_between(query: ImageTable | None, gallery: ImageTable) -> Labels | None:
-    """Identities and cameras of both sides, where both have them."""
+    """Return the identities and cameras of queries and gallery; None unless both have them."""
     if query is None or query.identities is None or query.cameras is None:
         return None
     if gallery.identities is None or gallery.cameras is None:
@@ -238,7 +248,7 @@ def _read_clusters(folder: Path, train: Shelf) -> Clusters:
     assignments = read_table(path, ["name", "cluster"])
     if assignments.column("name").to_pylist() != train.table.names:
         raise InputError(
-            f"{path}: its {len(assignments)} images are not the {len(train.table)} of {train.table.path}; run "
+            f"{path}: its {len(assignments)} images are not the {len(train.table)} images of {train.table.path}; run "
             "`dvc repro`, or name the right table with --train"
         )
     silhouette = folder / "silhouette.json"
@@ -250,9 +260,9 @@ def _read_clusters(folder: Path, train: Shelf) -> Clusters:
 
 
 def find_query(exhibit: Exhibit, key: str) -> Query | None:
-    """The image of a key such as q12 (row 12 of the query table) or u0123abcd... (an upload); None where there is none.
+    """Find the image of a key such as q12 (row 12 of the queries) or u0123abcd... (an upload); None if there is none.
 
-    A training or generated image has no labels that the gallery shares.
+    A training or generated image has no labels: the gallery shows other people.
     """
     if key.startswith("u"):
         return _uploaded(exhibit, key)
@@ -262,7 +272,7 @@ def find_query(exhibit: Exhibit, key: str) -> Query | None:
     row, table = int(key[1:]), shelf.table
     identity, camera = _labels_of(exhibit, shelf.letter, row)
 
-    def image() -> Image.Image:
+    def image() -> PillowImage.Image:
         return open_picture(table.encoded(row), table.names[row])
 
     def features(model: Model) -> Features:
@@ -289,7 +299,7 @@ def _uploaded(exhibit: Exhibit, key: str) -> Query | None:
 
 
 def _labels_of(exhibit: Exhibit, letter: str, row: int) -> tuple[int | None, int | None]:
-    """Identity and camera of a query that can be judged against the gallery."""
+    """Return identity and camera of a query; None if its ranking cannot be judged."""
     table, gallery, query = exhibit.table(letter), exhibit.table("g"), exhibit.table("q")
     if letter not in "qg" or table is None or table.identities is None or table.cameras is None:
         return None, None

@@ -1,4 +1,4 @@
-"""Image tables of any size, of which no more is in memory than was just looked at."""
+"""Image tables of any size; only the images that were just looked at are in memory."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ Rows = NDArray[np.int64]
 class ImageTable:
     """A Parquet image table: names and labels in memory, encoded images read a row group at a time when asked for.
 
-    The row groups read last are kept, up to `KEPT_BYTES` of encoded images and at least one; nothing is decoded.
-    `left_out` is how many rows of the file `without` has taken out.
+    The row groups that were read last are kept, at most `kept_bytes` but at least one row group.
+    `left_out` is the number of rows of the file that `without` has removed.
 
     Parameters
     ----------
     path : a table with the columns `image` and `name`; `identity` and `camera` (both or neither), `cluster`,
-        `label_index` and `label_weight` are read where they are
+        `label_index` and `label_weight` are optional
+    kept_bytes : how many bytes of encoded images may stay in memory
 
     Raises
     ------
@@ -46,18 +47,19 @@ class ImageTable:
         The file is missing, is not Parquet, is damaged, lacks a column, or has no rows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept_bytes: int = KEPT_BYTES) -> None:
         self.path = path
+        self._kept_bytes = kept_bytes
         self._file = _open(path)
         present = set(self._file.schema_arrow.names)
         if missing := {"image", "name"} - present:
-            raise InputError(f"{path}: no column {', '.join(sorted(missing))}; give an image table as `prepare` writes")
+            raise InputError(f"{path}: no column {', '.join(sorted(missing))}; give a table as `prepare` writes it")
         if not _is_binary(self._file.schema_arrow.field("image").type):
-            raise InputError(f"{path}: the column image holds no encoded images; give a table as `prepare` writes")
+            raise InputError(f"{path}: the column image has no encoded images; give a table as `prepare` writes it")
         wanted = ("name", "identity", "camera", "cluster", "label_index", "label_weight")
         columns = self._read(lambda: self._file.read([name for name in wanted if name in present]))
         if not len(columns):
-            raise InputError(f"{path}: no images in this table; give one that has some")
+            raise InputError(f"{path}: this table has no images; give another one")
         self.names: list[str] = [str(name) for name in columns.column("name").to_pylist()]
         labeled = {"identity", "camera"} <= present
         self.identities = _integers(path, columns, "identity") if labeled else None
@@ -78,14 +80,14 @@ class ImageTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the file, hexadecimal; that of another kind for a table with rows left out."""
+        """sha256 of the file, hexadecimal; if rows are left out, a digest that depends on them too."""
         of_file = fingerprint(self.path)
         if not self.left_out:
             return of_file
         return hashlib.sha256(of_file.encode() + self._rows.tobytes()).hexdigest()
 
     def without(self, rows: Rows) -> ImageTable:
-        """The table without some of its rows; those behind them move up."""
+        """Return the table without some of its rows; later rows move up."""
         rest = copy.copy(self)
         rest.__dict__.pop("fingerprint", None)
         kept = np.delete(np.arange(len(self)), rows)
@@ -100,7 +102,7 @@ class ImageTable:
         return rest
 
     def encoded(self, row: int) -> bytes:
-        """The encoded image of one row."""
+        """Return the encoded image of one row."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         in_file = int(self._rows[row])
@@ -110,7 +112,7 @@ class ImageTable:
         return bytes(images[in_file - int(self._starts[group])].as_py() or b"")
 
     def iterate(self) -> Iterator[bytes]:
-        """All encoded images in order, a row group in memory at a time."""
+        """Yield all encoded images in order, with one row group in memory at a time."""
         for group in range(self._file.num_row_groups):
             with self._lock:
                 images = self._read_group(group)
@@ -119,7 +121,7 @@ class ImageTable:
                 yield bytes(images[int(row)].as_py() or b"")
 
     def sparse_label(self, row: int) -> list[tuple[int, float]]:
-        """The sparse label of a generated image: pairs of a training label and its weight."""
+        """Return the sparse label of a generated image: pairs of a training label and its weight."""
         if self.sparse_labels is None:
             return []
         index, weight = (column[row].as_py() for column in self.sparse_labels)
@@ -129,7 +131,7 @@ class ImageTable:
         if group not in self._groups:
             self._groups[group] = self._read_group(group)
         self._groups.move_to_end(group)
-        while len(self._groups) > 1 and sum(images.nbytes for images in self._groups.values()) > KEPT_BYTES:
+        while len(self._groups) > 1 and sum(images.nbytes for images in self._groups.values()) > self._kept_bytes:
             self._groups.popitem(last=False)
         return self._groups[group]
 
@@ -164,12 +166,12 @@ def _integers(path: Path, table: pa.Table, name: str) -> Rows:
 
 
 def find_rows(table: ImageTable, text: str, camera: int | None = None, cluster: int | None = None) -> Rows:
-    """Rows whose name contains a text (upper and lower case alike) or whose identity is that number, in table order.
+    """Find the rows whose name contains a text (in any case) or whose identity is that number, in table order.
 
     Parameters
     ----------
     text : empty for all rows
-    camera, cluster : of these alone; None for any
+    camera, cluster : only rows of this camera or cluster; None for any
     """
     wanted = text.strip().lower()
     kept = np.ones(len(table), bool)
@@ -184,23 +186,23 @@ def find_rows(table: ImageTable, text: str, camera: int | None = None, cluster: 
 
 
 def thumbnail(encoded: bytes, name: str, size: Sequence[int] = THUMBNAIL_SIZE) -> bytes:
-    """An image, upright, as a small JPEG, at most `size` = (width, height) pixels.
+    """Make a small JPEG of an image, upright, at most `size` = (width, height) pixels.
 
     Raises
     ------
     InputError
-        It does not decode, or is too large to; the message has its name.
+        It does not decode, or is too large; the message names it.
     """
     return as_jpeg(shrink(open_picture(encoded, name), size))
 
 
 def shrink(image: Image.Image, size: Sequence[int]) -> Image.Image:
-    """A copy of at most (width, height) pixels, in its own proportions."""
+    """Copy an image to at most (width, height) pixels; it keeps its proportions."""
     small = image.copy()
     small.thumbnail((size[0], size[1]), Image.Resampling.BICUBIC)
     return small
 
 
 def as_jpeg(image: Image.Image) -> bytes:
-    """An RGB image as JPEG."""
+    """Encode an RGB image as JPEG."""
     return encode_jpeg(np.asarray(image), THUMBNAIL_QUALITY)

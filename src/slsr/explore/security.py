@@ -1,4 +1,4 @@
-"""Which requests are answered: those of this page itself, on a name that is this server's, and no other."""
+"""Which requests are answered: only those of this page itself, addressed to a name of this server."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Doors:
-    """Who may come in.
+    """Who may open the page.
 
     Attributes
     ----------
     names
-        Host names that a request may be addressed to beside those of the loopback address, in lower case.
+        Host names, in lower case, that a request may be addressed to, in addition to those of the loopback address.
     exposed
-        Whether the server listens beyond the loopback address; then any numeric address is accepted as well, which
-        no name that an attacker holds can turn into (DNS rebinding needs a name).
+        Whether the server listens beyond the loopback address. If so, any numeric address is accepted too. This is
+        safe, since DNS rebinding needs a name.
     token
-        What a browser has to show once, or None.
+        What a browser must show once, or None.
     """
 
     names: frozenset[str] = frozenset()
@@ -45,7 +45,7 @@ class Doors:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name to listen on is reached from this machine alone."""
+    """Whether an address or name to listen on can be reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -55,11 +55,11 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_request(method: str, headers: Mapping[str, str], doors: Doors) -> str | None:
-    """Why a request is not answered, or None where it is.
+    """Return why a request is refused; None if it is answered.
 
-    The host must be one of this server's names. What a browser says about where a request comes from (Sec-Fetch-Site,
-    Origin) must be this page itself; only a link followed from elsewhere may lead here. Requests that change something
-    must say where they come from.
+    The host must be a name of this server. If the browser says where the request comes from (Sec-Fetch-Site, Origin),
+    that must be this page; a link on another page may lead here, and nothing else. A request that changes something
+    must say where it comes from.
     """
     host = headers.get("Host", "")
     if not host_allowed(host, doors):
@@ -69,21 +69,21 @@ def refuse_request(method: str, headers: Mapping[str, str], doors: Doors) -> str
         )
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
     if origin is not None and not _same_origin(origin, host):
-        return "another page sent this request; this page answers itself alone"
+        return "another page sent this request; only requests from this page are answered"
     if method in ("GET", "HEAD"):
         followed = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") in ("document", None)
         if site in (None, "same-origin", "none") or followed:
             return None
-        return "another page asked for this; this page answers itself alone"
+        return "another page asked for this; only requests from this page are answered"
     if site not in (None, "same-origin"):
-        return "another page sent this request; this page answers itself alone"
+        return "another page sent this request; only requests from this page are answered"
     if site is None and origin is None:
         return "this request does not say which page it comes from (no Origin, no Sec-Fetch-Site)"
     return None
 
 
 def host_allowed(host: str, doors: Doors) -> bool:
-    """Whether the Host header names this server; any port, so that a tunnel may end at another one."""
+    """Whether the Host header names this server; any port is allowed, since a tunnel may use another one."""
     name = _host_name(host)
     if name is None:
         return False
@@ -104,7 +104,7 @@ def token_matches(given: str | None, doors: Doors) -> bool:
 
 
 def _host_name(host: str) -> str | None:
-    """The name or address in a Host header, without port and brackets; None for a header that is none."""
+    """Return the name or address in a Host header, without port and brackets; None if the header is not valid."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port

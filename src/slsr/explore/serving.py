@@ -15,20 +15,20 @@ from slsr.errors import InputError
 from slsr.explore.uploads import MAXIMUM_BYTES
 
 THREADS = 6
-TOO_LARGE = 4  # times the limit: what is larger, the server cuts off in its own words
+TOO_LARGE = 4  # times the limit: the server itself cuts off larger requests, with its own message
 
 
 def open_server(app: Flask, host: str, port: int) -> Any:
-    """A waitress server that holds its address already; `run()` serves, `close()` ends it.
+    """Open a waitress server that holds its address already; `run()` serves, `close()` ends it.
 
     Parameters
     ----------
-    port : 0 for any free one; `address_of` tells which it became
+    port : 0 for any free port; `address_of` tells which one was chosen
 
     Raises
     ------
     InputError
-        The port is taken, or the address is none of this machine's.
+        The port is taken, or the address is not an address of this machine.
     """
     logging.getLogger("waitress").setLevel(logging.ERROR)
     limit = TOO_LARGE * MAXIMUM_BYTES
@@ -43,23 +43,22 @@ def open_server(app: Flask, host: str, port: int) -> Any:
             clear_untrusted_proxy_headers=True,
         )
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(
-                f"port {port} of {host} is taken; choose another with --port, 0 for any free one"
-            ) from error
-        if error.errno == errno.EACCES:
-            raise InputError(
-                f"port {port} may not be opened by this user; choose one above 1023 with --port"
-            ) from error
-        raise InputError(
-            f"{host}: not an address to listen on here ({error.strerror}); use --host 127.0.0.1"
-        ) from error
+        raise InputError(_refusal(host, port, error)) from error
     except ValueError as error:
-        raise InputError(f"{host}: not an address to listen on here ({error}); use --host 127.0.0.1") from error
+        raise InputError(f"{host}: cannot listen on this address ({error}); use --host 127.0.0.1") from error
+
+
+def _refusal(host: str, port: int, error: OSError) -> str:
+    """Say why a port cannot be opened, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is taken; choose another with --port, or 0 for any free port"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be opened by this user; choose a port above 1023 with --port"
+    return f"{host}: cannot listen on this address ({error.strerror}); use --host 127.0.0.1"
 
 
 def _listen(host: str, port: int) -> str:
-    """An address as waitress takes it, one address alone: a name may stand for several."""
+    """Return an address as waitress takes it; only one, although a name may have several."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -69,7 +68,7 @@ def _listen(host: str, port: int) -> str:
 
 
 def address_of(server: Any, token: str | None = None) -> str:
-    """What to open in a browser."""
+    """Return the address to open in a browser."""
     host = str(server.effective_host)
     shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     shown = f"[{shown}]" if ":" in shown else shown
@@ -77,7 +76,7 @@ def address_of(server: Any, token: str | None = None) -> str:
 
 
 def serve(server: Any, ready: Callable[[], None]) -> None:
-    """Answer until Ctrl-C."""
+    """Answer requests until Ctrl-C."""
     try:
         ready()
         server.run()

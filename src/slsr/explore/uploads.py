@@ -1,4 +1,4 @@
-"""Pictures that a visitor drops on the page: checked, kept in memory for a while, never written anywhere."""
+"""Pictures that a visitor uploads: checked, kept in memory for a while, and never written to disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME_LENGTH = 60
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A picture to search with: its name for display alone, at most 512x512 pixels of it, its feature by each model."""
+    """A picture to search with: its name, for display only, at most 512x512 pixels, and its feature by each model."""
 
     key: str
     name: str
@@ -38,8 +38,11 @@ class Uploads:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._lock = Lock()
-        # One thread rather than a lock: the C library keeps what a thread has freed, for each thread by itself.
+        # One thread instead of a lock, since the C library keeps freed memory separately for each thread.
         self._reader = ThreadPoolExecutor(1)
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def receive(self, content: bytes, name: str, embed: Callable[[Image.Image], Sequence[Features]]) -> Upload:
         """Decode a picture, embed it and keep it; one picture at a time, as a large one takes much memory.
@@ -65,24 +68,24 @@ class Uploads:
         return upload
 
     def get(self, key: str) -> Upload | None:
-        """The upload of this key, if it is still kept."""
+        """Return the upload of this key; None if it is no longer kept."""
         with self._lock:
             return self._kept.get(key)
 
 
 def read_upload(content: bytes, name: str) -> Image.Image:
-    """Decode an uploaded picture, upright as its camera held it, in RGB.
+    """Decode an uploaded picture as upright RGB.
 
     Raises
     ------
     InputError
-        The bytes are no image, are cut off, or decode to more pixels than `slsr.images.decoding` allows.
+        The bytes are not an image, are cut off, or decode to more pixels than `slsr.images.decoding` allows.
     """
     return open_picture(content, displayed_name(name))
 
 
 def displayed_name(name: str) -> str:
-    """The last part of a file name, without what does not print, cut to `NAME_LENGTH`; it is shown, never opened."""
+    """Return the last part of a file name, printable and at most `NAME_LENGTH` long; it is shown, never opened."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     printable = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C").strip()
     return printable[:NAME_LENGTH] or "picture"

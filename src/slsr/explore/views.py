@@ -1,9 +1,9 @@
-"""What stands on the page: choices read from an address, and cards made of rankings and tables."""
+"""What the pages show: options read from an address, and cards made of rankings and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,20 +11,23 @@ import numpy as np
 from slsr.errors import InputError
 from slsr.explore.exhibit import Exhibit, Model, Query, Shelf
 from slsr.explore.image_table import ImageTable, Rows
-from slsr.explore.rankings import Ranking, cosine_similarity, rank_gallery
+from slsr.explore.rankings import RankedGallery, cosine_similarity, rank_gallery
 from slsr.retrieval.matching import JUNK
 from slsr.retrieval.one_query import distances_to_gallery
 
 DEPTHS = (20, 50, 100, 200)
 ON_A_PAGE = 60
-MAPS = {"none": "none", "activation": "activation", "similarity": "similarity"}
+MAPS = {"none": "off", "activation": "activation", "similarity": "similarity"}
 WAYS = {"plain": "plain", "reranked": "re-ranked"}
+SCALES = {"plain": "cosine similarity, higher is nearer", "reranked": "re-ranked distance, lower is nearer"}
 FIRST = 10
+
+Verdict = Literal["right", "wrong", "junk"]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One way to rank: a model, plainly or re-ranked; its key stands in addresses."""
+class Ranker:
+    """One way to rank: a model, plain or re-ranked; its key is used in addresses."""
 
     key: str
     model: Model
@@ -33,28 +36,31 @@ class View:
 
     @property
     def title(self) -> str:
-        """As a heading."""
+        """The heading."""
         return f"{self.model.name}, {WAYS[self.way]}"
 
 
-def all_views(exhibit: Exhibit) -> dict[str, View]:
-    """Every model plainly and re-ranked, by key."""
-    views = [View(f"{number}-{way}", model, number, way) for number, model in enumerate(exhibit.models) for way in WAYS]
-    return {view.key: view for view in views}
+def all_rankers(exhibit: Exhibit) -> dict[str, Ranker]:
+    """Return every model, plain and re-ranked, by key."""
+    return {
+        f"{number}-{way}": Ranker(f"{number}-{way}", model, number, way)
+        for number, model in enumerate(exhibit.models)
+        for way in WAYS
+    }
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Options:
     """What a search page is asked to show."""
 
     query: str
-    left: View
-    right: View | None
+    left: Ranker
+    right: Ranker | None
     maps: str
     depth: int
 
     def address(self, **differences: Any) -> dict[str, Any]:
-        """The address's arguments, some of them other ones."""
+        """Return the arguments of an address, with some of them replaced."""
         given = {
             "query": self.query,
             "left": self.left.key,
@@ -65,23 +71,23 @@ class Choice:
         return given | differences
 
 
-def read_choice(exhibit: Exhibit, arguments: Mapping[str, str]) -> Choice:
-    """The choice in an address; what is missing gets a default.
+def read_options(exhibit: Exhibit, arguments: Mapping[str, str]) -> Options:
+    """Read the options in an address; a missing one gets a default.
 
     Raises
     ------
     InputError
-        A value is none of those there are.
+        A value is unknown.
     """
-    views = all_views(exhibit)
-    left = _pick(views, arguments.get("left", next(iter(views))), "left")
+    rankers = all_rankers(exhibit)
+    left = _pick(rankers, arguments.get("left", next(iter(rankers))), "left")
     other = arguments.get("right", f"{left.number}-reranked" if left.way == "plain" else "none")
-    right = None if other == "none" else _pick(views, other, "right")
+    right = None if other == "none" else _pick(rankers, other, "right")
     maps = arguments.get("maps", "none")
     _pick(MAPS, maps, "maps")
     depths = {str(depth): depth for depth in DEPTHS}
     depth = _pick(depths, arguments.get("depth", str(DEPTHS[0])), "depth")
-    return Choice(arguments.get("query", ""), left, right, maps, depth)
+    return Options(arguments.get("query", ""), left, right, maps, depth)
 
 
 def _pick(among: Mapping[str, Any], key: str, name: str) -> Any:
@@ -92,50 +98,50 @@ def _pick(among: Mapping[str, Any], key: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Card:
-    """One image under its facts; `verdict` is None where there is nothing to judge by."""
+    """An image with its facts; `verdict` is None if there are no labels to judge by."""
 
     key: str
     row: int
     name: str
+    identity: int | None
+    camera: int | None
     rank: int | None = None
-    verdict: Literal["right", "wrong", "junk"] | None = None
+    verdict: Verdict | None = None
     score: str | None = None
     other_rank: int | None = None
-    identity: int | None = None
-    camera: int | None = None
     note: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
-    """The gallery as one view ranks it, and what to say about it in a sentence."""
+class RankedPanel:
+    """The gallery as one ranker sorts it, and what to say about it in a sentence."""
 
     side: str
-    view: View
+    ranker: Ranker
     cards: Sequence[Card]
     summary: str
     scale: str
     left_out: str | None
 
 
-def panels(exhibit: Exhibit, query: Query, choice: Choice) -> list[Panel]:
-    """One ranking, or two side by side, each card with its rank in the other one."""
-    views = [view for view in (choice.left, choice.right) if view is not None]
-    rankings = [ranked(exhibit, query, view) for view in views]
+def panels(exhibit: Exhibit, query: Query, options: Options) -> list[RankedPanel]:
+    """Rank the gallery once, or twice side by side, each card with its rank in the other ranking."""
+    rankers = [ranker for ranker in (options.left, options.right) if ranker is not None]
+    rankings = [ranked(exhibit, query, ranker) for ranker in rankers]
     found = []
-    for place, (view, ranking) in enumerate(zip(views, rankings, strict=True)):
-        other = _places(rankings[1 - place]) if len(rankings) == 2 else None
-        cards = _ranked_cards(exhibit, view, ranking, other, choice.depth)
-        scale = "cosine similarity, higher is nearer" if view.way == "plain" else "re-ranked distance, lower is nearer"
-        found.append(Panel(("left", "right")[place], view, cards, summary_of(ranking), scale, left_out_of(ranking)))
+    for place, (ranker, ranking) in enumerate(zip(rankers, rankings, strict=True)):
+        other = _ranks(rankings[1 - place]) if len(rankings) == 2 else {}
+        cards = _ranked_cards(exhibit, ranker, ranking, other, options.depth)
+        side, scale = ("left", "right")[place], SCALES[ranker.way]
+        found.append(RankedPanel(side, ranker, cards, summary_of(ranking), scale, left_out_of(ranking)))
     return found
 
 
-def ranked(exhibit: Exhibit, query: Query, view: View) -> Ranking:
-    """The gallery, ranked for a query."""
+def ranked(exhibit: Exhibit, query: Query, ranker: Ranker) -> RankedGallery:
+    """Rank the gallery for a query."""
     gallery = exhibit.shelves["g"].table
-    model, known = view.model, query.shelf is not None and query.shelf.letter == "q"
-    if view.way == "plain":
+    model, known = ranker.model, query.shelf is not None and query.shelf.letter == "q"
+    if ranker.way == "plain":
         distances = distances_to_gallery(query.features(model), model.gallery_features)
     elif known and query.row is not None:
         distances = model.reranker.of_query(query.row)
@@ -145,41 +151,32 @@ def ranked(exhibit: Exhibit, query: Query, view: View) -> Ranking:
     return rank_gallery(distances, gallery.identities, gallery.cameras, query.identity, query.camera, itself)
 
 
-def _places(ranking: Ranking) -> dict[int, int]:
+def _ranks(ranking: RankedGallery) -> dict[int, int]:
     return {int(row): rank for rank, row in enumerate(ranking.rows, start=1)}
 
 
 def _ranked_cards(
-    exhibit: Exhibit, view: View, ranking: Ranking, other: Mapping[int, int] | None, depth: int
+    exhibit: Exhibit, ranker: Ranker, ranking: RankedGallery, other: Mapping[int, int], depth: int
 ) -> list[Card]:
     gallery = exhibit.shelves["g"].table
-    scores = cosine_similarity(ranking.distances[:depth]) if view.way == "plain" else ranking.distances[:depth]
+    distances = ranking.distances[:depth]
+    scores = cosine_similarity(distances) if ranker.way == "plain" else distances
     cards = []
     for place, row in enumerate(ranking.rows[:depth].tolist()):
         identity, camera = labels_at(gallery, row)
-        verdict: Literal["right", "wrong", "junk"] | None = None
+        verdict: Verdict | None = None
         if ranking.right is not None:
             verdict = "right" if ranking.right[place] else "wrong"
         elif identity == JUNK:
             verdict = "junk"
-        cards.append(
-            Card(
-                f"g{row}",
-                row,
-                gallery.names[row],
-                place + 1,
-                verdict,
-                f"{scores[place]:.3f}",
-                other.get(row) if other is not None else None,
-                identity,
-                camera,
-            )
-        )
+        card = Card(f"g{row}", row, gallery.names[row], identity, camera)
+        score = f"{scores[place]:.3f}"
+        cards.append(replace(card, rank=place + 1, verdict=verdict, score=score, other_rank=other.get(row)))
     return cards
 
 
-def summary_of(ranking: Ranking) -> str:
-    """How well a ranking went, or that nothing tells."""
+def summary_of(ranking: RankedGallery) -> str:
+    """Say how good a ranking is, or that there are no labels to judge by."""
     if ranking.right is None:
         return "No labels to judge by."
     ranks = ranking.ranks
@@ -192,8 +189,8 @@ def summary_of(ranking: Ranking) -> str:
     )
 
 
-def left_out_of(ranking: Ranking) -> str | None:
-    """What the protocol leaves out of this ranking, in words."""
+def left_out_of(ranking: RankedGallery) -> str | None:
+    """Say what the protocol leaves out of this ranking."""
     junk, own = ranking.left_out
     parts = []
     if own:
@@ -204,7 +201,7 @@ def left_out_of(ranking: Ranking) -> str | None:
 
 
 def labels_at(table: ImageTable, row: int) -> tuple[int | None, int | None]:
-    """Identity and camera of a row, where the table has them."""
+    """Return identity and camera of a row; None if the table does not have them."""
     if table.identities is None or table.cameras is None:
         return None, None
     return int(table.identities[row]), int(table.cameras[row])
@@ -212,7 +209,7 @@ def labels_at(table: ImageTable, row: int) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A page of a longer list: its cards, and where it stands."""
+    """One page of a longer list: its cards, its number, the number of pages, and the length of the list."""
 
     cards: Sequence[Card]
     number: int
@@ -220,36 +217,36 @@ class Leaf:
     found: int
 
 
-def leaf_through(
-    shelf: Shelf, rows: Rows, number: int, notes: Mapping[int, str] | None = None, note: Any = None
-) -> Leaf:
-    """The cards of one page of rows, `number` counted from 1 and brought into range."""
+def leaf_through(shelf: Shelf, rows: Rows, number: int, note: Callable[[int], str | None] = lambda row: None) -> Leaf:
+    """Make the cards of one page of rows, each with a note; `number` counts from 1 and is brought into range."""
     pages = max(1, -(-len(rows) // ON_A_PAGE))
     number = min(max(number, 1), pages)
-    cards = []
-    for row in rows[(number - 1) * ON_A_PAGE : number * ON_A_PAGE].tolist():
-        identity, camera = labels_at(shelf.table, row)
-        text = notes.get(row) if notes is not None else note(row) if note is not None else None
-        cards.append(
-            Card(f"{shelf.letter}{row}", row, shelf.table.names[row], identity=identity, camera=camera, note=text)
-        )
+    cards = [
+        Card(f"{shelf.letter}{row}", row, shelf.table.names[row], *labels_at(shelf.table, row), note=note(row))
+        for row in rows[(number - 1) * ON_A_PAGE : number * ON_A_PAGE].tolist()
+    ]
     return Leaf(cards, number, pages, len(rows))
 
 
+def sizes_of(clusters: Rows) -> dict[int, int]:
+    """Count the images of each cluster, ascending."""
+    return {int(number): int(count) for number, count in zip(*np.unique(clusters, return_counts=True), strict=True)}
+
+
 def in_order(exhibit: Exhibit, rows: Rows, order: str) -> tuple[Rows, dict[int, str]]:
-    """Query rows as in the table, or the hardest for one model first, with a note on each.
+    """Sort query rows as in the table, or the hardest for one model first; return them with a note on each.
 
     Raises
     ------
     InputError
-        `order` is neither `table` nor the number of a model that has measures.
+        `order` is not `table`, and not the number of a model that has measures.
     """
     if order == "table":
         return rows, {}
     numbered = {str(number): model.measures for number, model in enumerate(exhibit.models)}
     measures = numbered.get(order)
     if measures is None:
-        raise InputError(f"order={order[:40]}: choose table, or the number of a model on this page")
+        raise InputError(f"order={order[:40]}: choose table, or the number of a model of this page")
     precision = measures[rows, 1]
     ordered = rows[np.argsort(np.where(np.isnan(precision), np.inf, precision), kind="stable")]
     notes = {
@@ -259,7 +256,7 @@ def in_order(exhibit: Exhibit, rows: Rows, order: str) -> tuple[Rows, dict[int, 
 
 
 def sparse_label_text(table: ImageTable, row: int, shown: int = 4) -> str:
-    """The sparse label of a generated image: the training labels that share it, the heaviest first."""
+    """Write the sparse label of a generated image: the training labels in it, the heaviest first."""
     pairs = sorted(table.sparse_label(row), key=lambda pair: -pair[1])
     if not pairs:
         return ""
@@ -271,16 +268,16 @@ def sparse_label_text(table: ImageTable, row: int, shown: int = 4) -> str:
 
 
 def whole_number(arguments: Mapping[str, str], name: str, default: int | None = None) -> int | None:
-    """A whole number of an address; `default` where it is missing or empty.
+    """Read a whole number in an address; `default` if it is missing or empty.
 
     Raises
     ------
     InputError
-        It is something else, or has more than nine digits.
+        It is not a whole number, or has more than nine digits.
     """
     text = arguments.get(name, "").strip()
     if not text:
         return default
     if not text.removeprefix("-").isdecimal() or len(text) > 10:
-        raise InputError(f"{name}={text[:40]}: a whole number is needed")
+        raise InputError(f"{name}={text[:40]}: give a whole number")
     return int(text)

@@ -1,4 +1,4 @@
-"""Every diagram; contact sheets are in sheets.py. The colors, Okabe and Ito's, suit color-blind readers too."""
+"""All diagrams; contact sheets are in sheets.py. The colors by Okabe and Ito also suit color-blind readers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from slsr.images.decoding import Pixels
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 RIGHT, WRONG, QUERY = "#009E73", "#D55E00", "#000000"
 DASHES = ["-", "--", "-.", ":"]
-DOTS_AN_INCH, PANELS_ACROSS = 110, 3
+DOTS_PER_INCH, PANELS_ACROSS = 110, 3
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG with no clock or version in it, and close it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_AN_INCH, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
     write_bytes(path, buffer.getvalue())
 
 
 def draw_clusters(path: Path, points: NDArray[np.float32], clusterings: dict[int, NDArray[np.int32]]) -> None:
-    """The paper's Figure 4: the features' first two principal components, once for each k, colored by cluster.
+    """Draw the paper's Figure 4: the first two principal components of the features, for each k, colored by cluster.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ Lines = Mapping[str, tuple[NDArray[Any], NDArray[np.float64]]]
 
 
 def draw_cmc(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]], title: str) -> None:
-    """The paper's Figure 5: the share of queries with a right match among the first k, for several runs.
+    """Draw the paper's Figure 5: the share of queries with a right match among the first k, for several runs.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def draw_cmc(path: Path, panels: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
 def draw_curves(path: Path, panels: Mapping[str, Lines], x_label: str) -> None:
-    """Curves of several runs, one panel a quantity.
+    """Draw curves of several runs, one panel per quantity.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def draw_curves(path: Path, panels: Mapping[str, Lines], x_label: str) -> None:
 
 
 def _draw_lines(axis: Axes, lines: Lines, **style: Any) -> None:
-    """Each in its own color and dashes."""
+    """Draw each line in its own color and dashes."""
     for number, (name, (x, y)) in enumerate(lines.items()):
         color, dashes = COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
         axis.plot(x, y, dashes, color=color, lw=2, label=name, **style)
@@ -128,9 +128,9 @@ def _draw_lines(axis: Axes, lines: Lines, **style: Any) -> None:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One row of a comparison: a value with a bar, single values beside it, and a published value.
+    """One row of a comparison: a value with its interval, single values, and a published value.
 
-    Each is None where the row has none.
+    A value is None if the row does not have it.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Estimate:
 
 
 def draw_estimates(path: Path, panels: Mapping[str, Sequence[Estimate]], note: str, zero: Sequence[str] = ()) -> None:
-    """Rows of estimates, one panel a quantity, two panels abreast; a line at 0 in the panels named in `zero`.
+    """Draw rows of estimates, one panel per quantity, two panels side by side; panels in `zero` have a line at 0.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def draw_estimates(path: Path, panels: Mapping[str, Sequence[Estimate]], note: s
 
 @dataclass(frozen=True)
 class RankedRow:
-    """One query and the first of its ranked gallery: uint8 [H, W, 3], [depth, H, W, 3], bool [depth]."""
+    """A query and the first images of its ranked gallery: uint8 [H, W, 3], [depth, H, W, 3], bool [depth]."""
 
     caption: str
     query: Pixels
@@ -191,7 +191,7 @@ class RankedRow:
 
 
 def draw_ranked_lists(path: Path, rows: Sequence[RankedRow], title: str) -> None:
-    """The paper's Figure 6: queries with their ranked galleries; right matches framed solid, wrong ones dashed."""
+    """Draw the paper's Figure 6: queries with ranked galleries; solid frames for right matches, dashed for wrong."""
     depth = max(len(row.gallery) for row in rows)
     figure, axes = plt.subplots(
         len(rows), depth + 1, figsize=(0.72 * (depth + 1) + 1.6, 1.45 * len(rows) + 0.8), squeeze=False

@@ -1,6 +1,6 @@
 """Contact sheets, still and moving: images of one size under captions.
 
-Apart from figures.py, so that an edit of a diagram does not make the training of generators stale.
+They are not in figures.py, so that an edit of a diagram does not make the training of generators stale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from slsr.files import write_bytes
 from slsr.images.decoding import Pixels
 
 PANEL_IMAGE_WIDTH, CAPTION_HEIGHT, PANEL_BACKGROUND = 64, 26, "white"
-MILLISECONDS_A_FRAME, LAST_FRAME_LASTS, WEBP_QUALITY = 250, 8, 60
+MILLISECONDS_PER_FRAME, LAST_FRAME_LASTS, WEBP_QUALITY = 250, 8, 60
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Panel:
 
 
 def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
-    """Captioned grids of images of one size, one below the other, pixel for pixel.
+    """Draw captioned grids of images of one size, one below the other.
 
-    Small images are enlarged by the whole factor that brings their width closest to 64 pixels.
+    Each pixel is repeated a whole number of times, so that the width of an image comes closest to 64 pixels.
     """
     buffer = io.BytesIO()
     _sheet(panels, columns).save(buffer, "PNG", optimize=True)
@@ -39,12 +39,12 @@ def draw_panels(path: Path, panels: Sequence[Panel], columns: int) -> None:
 
 
 def animate_panels(path: Path, frames: Sequence[Sequence[Panel]], columns: int) -> None:
-    """Sheets of one size, one after the other, as an animated WebP that runs for ever and rests on the last one.
+    """Draw sheets of one size as an animated WebP that repeats for ever and shows the last sheet longer.
 
-    It is lossy, and a tenth of the size of a GIF or an animated PNG.
+    The WebP is lossy, and a tenth of the size of a GIF or an animated PNG.
     """
     first, *others = (_sheet(panels, columns) for panels in frames)
-    durations = [MILLISECONDS_A_FRAME] * len(others) + [LAST_FRAME_LASTS * MILLISECONDS_A_FRAME]
+    durations = [MILLISECONDS_PER_FRAME] * len(others) + [LAST_FRAME_LASTS * MILLISECONDS_PER_FRAME]
     buffer = io.BytesIO()
     first.save(
         buffer, "WEBP", save_all=True, append_images=others, duration=durations, loop=0, quality=WEBP_QUALITY, method=4
@@ -69,7 +69,7 @@ def _sheet(panels: Sequence[Panel], columns: int) -> Image.Image:
 
 
 def _grid(pixels: Pixels, columns: int) -> Pixels:
-    """Images in rows of `columns`, the last row filled with white: uint8 [rows * H, columns * W, 3]."""
+    """Put images in rows of `columns` and fill the last row with white: uint8 [rows * H, columns * W, 3]."""
     count, height, width = pixels.shape[:3]
     rows = -(-count // columns)
     cells = np.full((rows * columns, height, width, 3), 255, np.uint8)

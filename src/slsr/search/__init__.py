@@ -1,1 +1,1 @@
-"""A gallery on disk that can be searched: FAISS indexes of features, with the names of their images."""
+"""Search in a gallery: FAISS indexes of features with the names of their images."""

@@ -1,26 +1,28 @@
-"""Queries of `slsr search`: images, embedded by the model that the index belongs to, or features that are there."""
+"""Queries of `slsr search`: images, embedded by the model of the index, or features that are embedded already."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from slsr.embedding.files import Origin, array_names, read_features, read_origin
-from slsr.embedding.sources import find_images
+from slsr.embedding.sources import ImageSources, find_images
 from slsr.errors import InputError
-from slsr.search.kinds import Features
+from slsr.search.kinds import Floats, wrong_lengths
 from slsr.search.store import Index, check_origin
+
+if TYPE_CHECKING:
+    from slsr.embedding.encoder import LoadedEncoder
 
 log = logging.getLogger(__name__)
 
-LENGTH_TOLERANCE = 1e-3
-
 
 def embedded_queries(
-    folder: Path,
+    path: Path,
     index: Index,
     queries: Sequence[str],
     *,
@@ -28,45 +30,42 @@ def embedded_queries(
     device: str = "auto",
     batch_size: int = 64,
     strict: bool = False,
-) -> tuple[list[str], Features]:
-    """Names and features of queries.
+) -> tuple[list[str], Floats]:
+    """Read or compute the names and features of queries.
 
     Parameters
     ----------
-    folder
-        Of the index, for messages.
+    path
+        The file of the index, for messages.
     queries
-        What `find_images` takes, or one .npz file that `slsr embed` wrote, whose queries are taken where it has some.
+        What `find_images` takes, or one .npz file of `slsr embed`; its queries are taken, or else its gallery.
     model
-        The model of the index; None: where it lay when the gallery was embedded.
+        The model of the index; None: the path that it had when the gallery was embedded.
     strict
-        End at an image that cannot be read, instead of leaving it out.
+        Fail on an image that cannot be read, instead of leaving it out.
 
     Raises
     ------
     InputError
-        The model is another than the index's, or not to be found; no query can be read.
+        The model is not the one of the index, or cannot be found; or no query can be read.
     """
     if are_embedded(queries):
         if len(queries) > 1:
-            raise InputError("an .npz file is to be the only query; give it alone, or images")
-        return _from_file(folder, index, Path(queries[0]))
+            raise InputError("an .npz file must be the only query; give it alone, or give images")
+        return _from_file(path, index, Path(queries[0]))
     sources = find_images(queries)
-    from slsr.embedding.checkpoint_file import checkpoint_file, fingerprint
-    from slsr.embedding.encoder import load_encoder
+    encoder = _encoder_of(path, index.origin, model, device)
+    return _embedded(encoder, sources, batch_size, strict)
+
+
+def are_embedded(queries: Sequence[str]) -> bool:
+    """Whether the queries are features already, so that no model is needed."""
+    return any(query.endswith(".npz") for query in queries)
+
+
+def _embedded(encoder: LoadedEncoder, sources: ImageSources, batch_size: int, strict: bool) -> tuple[list[str], Floats]:
     from slsr.embedding.stream import Skipped, embed_sources
 
-    place = Path(index.origin.model) if model is None else model
-    try:
-        checkpoint = checkpoint_file(place)
-    except InputError as error:
-        if model is not None:
-            raise
-        raise InputError(
-            f"{folder}: the model of this index, {index.origin}, is not there any more; give it by --model"
-        ) from error
-    check_origin(folder, index.origin, Origin(fingerprint(checkpoint), index.origin.flip, str(place)))
-    encoder = load_encoder(place, device, flip=index.origin.flip)
     skipped = None if strict else Skipped()
     blocks = list(embed_sources(encoder, sources, batch_size=batch_size, skipped=skipped, title="query"))
     if not blocks:
@@ -77,19 +76,30 @@ def embedded_queries(
     return names, np.concatenate([block.features for block in blocks])
 
 
-def are_embedded(queries: Sequence[str]) -> bool:
-    """Whether queries are features already, so that no model is needed."""
-    return any(query.endswith(".npz") for query in queries)
+def _encoder_of(path: Path, origin: Origin, model: Path | None, device: str) -> LoadedEncoder:
+    """Load the model that an index was built with, and refuse another one."""
+    from slsr.embedding.checkpoint_file import checkpoint_file, fingerprint
+    from slsr.embedding.encoder import load_encoder
+
+    place = Path(origin.model) if model is None else model
+    try:
+        checkpoint = checkpoint_file(place)
+    except InputError as error:
+        if model is not None:
+            raise
+        raise InputError(f"{path}: the model of this index, {origin}, is not there any more; give --model") from error
+    check_origin(path, origin, Origin(fingerprint(checkpoint), origin.flip, str(place)))
+    return load_encoder(place, device, flip=origin.flip)
 
 
-def _from_file(folder: Path, index: Index, path: Path) -> tuple[list[str], Features]:
-    check_origin(folder, index.origin, read_origin(path))
-    found = read_features(path, "query" if "query_features" in array_names(path) else "gallery")
+def _from_file(path: Path, index: Index, queries: Path) -> tuple[list[str], Floats]:
+    check_origin(path, index.origin, read_origin(queries))
+    found = read_features(queries, "query" if "query_features" in array_names(queries) else "gallery")
     features = np.ascontiguousarray(found.features)
-    lengths = np.linalg.norm(features, axis=1)
-    if (wrong := np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))).size:
+    if len(wrong := wrong_lengths(features)):
+        first = wrong[0]
         raise InputError(
-            f"{path}: the feature of {found.names[wrong[0]]} has length {lengths[wrong[0]]:.4g}, not 1 "
-            f"({len(wrong):,} such); embed the queries anew with `slsr embed`"
+            f"{queries}: {len(wrong):,} features do not have length 1; the first, of {found.names[first]}, has length "
+            f"{np.linalg.norm(features[first]):.4g}; embed the queries again with `slsr embed`"
         )
     return found.names, features

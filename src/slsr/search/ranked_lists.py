@@ -1,4 +1,4 @@
-"""Queries to an index: the nearest images of each, re-ranked where asked for, as a table and as JSON."""
+"""Ranked lists: the nearest images of each query, re-ranked if wanted, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from slsr.errors import InputError
 from slsr.retrieval import rerank
 from slsr.retrieval.encoding import Parameters
-from slsr.search.kinds import Features, Rows
+from slsr.search.kinds import Floats, Rows
 from slsr.search.store import Index
 
 PUBLISHED = Parameters()
@@ -27,7 +27,7 @@ class Match:
     score
         Cosine similarity to the query.
     distance
-        Re-ranked distance, by which a re-ranked list is sorted; None in a plain one.
+        Re-ranked distance, which a re-ranked list is sorted by; None in a plain list.
     """
 
     row: int
@@ -39,9 +39,9 @@ class Match:
 
 
 def ranked_lists(
-    index: Index, queries: Features, depth: int, *, reranked: bool = False, candidates: int = CANDIDATES
+    index: Index, queries: Floats, depth: int, *, reranked: bool = False, candidates: int = CANDIDATES
 ) -> list[list[Match]]:
-    """The `depth` best images for each query, best first.
+    """Find the `depth` best images for each query, best first.
 
     Parameters
     ----------
@@ -49,18 +49,18 @@ def ranked_lists(
         float32 [Q, D], of length 1, by the index's model.
     reranked
         Take the nearest `candidates` and sort them by k-reciprocal re-ranking among themselves and the query, each
-        query by itself (`slsr.retrieval.rerank`: k1 20, k2 6, lambda 0.3; k1 is at most the number of candidates). What
-        is not among the candidates can not come back.
+        query alone (`slsr.retrieval.rerank`: k1 20, k2 6, lambda 0.3; k1 is at most the number of candidates). An
+        image that is not a candidate cannot be in the list.
 
     Raises
     ------
     InputError
-        `depth` below 1 or, re-ranked, above `candidates`; queries of another shape.
+        `depth` is below 1, or above `candidates` if re-ranked; or the queries have another shape.
     """
     if depth < 1:
-        raise InputError(f"-k {depth}: at least one image is to be found")
+        raise InputError(f"-k {depth}: give at least 1")
     if reranked and candidates < depth:
-        raise InputError(f"--candidates {candidates}: fewer than the {depth} images asked for; give at least as many")
+        raise InputError(f"--candidates {candidates}: fewer than the {depth} images of -k; give at least as many")
     scores, rows = index.search(queries, max(depth, candidates) if reranked else depth)
     lists = []
     for query, near, found in zip(queries, scores, rows, strict=True):
@@ -74,8 +74,8 @@ def ranked_lists(
     return lists
 
 
-def _rerank(query: Features, candidates: Features) -> tuple[Rows, Features]:
-    """Order of the candidates by re-ranked distance, and those distances in that order."""
+def _rerank(query: Floats, candidates: Floats) -> tuple[Rows, Floats]:
+    """Sort the candidates by re-ranked distance; return their order and the sorted distances."""
     k1 = min(PUBLISHED.k1, len(candidates))
     reranked = rerank(query[None], candidates, k1=k1, k2=min(PUBLISHED.k2, k1), lambda_=PUBLISHED.lambda_)
     distances = reranked.rows(np.array([0]))[0]
@@ -83,7 +83,7 @@ def _rerank(query: Features, candidates: Features) -> tuple[Rows, Features]:
     return order, distances[order]
 
 
-def _matches(index: Index, scores: Features, rows: Rows, distances: Features | None) -> list[Match]:
+def _matches(index: Index, scores: Floats, rows: Rows, distances: Floats | None) -> list[Match]:
     table = index.names.take(rows).to_pylist()
     return [
         Match(
@@ -99,7 +99,7 @@ def _matches(index: Index, scores: Features, rows: Rows, distances: Features | N
 
 
 def as_json(index: Index, names: Sequence[str], lists: Sequence[Sequence[Match]]) -> dict[str, Any]:
-    """Ranked lists as the JSON that `slsr search --json` writes."""
+    """Make the JSON that `slsr search --json` writes."""
     return {
         "index": {
             "kind": index.kind,
@@ -108,47 +108,31 @@ def as_json(index: Index, names: Sequence[str], lists: Sequence[Sequence[Match]]
             "recall_at_10": index.recall.at_10,
         },
         "queries": [
-            {
-                "name": name,
-                "matches": [
-                    {"rank": rank, "name": match.name, "score": match.score}
-                    | {
-                        key: value
-                        for key in ("distance", "identity", "camera")
-                        if (value := getattr(match, key)) is not None
-                    }
-                    for rank, match in enumerate(matches, start=1)
-                ],
-            }
+            {"name": name, "matches": [_as_json(rank, match) for rank, match in enumerate(matches, start=1)]}
             for name, matches in zip(names, lists, strict=True)
         ],
     }
 
 
+def _as_json(rank: int, match: Match) -> dict[str, Any]:
+    known = {key: getattr(match, key) for key in ("distance", "identity", "camera")}
+    found = {key: value for key, value in known.items() if value is not None}
+    return {"rank": rank, "name": match.name, "score": match.score} | found
+
+
 def render(names: Sequence[str], lists: Sequence[Sequence[Match]]) -> str:
-    """Ranked lists for people to read."""
-    parts = []
-    for name, matches in zip(names, lists, strict=True):
-        rows = [["", "rank", "score", *(["distance"] if _reranked(matches) else []), "identity", "camera", "image"]]
-        rows += [
-            [
-                "",
-                str(rank),
-                f"{match.score:.4f}",
-                *([] if match.distance is None else [f"{match.distance:.4f}"]),
-                "-" if match.identity is None else str(match.identity),
-                "-" if match.camera is None else str(match.camera),
-                match.name,
-            ]
-            for rank, match in enumerate(matches, start=1)
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-        lines = [
-            "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-        ]
-        parts.append("\n".join([name, *lines]))
-    return "\n\n".join(parts)
+    """Make a table of ranked lists for people to read."""
+    return "\n\n".join(f"{name}\n{_table(matches)}" for name, matches in zip(names, lists, strict=True))
 
 
-def _reranked(matches: Sequence[Match]) -> bool:
-    return any(match.distance is not None for match in matches)
+def _table(matches: Sequence[Match]) -> str:
+    reranked = any(match.distance is not None for match in matches)
+    rows = [["", "rank", "score", *(["distance"] if reranked else []), "identity", "camera", "image"]]
+    for rank, match in enumerate(matches, start=1):
+        distance = [] if match.distance is None else [f"{match.distance:.4f}"]
+        labels = ["-" if label is None else str(label) for label in (match.identity, match.camera)]
+        rows.append(["", str(rank), f"{match.score:.4f}", *distance, *labels, match.name])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )

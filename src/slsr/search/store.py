@@ -1,23 +1,20 @@
-"""An index as a folder that is never half-written.
+"""An index as one file that is never half-written.
 
-`manifest.json` says which subfolder, `generation-1`, `generation-2` and so on, is the index. A change writes a new one
-beside it and then replaces the manifest, which is one rename: whatever interrupts it, the folder holds the index as it
-was before or as it was to become, and the next change removes what was left lying. Only a generation is ever removed: a
-folder with such a name that holds nothing but files of an index. One change at a time is let in.
+The file is an uncompressed zip archive: `slsr-index.json` (the description), `names.parquet`, `index.faiss` and, for
+an IVF-PQ index, `features.npy`. A change writes a new file beside the old one and renames it. Whatever interrupts the
+change, the file holds the index as it was before or as it is afterwards. One process at a time may change an index.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+import struct
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import faiss
 import numpy as np
@@ -25,40 +22,47 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slsr.embedding.files import NamedFeatures, Origin
 from slsr.errors import InputError
-from slsr.files import write_json
+from slsr.files import replaced_file
 from slsr.search import kinds
-from slsr.search.kinds import Features, Kind, Recall, Rows
+from slsr.search.kinds import Floats, Kind, Recall, Rows
 
-VERSION = 2
-MANIFEST = "manifest.json"
-MANIFEST_PARTIAL = f".{MANIFEST}.partial"
-LOCK = ".lock"
-INDEX_FILE, NAMES_FILE, FEATURES_FILE = "index.faiss", "names.parquet", "features.npy"
-GENERATION_FILES = {INDEX_FILE, NAMES_FILE, FEATURES_FILE}
-GENERATION_NAME = re.compile(r"generation-([1-9][0-9]{0,17})")
-SAME = 1e-3  # largest difference of a feature that half precision made
-REBUILD_AT = 4  # times the images an IVF-PQ index was trained for
+DESCRIPTION_ENTRY, NAMES_ENTRY, FAISS_ENTRY, FEATURES_ENTRY = (
+    "slsr-index.json",  # comes first: a file that begins with this entry is an index, whole or damaged
+    "names.parquet",
+    "index.faiss",
+    "features.npy",
+)
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # no clock enters the file
+LOCAL_HEADER = 30  # bytes of a zip entry's header before its name
+SAME = 1e-3  # largest difference that half precision makes to a feature
+REBUILD_AT = 4  # times the number of images that an IVF-PQ index was trained for
 
 
-class Manifest(BaseModel):
-    """What `manifest.json` holds: which generation is the index, its files' sizes, and what `Index` says of itself."""
+class Description(BaseModel):
+    """What an index says about itself.
+
+    Attributes
+    ----------
+    origin
+        The model that its features come from.
+    parameters, recall
+        What the index was built with, and what it was measured to find.
+    built_for
+        How many images it had when that was decided.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    version: Literal[2]
-    generation: int = Field(ge=1)
+    version: Literal[3] = 3
     kind: Kind
-    images: int = Field(ge=1)
-    dimension: int = Field(ge=1)
-    model: Origin
+    origin: Origin
     parameters: dict[str, Any]
     recall: Recall
     built_for: int
-    files: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,112 +71,100 @@ class Index:
 
     Attributes
     ----------
-    kind, origin, parameters, recall, built_for
-        What the index is, which model's features it holds, what it was built with, what it was measured to find, and
-        how many images it had when that was decided.
     names
-        [N]: columns name, identity and camera; the last two null where they are unknown.
-    full
-        float16 [N, D], on the disk: the features behind the codes of an IVF-PQ index; None for other kinds.
+        [N]: columns name, identity and camera; identity and camera are null if they are unknown.
+    half
+        float16 [N, D], on disk: the features behind the codes of an IVF-PQ index; None for other kinds.
     """
 
-    kind: Kind
-    origin: Origin
-    parameters: dict[str, Any]
-    recall: Recall
-    built_for: int
+    description: Description
     names: pa.Table
     faiss: Any
-    full: NDArray[np.float16] | None
+    half: NDArray[np.float16] | None
 
     def __len__(self) -> int:
         return int(self.faiss.ntotal)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the index."""
+        return self.description.kind
+
+    @property
+    def origin(self) -> Origin:
+        """The model that the features come from."""
+        return self.description.origin
+
+    @property
+    def recall(self) -> Recall:
+        """What the index was measured to find when it was built."""
+        return self.description.recall
 
     @property
     def dimension(self) -> int:
         """D, the length of a feature."""
         return int(self.faiss.d)
 
-    def search(self, queries: Features, count: int) -> tuple[Features, Rows]:
-        """The nearest images of each query, best first.
+    @property
+    def features(self) -> Any:
+        """Features [N, D] that can be indexed by rows: those on disk, or those in the FAISS index."""
+        if self.half is not None:
+            return self.half
+        return _RowsOnDemand((len(self), self.dimension), self.faiss.reconstruct_batch)
+
+    def search(self, queries: Floats, count: int) -> tuple[Floats, Rows]:
+        """Find the nearest images of each query, best first.
 
         Parameters
         ----------
         queries
             float32 [Q, D], of length 1, by the model in `origin`.
         count
-            How many; all of them where the gallery has fewer.
+            How many images to find; a gallery with fewer images gives all of them.
 
         Returns
         -------
-        Cosine similarities and row numbers, both [Q, count]; an approximate search may find fewer than `count`, and
-        then fills up with row -1.
+        Cosine similarities and row numbers, both [Q, count]. An approximate search may find fewer than `count` images;
+        the rest of the rows is -1.
         """
         if queries.ndim != 2 or queries.shape[1] != self.dimension:
             raise InputError(f"queries of shape {list(queries.shape)}; the index has features of {self.dimension}")
         count = min(count, len(self))
-        return kinds.search_kind(self.faiss, self.kind, self.features, queries, count, self.recall.effort)
-
-    @property
-    def features(self) -> Any:
-        """Features [N, D] that can be indexed by rows: those on the disk, or those that FAISS holds."""
-        return self.full if self.full is not None else _Reconstructed(self.faiss)
+        return kinds.search(self.faiss, self.kind, self.features, queries, count, self.recall.effort)
 
 
-class _Stacked:
-    """Arrays [n, D], possibly mapped from files, as one of [N, D], of which rows or slices are read when asked for."""
+@dataclass(frozen=True)
+class _RowsOnDemand:
+    """An array [N, D] whose rows are read when they are asked for; `read` takes row numbers."""
 
-    def __init__(self, parts: Sequence[Any]) -> None:
-        self._parts = parts
-        self._edges = np.cumsum([0, *(len(part) for part in parts)])
-        self.shape = (int(self._edges[-1]), int(parts[0].shape[1]))
+    shape: tuple[int, int]
+    read: Callable[[Rows], Floats]
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> Features:
-        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
-        found = np.empty((len(numbers), self.shape[1]), np.float32)
-        owners = np.searchsorted(self._edges, numbers, "right") - 1
+    def __getitem__(self, rows: Any) -> Floats:
+        return self.read(np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows))
+
+
+def _stacked(parts: Sequence[Any]) -> _RowsOnDemand:
+    """Join arrays [n, D], possibly mapped from files, into one of [N, D]."""
+    edges = np.cumsum([0, *(len(part) for part in parts)])
+    dimension = int(parts[0].shape[1])
+
+    def read(rows: Rows) -> Floats:
+        found = np.empty((len(rows), dimension), np.float32)
+        owners = np.searchsorted(edges, rows, "right") - 1
         for owner in np.unique(owners):
             mine = np.flatnonzero(owners == owner)
-            found[mine] = self._parts[owner][numbers[mine] - self._edges[owner]]
+            found[mine] = parts[owner][rows[mine] - edges[owner]]
         return found
 
-
-class _Chosen:
-    """Some rows of features, read when asked for."""
-
-    def __init__(self, features: Any, rows: Rows) -> None:
-        self._features, self._rows = features, rows
-        self.shape = (len(rows), int(features.shape[1]))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> Features:
-        found: Features = self._features[self._rows[rows]]
-        return found
-
-
-class _Reconstructed:
-    """The features in a FAISS index, as an array as far as it is needed."""
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
-        self.shape = (int(index.ntotal), int(index.d))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> Features:
-        numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
-        found: Features = self._index.reconstruct_batch(numbers)
-        return found
+    return _RowsOnDemand((int(edges[-1]), dimension), read)
 
 
 def build(
-    folder: Path,
+    path: Path,
     origin: Origin,
     parts: Sequence[NamedFeatures],
     *,
@@ -181,186 +173,172 @@ def build(
     recall: float = 0.95,
     force: bool = False,
 ) -> Index:
-    """Build an index of some features and put it into a folder.
+    """Build an index of features and write it to a file.
 
     Parameters
     ----------
     kind
-        None chooses by number of images and memory, see `choose_kind`.
+        None chooses by the number of images and the memory, see `choose_kind`.
     memory
-        Bytes that the index may take when it is searched.
+        How many bytes the index may take when it is searched.
     recall
-        The recall at 10 that an approximate index is to be searched with, where it can reach it.
+        The recall at 10 to search an approximate index with, if it can be reached.
     force
-        Take the place of an index that is there.
+        Replace an index that is there already.
 
     Raises
     ------
     InputError
-        Something is at the folder's place already; names stand twice; features that do not fit.
+        There is a file already; a name is given twice; the features do not fit each other.
     """
-    _check_place(folder, force)
-    names = pa.concat_tables([_names(part) for part in parts])
-    _check_names(names)
-    features = _together(parts)
+    _check_place(path, force)
+    names, features = _joined(parts)
     chosen = kind or kinds.choose_kind(len(features), features.shape[1], memory)
-    made, parameters = kinds.create(chosen, features, memory)
-    kinds.add(made, features)
-    measured = kinds.measure_recall(made, chosen, features, recall)
-    index = Index(chosen, origin, parameters, measured, len(features), names, made, None)
-    with _only_writer(folder):
-        _check_place(folder, force)
-        _remove_leftovers(folder)
-        _commit(folder, index, features)
-    return open_index(folder)
+    index, parameters = kinds.create(chosen, features, memory)
+    kinds.add(index, features)
+    measured = kinds.measure_recall(index, chosen, features, recall)
+    about = Description(kind=chosen, origin=origin, parameters=parameters, recall=measured, built_for=len(features))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as partial:
+        _check_place(path, force)
+        _write(partial, about, names, index, features)
+    return open_index(path)
 
 
-def add(folder: Path, origin: Origin, parts: Sequence[NamedFeatures]) -> tuple[Index, int]:
-    """Add features to the index in a folder; what it holds already is left out, so a repeated call adds nothing.
+def add(path: Path, origin: Origin, parts: Sequence[NamedFeatures]) -> tuple[Index, int]:
+    """Add features to an index; images that are in it already are left out, so that a repeated call adds nothing.
 
     Returns
     -------
-    The index, and how many images were there already.
+    The index, and how many of the images were in it already.
 
     Raises
     ------
     InputError
-        The features are another model's, or a name is in the index with another feature; the index is then as it was.
+        The features are another model's, or a name is in the index with another feature; the index stays as it was.
     """
-    _read_manifest(folder)
-    with _only_writer(folder):
-        _remove_leftovers(folder)
-        index = open_index(folder)
-        check_origin(folder, index.origin, origin)
-        names = pa.concat_tables([_names(part) for part in parts])
-        _check_names(names)
-        features = _together(parts)
-        if features.shape[1] != index.dimension:
-            raise InputError(f"{folder}: features of {index.dimension}, but those to add have {features.shape[1]}")
-        new = _new_rows(folder, index, names, features)
-        known = len(features) - len(new)
-        if not len(new):
-            return index, known
-        added = _Chosen(features, new)
-        kinds.add(index.faiss, added, "add")
-        full = _Stacked([index.features, added])
-        grown = replace(index, names=pa.concat_tables([index.names, names.take(pa.array(new))]))
-        _commit(folder, grown, full)
-    return open_index(folder), known
+    before = _version(path)
+    index = open_index(path)
+    check_origin(path, index.origin, origin)
+    names, features = _joined(parts)
+    if features.shape[1] != index.dimension:
+        raise InputError(f"{path}: features of {index.dimension}, but those to add have {features.shape[1]}")
+    new = _new_rows(path, index, names, features)
+    known = len(features) - len(new)
+    if not len(new):
+        return index, known
+    added = _RowsOnDemand((len(new), index.dimension), lambda rows: features[new[rows]])
+    grown, whole = pa.concat_tables([index.names, names.take(pa.array(new))]), _stacked([index.features, added])
+    kinds.add(index.faiss, added, "add")
+    with replaced_file(path) as partial:
+        if _version(path) != before:
+            raise InputError(f"{path}: another process has just changed this index; run again")
+        _write(partial, index.description, grown, index.faiss, whole)
+    return open_index(path), known
 
 
 def advice(index: Index) -> str | None:
-    """Why an index that grew should be built anew; None where it is as it should be."""
+    """Say why an index that has grown should be built again; None if it should not."""
     if index.kind == "flat" and len(index) > kinds.FLAT_UP_TO:
-        return f"a flat index of {len(index):,} images answers slowly; build it anew, and another kind is chosen"
-    if index.kind == "ivf-pq" and len(index) > REBUILD_AT * index.built_for:
-        return f"{len(index):,} images in cells learned for {index.built_for:,}; build it anew to learn them again"
+        return f"a flat index of {len(index):,} images is slow; build it again, and another kind is chosen"
+    built_for = index.description.built_for
+    if index.kind == "ivf-pq" and len(index) > REBUILD_AT * built_for:
+        return f"{len(index):,} images are in cells learned from {built_for:,}; build the index again to learn new ones"
     return None
 
 
-def open_index(folder: Path) -> Index:
-    """Read an index; an IVF-PQ index leaves its features on the disk.
+def open_index(path: Path) -> Index:
+    """Read an index; the features of an IVF-PQ index stay on disk.
 
     Raises
     ------
     InputError
-        The folder holds no index, or one that is damaged.
+        There is no such index, or it is damaged.
     """
-    for attempt in range(2):
-        manifest = _read_manifest(folder)
-        try:
-            return _open_generation(folder, manifest)
-        except FileNotFoundError as error:  # replaced while it was read: its successor is there now
-            if attempt == 1 or _read_manifest(folder) == manifest:
-                raise InputError(f"{folder}: {error.filename} is missing; {_rebuild(folder)}") from error
-    raise AssertionError
-
-
-def check_origin(folder: Path, mine: Origin, other: Origin) -> None:
-    """Raise InputError unless features of both can be compared."""
-    if not mine.agrees(other):
-        raise InputError(f"{folder}: an index of {mine}; these features are of {other}: index and query need one model")
-
-
-def _rebuild(folder: Path) -> str:
-    return f"build it anew with `slsr index FEATURES.npz -o {folder} --force`"
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
+    remedy = "build one with `slsr index FEATURES.npz -o INDEX`"
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; an index is one file; {remedy}")
     if not path.is_file():
-        what = "a folder, but no index" if folder.is_dir() else "no such index"
-        raise InputError(f"{folder}: {what}; build one with `slsr index FEATURES.npz -o {folder}`")
+        raise InputError(f"{path}: no such index; {remedy}")
+    if not _is_index(path):
+        raise InputError(f"{path}: not an index; {remedy}")
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        found = error.errors()[0]
-        key = ".".join(map(str, found["loc"]))
-        reason = f"{key}: {found['msg']}" if key else found["msg"]
-        remedy = _rebuild(folder) if _is_index(folder) else "nothing else here is an index's; name another folder"
-        raise InputError(f"{path}: not the manifest of an index of this version ({reason}); {remedy}") from error
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            description = Description.model_validate_json(archive.read(DESCRIPTION_ENTRY))
+            names = pq.read_table(pa.BufferReader(archive.read(NAMES_ENTRY)))
+            with archive.open(FAISS_ENTRY) as entry:
+                index = faiss.read_index(faiss.PyCallbackIOReader(entry.read))
+            half = _map_features(file, archive) if description.kind == "ivf-pq" else None
+        if not index.ntotal == len(names) == len(names if half is None else half):
+            raise ValueError(f"{index.ntotal:,} features, {len(names):,} names")
+    except (zipfile.BadZipFile, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"{path}: a damaged index, or one of another version ({_reason(error)}); "
+            f"build it again with `slsr index FEATURES.npz -o {path} --force`"
+        ) from error
+    return Index(description, names, index, half)
 
 
-def _open_generation(folder: Path, manifest: Manifest) -> Index:
-    place = _place(folder, manifest.generation)
-    try:
-        for name, size in manifest.files.items():
-            if (place / name).stat().st_size != size:
-                raise ValueError(f"{name} has {(place / name).stat().st_size:,} bytes instead of {size:,}")
-        read = faiss.read_index(str(place / INDEX_FILE))
-        names = pq.read_table(place / NAMES_FILE)
-        full = None
-        if FEATURES_FILE in manifest.files:
-            full = np.load(place / FEATURES_FILE, mmap_mode="r", allow_pickle=False)
-        if not read.ntotal == len(names) == manifest.images == len(names if full is None else full):
-            raise ValueError(f"{read.ntotal:,} features, {len(names):,} names, {manifest.images:,} images")
-    except FileNotFoundError:
-        raise
-    except (LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{folder}: a damaged index ({reason}); {_rebuild(folder)}") from error
-    told = (manifest.kind, manifest.model, manifest.parameters, manifest.recall, manifest.built_for)
-    return Index(*told, names, read, full)
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or DESCRIPTION_ENTRY}: {first['msg']}"
+    return (str(error).splitlines() or [type(error).__name__])[-1]
 
 
-def _check_place(folder: Path, force: bool) -> None:
-    """Refuse a folder that building would not leave whole: anything but an index to be replaced, or an empty one."""
-    if not (folder.exists() or folder.is_symlink()):
+def _map_features(file: IO[bytes], archive: zipfile.ZipFile) -> NDArray[np.float16]:
+    entry = archive.getinfo(FEATURES_ENTRY)
+    file.seek(entry.header_offset)
+    lengths = struct.unpack("<HH", file.read(LOCAL_HEADER)[-4:])
+    file.seek(sum(lengths), os.SEEK_CUR)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.memmap(file, dtype, "r", file.tell(), shape)
+
+
+def check_origin(path: Path, mine: Origin, other: Origin) -> None:
+    """Raise InputError unless the features of both models can be compared."""
+    if not mine.agrees(other):
+        raise InputError(f"{path}: an index of {mine}; these features are of {other}: index and query need one model")
+
+
+def _is_index(path: Path) -> bool:
+    """Whether a file begins as an index does; its end may be damaged."""
+    with path.open("rb") as file:
+        return file.read(LOCAL_HEADER + len(DESCRIPTION_ENTRY))[LOCAL_HEADER:] == DESCRIPTION_ENTRY.encode()
+
+
+def _check_place(path: Path, force: bool) -> None:
+    """Refuse a path where something else than an index is, or an index that is not to be replaced."""
+    if not (path.exists() or path.is_symlink()):
         return
-    indexed = folder.is_dir() and (folder / MANIFEST).exists()
-    if not folder.is_dir() or not (_is_index(folder) if indexed else _is_empty(folder)):
-        raise InputError(f"{folder}: something else is there, which is left alone; name another folder")
-    if indexed and not force:
-        raise InputError(f"{folder}: an index is there; --add adds to it, --force builds it anew, or name another")
+    if not path.is_file() or not _is_index(path):
+        raise InputError(f"{path}: something else is there, and it is left alone; name another file")
+    if not force:
+        raise InputError(f"{path}: there is an index already; --add adds to it, --force replaces it, or name another")
 
 
-def _is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, but perhaps what an interrupted first build left."""
-    return all(item.name in {LOCK, MANIFEST_PARTIAL} or _is_generation(item) for item in folder.iterdir())
-
-
-def _is_index(folder: Path) -> bool:
-    """Whether the manifest in a folder is an index's, of any version, or a damaged one beside a generation."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    if any(_is_generation(item) and (item / INDEX_FILE).is_file() for item in folder.iterdir()):
-        return True
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Identify the file that a path leads to now."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(manifest, dict) and Manifest.model_fields.keys() <= manifest.keys()
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _place(folder: Path, generation: int) -> Path:
-    return folder / f"generation-{generation}"
-
-
-def _is_generation(path: Path) -> bool:
-    """Whether a path is a generation, whole or not: a folder named like one, with nothing but its files."""
-    if not GENERATION_NAME.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
-        return False
-    return all(item.name in GENERATION_FILES and not item.is_dir() for item in path.iterdir())
+def _joined(parts: Sequence[NamedFeatures]) -> tuple[pa.Table, _RowsOnDemand]:
+    """Join the names and the features of several files."""
+    names = pa.concat_tables([_names(part) for part in parts])
+    counts = names.column("name").value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        first = twice[0]["values"].as_py()
+        raise InputError(f"{len(twice)} names are given more than once, such as {first!r}; each image needs its own")
+    dimensions = sorted({part.features.shape[1] for part in parts})
+    if len(dimensions) > 1:
+        raise InputError(f"features of {dimensions} dimensions; an index holds the features of one model")
+    return names, _stacked([part.features for part in parts])
 
 
 def _names(part: NamedFeatures) -> pa.Table:
@@ -369,23 +347,8 @@ def _names(part: NamedFeatures) -> pa.Table:
     return pa.table({"name": pa.array(part.names, pa.string()), "identity": identities, "camera": cameras})
 
 
-def _check_names(names: pa.Table) -> None:
-    counts = names.column("name").value_counts()
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(twice):
-        first = twice[0]["values"].as_py()
-        raise InputError(f"{len(twice)} names stand more than once, such as {first!r}; each image needs its own")
-
-
-def _together(parts: Sequence[NamedFeatures]) -> _Stacked:
-    dimensions = sorted({part.features.shape[1] for part in parts})
-    if len(dimensions) > 1:
-        raise InputError(f"features of {dimensions} dimensions; one index holds those of one model")
-    return _Stacked([part.features for part in parts])
-
-
-def _new_rows(folder: Path, index: Index, names: pa.Table, features: _Stacked) -> NDArray[np.int64]:
-    """Rows whose names the index does not have; those it has must have the same features."""
+def _new_rows(path: Path, index: Index, names: pa.Table, features: _RowsOnDemand) -> Rows:
+    """Find the rows whose names are not in the index; the others must have the same features there."""
     known = {name: row for row, name in enumerate(index.names.column("name").to_pylist())}
     rows = np.array([known.get(name, -1) for name in names.column("name").to_pylist()])
     there = np.flatnonzero(rows >= 0)
@@ -395,98 +358,37 @@ def _new_rows(folder: Path, index: Index, names: pa.Table, features: _Stacked) -
         if differ.any():
             name = names.column("name")[int(some[differ.argmax()])].as_py()
             raise InputError(
-                f"{folder}: {name} is there with another feature; rename the image, or build the index anew"
+                f"{path}: {name} is in the index with another feature; rename the image, or build the index again"
             )
     return np.flatnonzero(rows < 0)
 
 
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another process is changing this index; wait for it to end") from error
-        yield
+def _write(path: Path, description: Description, names: pa.Table, index: Any, features: Any) -> None:
+    """Write an index; `features` are read one block at a time."""
+    with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with _entry(archive, DESCRIPTION_ENTRY) as entry:
+            entry.write(description.model_dump_json(indent=2).encode())
+        with _entry(archive, NAMES_ENTRY) as entry:
+            pq.write_table(names, entry, compression="zstd")
+        with _entry(archive, FAISS_ENTRY) as entry:
+            _write_faiss(path, entry, index)
+        if description.kind == "ivf-pq":
+            with _entry(archive, FEATURES_ENTRY) as entry:
+                header = {"descr": "<f2", "fortran_order": False, "shape": tuple(features.shape)}
+                np.lib.format.write_array_header_1_0(entry, header)
+                for _, block in kinds.blocks(features):
+                    entry.write(block.astype("<f2").tobytes())
+    with path.open("rb") as written:
+        os.fsync(written.fileno())  # before the rename that follows
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove every generation that is not the index; none where a damaged manifest does not say which that is."""
-    current = None
-    if (folder / MANIFEST).exists():
-        try:
-            current = _place(folder, _read_manifest(folder).generation)
-        except InputError:
-            return
-        if not current.is_dir():
-            return
-    for item in list(folder.iterdir()):
-        if _is_generation(item) and item != current:
-            _remove(item)
+def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    return archive.open(zipfile.ZipInfo(name, LONG_AGO), "w", force_zip64=True)
 
 
-def _remove(generation: Path) -> None:
-    for name in sorted(GENERATION_FILES):
-        (generation / name).unlink(missing_ok=True)
-    generation.rmdir()
-
-
-def _next_generation(folder: Path) -> int:
-    found = (GENERATION_NAME.fullmatch(item.name) for item in folder.iterdir())
-    return max((int(one[1]) for one in found if one), default=0) + 1
-
-
-def _commit(folder: Path, index: Index, features: Any) -> None:
-    """Write a new generation, make it the index, remove the one before; `features` are read a block at a time."""
-    generation = _next_generation(folder)
-    place = _place(folder, generation)
-    place.mkdir()
-    _write(place / INDEX_FILE, lambda path: faiss.write_index(index.faiss, str(path)))
-    _write(place / NAMES_FILE, lambda path: pq.write_table(index.names, path, compression="zstd"))
-    if index.kind == "ivf-pq":
-        _write(place / FEATURES_FILE, lambda path: _write_half(path, features))
-    _sync(place)
-    write_json(
-        folder / MANIFEST,
-        {
-            "version": VERSION,
-            "generation": generation,
-            "kind": index.kind,
-            "images": len(index),
-            "dimension": index.dimension,
-            "model": asdict(index.origin),
-            "parameters": index.parameters,
-            "recall": asdict(index.recall),
-            "built_for": index.built_for,
-            "files": {path.name: path.stat().st_size for path in sorted(place.iterdir())},
-        },
-    )
-    _sync(folder)
-    _remove_leftovers(folder)
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def _write_faiss(path: Path, entry: IO[bytes], index: Any) -> None:
     try:
-        write(path)
-    except RuntimeError as error:  # FAISS's only kind
+        faiss.write_index(index, faiss.PyCallbackIOWriter(entry.write))
+    except RuntimeError as error:  # the only kind of error that FAISS raises
         free = shutil.disk_usage(path.parent).free
-        raise InputError(f"{path}: cannot be written, {free / 1e6:,.0f} MB are free there ({error})") from error
-    _sync(path)
-
-
-def _write_half(path: Path, features: Any) -> None:
-    with path.open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": tuple(features.shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for _, block in kinds.blocks(features):
-            file.write(block.astype("<f2").tobytes())
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before what follows."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise InputError(f"{path}: cannot be written; {free / 1e6:,.0f} MB are free there ({error})") from error

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from slsr.experiments.comparison import (
     varying_settings,
 )
 from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
-from slsr.project.lock import Revision
+from slsr.project.revisions import Revision
 from slsr.reporting.published import NOTE, published
 
 COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels/distributions.py": "1"}
@@ -79,7 +80,7 @@ def test_a_difference_pairs_the_seeds_that_both_have():
 def gathered(monkeypatch, legs_by_name, names, against=(), seeds_of="training"):
     """`compare_experiments` over revisions that stand for legs made by hand."""
     monkeypatch.setattr("slsr.experiments.comparison.legs_of", lambda revision, ranking: legs_by_name[revision.name])
-    revisions, others = ([Revision(name, name) for name in some] for some in (names, against))
+    revisions, others = ([Revision(Path(), name, name) for name in some] for some in (names, against))
     return compare_experiments(revisions, "single_query", "none", others, resamples=500, seeds_of=seeds_of)
 
 

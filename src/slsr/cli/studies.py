@@ -161,10 +161,10 @@ def compare(
     from slsr.experiments.comparison import compare_experiments, finished_of_last_study
     from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
     from slsr.files import write_bytes
-    from slsr.project.lock import find_revisions
+    from slsr.project.revisions import find_revisions
 
-    revisions = find_revisions(experiments or finished_of_last_study())
-    found = compare_experiments(revisions, ranking, baseline, find_revisions(against or []), seeds_of=seeds_of)
+    revisions = find_revisions(Path(), experiments or finished_of_last_study(Path()))
+    found = compare_experiments(revisions, ranking, baseline, find_revisions(Path(), against or []), seeds_of=seeds_of)
     text = render_markdown(found)
     if csv_path is not None:
         write_bytes(csv_path, render_csv(found).encode())

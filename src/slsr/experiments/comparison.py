@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,9 @@ from slsr.experiments.seeds_and_queries import CrossedMean, crossed_mean
 from slsr.experiments.study import EARLIER_SEEDS, LAST, SEED, SeedsOf
 from slsr.files import read_json
 from slsr.labels.regularizers import REGULARIZERS
-from slsr.project.lock import (
-    Revision,
-    cached_file,
-    chain,
-    experiments,
-    locked_parameters,
-    locked_stages,
-    parameters,
-    stale_reason,
-)
+from slsr.project.lock import chain, locked_parameters
+from slsr.project.revisions import Revision, cached_file, experiments, locked_stages
+from slsr.project.staleness import stale_reason
 from slsr.reporting.published import Published, published
 from slsr.retrieval.bootstrap import PairedDifference, paired_differences
 
@@ -123,13 +117,13 @@ def legs_of(revision: Revision, ranking: str) -> list[Leg]:
     InputError
         The revision has no dvc.lock, the cache lacks a result, or it was not measured by this way of ranking.
     """
-    stages, values = locked_stages(revision), parameters(revision)
+    stages = locked_stages(revision)
     found = []
     for name in sorted(stages):
         stage, _, regularizer = name.partition("@")
         if stage != "evaluate" or not regularizer:
             continue
-        if reason := stale_reason(revision, stages, name, values):
+        if reason := stale_reason(revision, stages, name):
             log.info("%s: passed over %s, which was not run there: %s", revision.name, name, reason)
             continue
         found.append(_leg(revision, stages, name, regularizer, ranking))
@@ -356,7 +350,7 @@ def _short_hash(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
 
 
-def finished_of_last_study() -> list[str]:
+def finished_of_last_study(root: Path) -> list[str]:
     """The finished experiments of the last `slsr study`; how many are missing is said.
 
     Raises
@@ -364,10 +358,10 @@ def finished_of_last_study() -> list[str]:
     InputError
         No study has run here, or none of its experiments is finished.
     """
-    if not LAST.is_file():
+    if not (root / LAST).is_file():
         raise InputError("no experiment was named, and no `slsr study` has run here; name experiments, or `workspace`")
-    last = read_json(LAST)
-    known = experiments()
+    last = read_json(root / LAST)
+    known = experiments(root)
     finished = [name for name in last["experiments"] if name in known]
     if not finished:
         raise InputError(f"the last study, {last['study']}, has no finished experiment; run it, or name experiments")

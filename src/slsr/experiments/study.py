@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from slsr.errors import CheckFailed, InputError
 from slsr.files import write_json
 from slsr.labels.regularizers import studied_names
-from slsr.project.lock import WORKSPACE, Revision, experiments, parameters
+from slsr.project.revisions import WORKSPACE, Revision, experiments, parameters
 
 PIPELINE, STUDIED = Path("dvc.yaml"), Path("studies/dvc.yaml")
 SeedsOf = Literal["training", "pipeline"]
@@ -109,7 +109,7 @@ def plan(study: str, settings: Iterable[Setting]) -> list[Experiment]:
     """
     known = targets_of_regularizers()
     committed = [name for name, target in known.items() if ":" not in target]
-    values = parameters(Revision(WORKSPACE, None))
+    values = parameters(Revision(Path(), WORKSPACE, None))
     code = _code_digest()
     found = []
     for setting in settings:
@@ -151,7 +151,7 @@ def _code_of(pipeline: Path) -> Iterator[Path]:
 
 def _weights() -> list[Path]:
     """What stands below weights/ for the parameters `weights`: a file's own bytes, or the words for `none`."""
-    values = parameters(Revision(WORKSPACE, None))
+    values = parameters(Revision(Path(), WORKSPACE, None))
     return sorted({Path("weights") / values[f"{block}.weights"] for block in ("encoder", "train")})
 
 
@@ -241,7 +241,7 @@ def run_study(
         An experiment failed; those before it are kept.
     """
     waiting = _queued() if queue or not dry_run else set()
-    done = experiments().keys() | waiting
+    done = experiments(Path()).keys() | waiting
     left = [one for one in planned if one.name not in done]
     if dry_run:
         for one in left:

@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slsr.errors import InputError
+from slsr.errors import InputError, first_line
 from slsr.models.encoder import Encoder, EncoderDescription, convolutional_part
 from slsr.params.recipe import NO_WEIGHTS_FILE, Backbone, Image, Recipe
 
@@ -105,7 +105,7 @@ def _load(backbone: nn.Module, name: Backbone, state: dict[str, Tensor], source:
             raise RuntimeError(f"missing {sorted(missing)[:3]}, unexpected {problems.unexpected_keys[:3]}")
         backbone.load_state_dict(convolutional_part(network, name).state_dict())
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"weights: {source}: does not fit the backbone {name} ({first}); choose another") from error
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from slsr.errors import InputError
+from slsr.errors import InputError, one_line
+from slsr.project.repository import opened
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -105,7 +106,7 @@ def holdings(root: Path, remote: str | None = None, rev: str | None = None) -> H
     InputError
         No DVC repository, no such remote or commit, or a remote that does not answer.
     """
-    with _opened(root) as repo:
+    with opened(root) as repo:
         return _compare(_stores(repo, remote, rev))
 
 
@@ -119,7 +120,7 @@ def send_lacking(root: Path, remote: str | None = None, rev: str | None = None) 
     InputError
         As `holdings`; an object could not be sent; or another DVC command is at work in this clone.
     """
-    with _opened(root) as repo, repo.lock:
+    with opened(root) as repo, repo.lock:
         stores = _stores(repo, remote, rev)
         for store in stores:
             if lacking := _lacking(store):
@@ -139,7 +140,7 @@ def forget_notes(root: Path) -> None:
     InputError
         No DVC repository, or another DVC command is at work in this clone.
     """
-    with _opened(root) as repo, repo.lock, suppress(FileNotFoundError):
+    with opened(root) as repo, repo.lock, suppress(FileNotFoundError):
         shutil.rmtree(Path(repo.site_cache_dir) / "index")
 
 
@@ -157,22 +158,6 @@ def describe(found: Holdings) -> str:
         notes += [] if one.at_hand else ["nor in this clone's cache"]
         lines.append(f"  {one.path}  ({', '.join(notes)})")
     return "\n".join(lines)
-
-
-@contextmanager
-def _opened(root: Path) -> Iterator[Repo]:
-    """The repository; what goes wrong with it becomes one sentence."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    if not (root / ".dvc").is_dir():
-        raise InputError(f"{root.resolve()}: no DVC repository; run this in the root of the project")
-    try:
-        with Repo(str(root)) as repo:
-            yield repo
-    except DvcException as error:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise InputError(f"{' '.join(str(error).split())}{cause}") from error
 
 
 def _outs(repo: Repo, rev: str | None) -> list[_Out]:
@@ -295,8 +280,7 @@ def _asking(store: _Store) -> Iterator[None]:
     except (DvcException, InputError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{_title(store)}: {said}; `slsr doctor` and docs/sharing.md say more") from error
+        raise InputError(f"{_title(store)}: {one_line(error)}; `slsr doctor` and docs/sharing.md say more") from error
 
 
 def _title(store: _Store) -> str:

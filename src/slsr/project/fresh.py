@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from slsr.errors import InputError
 from slsr.files import METRICS
 from slsr.project.git import commit_of, edited_files
-from slsr.project.lock import LOCK, Entry, dependencies, outputs, parse_lock
+from slsr.project.lock import LOCK, Entry, Stages, dependencies, outputs, parse_lock
 from slsr.project.repository import opened, require_repository
 from slsr.project.revisions import WORKSPACE, Revision
 from slsr.project.staleness import changes, line_endings
@@ -160,7 +160,7 @@ class _Check:
         read = {from_root(file): values for file, values in (entry.get("params") or {}).items()}
         return {**entry, "deps": deps, "outs": [*outs, *new], "params": read}
 
-    def _lock(self, path: str) -> dict[str, Entry]:
+    def _lock(self, path: str) -> Stages:
         content = self.revision.read(path)
         return {} if content is None else parse_lock(content, f"{path} ({self.revision.name})")
 

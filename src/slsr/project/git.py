@@ -29,8 +29,8 @@ class Base:
 def git(folder: Path, *arguments: str) -> bytes | None:
     """Run git in a folder and return what it prints; None if it says that there is no such thing.
 
-    Git ends with 1 and without a word if there is no such thing (`rev-parse --verify --quiet`, `merge-base`). Every other
-    failure has a reason, such as a clone that belongs to another user.
+    Git ends with 1 and without a word if there is no such thing (`rev-parse --verify --quiet`, `merge-base`). Every
+    other failure has a reason, such as a clone that belongs to another user.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import yaml
@@ -38,7 +39,8 @@ for _kind, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def parse_lock(content: bytes, source: str) -> dict[str, Entry]:
+@cache
+def parse_lock(content: bytes, source: str) -> Stages:
     """Read a dvc.lock.
 
     Raises
@@ -47,7 +49,7 @@ def parse_lock(content: bytes, source: str) -> dict[str, Entry]:
         The content is not a lock file; the message names `source`.
     """
     try:
-        stages: dict[str, Entry] = (yaml.load(content, _Loader) or {}).get("stages") or {}
+        stages: Stages = (yaml.load(content, _Loader) or {}).get("stages") or {}
         for entry in stages.values():
             _ = [one["path"] for one in (*_listed(entry, "deps"), *_listed(entry, "outs"))], locked_parameters(entry)
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,6 +47,15 @@ class Tracked:
     remote: str | None = None
 
 
+@cache
+def _parameters(content: bytes, source: str) -> Any:
+    """Parse parameters as DVC does: as YAML 1.2, in which no key may be given twice."""
+    try:
+        return YAML(typ="safe", pure=True).load(content.decode())
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: not valid YAML ({error})") from error
+
+
 @dataclass(frozen=True)
 class Revision:
     """A commit of the project in `root`, under the name that a user gave; without a commit, the workspace."""
@@ -72,10 +82,7 @@ class Revision:
         content = self.read(path)
         if content is None:
             raise InputError(f"{self.name}: has no {path}; name a revision of this project")
-        try:
-            return YAML(typ="safe", pure=True).load(content.decode())
-        except (YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} ({self.name}): not valid YAML ({error})") from error
+        return _parameters(content, f"{path} ({self.name})")
 
     def files_below(self, folder: str) -> list[str]:
         """Return the files below a folder that DVC does not ignore, sorted; of a commit, those that git tracks."""

@@ -1,4 +1,4 @@
-"""The ways in which a command ends badly, all without a traceback, and the words of other errors in short."""
+"""The two ways a command ends badly, both without a traceback."""
 
 
 class InputError(Exception):

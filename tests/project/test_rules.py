@@ -13,10 +13,9 @@ GOOD = "rules:\n- {metric: 'a.json:x', better: higher}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file: None is not allowed; give keys and values"),
         ("rules: []", "rules: [] is not allowed"),
         ("rules: 3", "rules: 3 is not allowed"),
-        ("rules: [3]", "rule 1: 3 is not allowed; give keys and values"),
+        ("rules: [3]", "rule 1: 3 is not allowed"),
         (GOOD + "- {metric: 'a.json:y'}", "rule 2, better: missing"),
         (GOOD + "- {metric: 'a.json:y', better: up}", "rule 2, better: 'up' is not allowed"),
         (GOOD + "- {metric: 'a:y', better: lower}", "rule 2, metric: 'a:y' is not of the form file.json:dotted.key"),
@@ -28,8 +27,8 @@ GOOD = "rules:\n- {metric: 'a.json:x', better: higher}\n"
         (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: .nan}}", "tolerance.absolute: nan"),
         (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: '1'}}", "rule 2, tolerance.absolute: '1'"),
         (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: 1, of: 'a.json:d'}}", "has no meaning"),
-        (GOOD + "- {metric: 'a.json:y', better: lower, maximum: untrained}", "rule 2, maximum: 'untrained' is not of the"),
-        (GOOD + "- {metric: 'a.json:y', better: lower, minimum: 1}", "rule 2: minimum has no meaning with better: lower"),
+        (GOOD + "- {metric: 'a.json:y', better: lower, maximum: untrained}", "maximum: 'untrained' is not of the"),
+        (GOOD + "- {metric: 'a.json:y', better: lower, minimum: 1}", "rule 2: minimum has no meaning with"),
         (GOOD + "- {metric: 'a.json:y', better: higher, minimum: 1, floor: 1}", "floor is an earlier name of minimum"),
         (GOOD + "- {metric: 'a.json:y', better: lower, level: error}", "rule 2, level: 'error' is not allowed"),
         (GOOD + "protocol: {metrics: [x]}", "protocol.metrics: 'x' is not of the form"),
@@ -42,6 +41,11 @@ def test_a_mistake_in_the_rules_is_named(text, message):
         parse_policy(text.encode(), "metrics/gate.yaml (1a2b3c)")
     assert str(error.value).startswith("metrics/gate.yaml (1a2b3c): not valid")
     assert message in str(error.value)
+
+
+def test_what_has_no_keys_is_refused():
+    with pytest.raises(InputError, match=r"gate.yaml: holds NoneType, not blocks of keys and values; see docs/gate.md"):
+        parse_policy(b"", "gate.yaml")
 
 
 LONG = "reason: re-drawn test people"

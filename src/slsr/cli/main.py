@@ -15,7 +15,7 @@ import typer
 
 from slsr.cli import data, explore, project, score, stages, studies, use
 from slsr.cli.stages import AllEnded
-from slsr.errors import CheckFailed, InputError, Interrupted, first_line
+from slsr.errors import CheckFailed, InputError, Interrupted
 
 # What a path that the user named can run into; anything else is our fault, or the machine's, and is shown whole.
 REFUSALS = {
@@ -93,7 +93,7 @@ def main() -> None:
             remedy = "give a smaller --batch-size"
         elif knob == "cluster.minibatch_above":
             remedy = f"lower {knob} below the number of training images, or try fewer k in cluster.sweep"
-        sys.exit(_say(f"out of memory ({first_line(error) if str(error) else 'host'}); {remedy}", 2))
+        sys.exit(_say(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); {remedy}", 2))
 
 
 def _explain(error: OSError) -> str:

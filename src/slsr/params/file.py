@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from slsr.errors import InputError
 from slsr.labels.regularizers import studied_names
-from slsr.params.base import Block, problems_in_words
+from slsr.params.base import Block
 from slsr.params.cluster import Cluster
 from slsr.params.dataset import PUBLISHED, SAMPLE, Dataset
 from slsr.params.evaluate import Evaluate
@@ -125,15 +125,25 @@ def validate_params(values: Any, source: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        missing = "missing; presets/defaults.yaml has it with its default"
-        raise InputError(f"{source}: not valid\n{problems_in_words(error, _key, missing)}") from error
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise InputError(f"{source}: not valid\n{problems}") from error
 
 
-def _key(problem: Any) -> str:
-    """Return the dotted key of a problem of pydantic, without its names for the branches of a union."""
+def _describe(problem: Any) -> str:
     unknown = problem["type"] == "extra_forbidden"
-    return ".".join(str(part) for part in problem["loc"] if unknown or not _is_branch(part))
+    key = ".".join(str(part) for part in problem["loc"] if unknown or not _is_branch(part))
+    value = problem["input"]
+    match problem["type"]:
+        case "missing":
+            return f"{key}: missing; presets/defaults.yaml has it with its default"
+        case "extra_forbidden":
+            return f"{key}: unknown key (value {value!r}); remove it or mend its spelling"
+        case "value_error":
+            return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
+        case _:
+            return f"{key}: {value!r} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _is_branch(part: int | str) -> bool:
+    """Whether a part of the location is pydantic's name of one branch of a union, not a key."""
     return isinstance(part, str) and (part in {"int", "float", "str", "none"} or "[" in part or "constrained" in part)

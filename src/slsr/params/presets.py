@@ -74,7 +74,7 @@ def _load(yaml: YAML, path: Path) -> Any:
 def _override(values: MutableMapping[str, Any], differences: Any, source: str, prefix: str = "") -> None:
     for key, value in differences.items():
         if key not in values:
-            raise InputError(f"{source}: {prefix}{key}: no such key in {DEFAULTS}.yaml; remove it or fix its spelling")
+            raise InputError(f"{source}: {prefix}{key}: no such key in {DEFAULTS}.yaml; remove it or mend its spelling")
         if isinstance(value, MutableMapping) and isinstance(values[key], MutableMapping):
             _override(values[key], value, source, f"{prefix}{key}.")
         elif isinstance(value, list) and isinstance(values[key], list):

@@ -89,7 +89,7 @@ def compare_revisions(
     found = judge(policy, before.metrics, now.metrics, added, not differences)
     found.notices[:0] = notice + protocol_notices
     found.notices += [
-        f"accepted.yaml: the entry of {entry.metric or entry.protocol} is no longer needed: {before.label} has it already"
+        f"accepted.yaml: the entry of {entry.metric or entry.protocol} is no longer needed: {before.label} has it"
         for entry in now.accepted
         if entry in before.accepted
     ]
@@ -121,9 +121,10 @@ def read_side(folder: Path, commit: str | None) -> Side:
     metrics: dict[Name, Any] = {}
     for name in sorted(files):
         path = PurePosixPath(name)
-        if path.is_relative_to(METRICS) and path.suffix == ".json":
-            if (content := file_at(folder, commit, name)) is not None:
-                metrics |= parse_metrics(path.relative_to(METRICS).as_posix(), content, f"{name} ({label})")
+        if path.suffix != ".json" or not path.is_relative_to(METRICS):
+            continue
+        if (content := file_at(folder, commit, name)) is not None:
+            metrics |= parse_metrics(path.relative_to(METRICS).as_posix(), content, f"{name} ({label})")
     accepted, lock = (file_at(folder, commit, name) for name in (ACCEPTED, LOCK))
     written = all_outputs(parse_lock(lock or b"", f"{LOCK} ({label})"))
     return Side(

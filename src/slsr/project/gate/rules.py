@@ -1,15 +1,15 @@
-"""The schemas of metrics/gate.yaml, the rules of the gate, and of metrics/accepted.yaml, the drops that a team accepts."""
+"""The schemas of metrics/gate.yaml (the rules) and metrics/accepted.yaml (the drops that a team accepts)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from ruamel.yaml.error import YAMLError
 
 from slsr.errors import InputError
-from slsr.params.base import Block, problems_in_words
+from slsr.params.base import Block
+from slsr.params.reading import Location, Model, parse_yaml, validated
 
 POLICY = "metrics/gate.yaml"
 ACCEPTED = "metrics/accepted.yaml"
@@ -18,7 +18,6 @@ Direction = Literal["higher", "lower"]
 Level = Literal["fail", "warn"]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
-Model = TypeVar("Model", bound=Block)
 
 
 def _has_file_and_key(name: str) -> str:
@@ -171,19 +170,15 @@ def parse_accepted(content: bytes, source: str) -> list[Acceptance]:
 
 def _parse(model: type[Model], content: bytes, source: str) -> Model:
     try:
-        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+        values = parse_yaml(content.decode("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: not valid YAML ({error})") from error
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = problems_in_words(error, _place)
-        raise InputError(f"{source}: not valid; docs/gate.md explains each key\n{problems}") from error
+    return validated(model, values, source, "docs/gate.md", _place)
 
 
-def _place(problem: Any) -> str:
-    """Return the place of a problem in words: `rule 3, tolerance.absolute`."""
-    parts = [str(part) for part in problem["loc"] if part not in ("float", "str")]
+def _place(location: Location) -> str:
+    """Write a location in words: `rule 3, tolerance.absolute`."""
+    parts = [str(part) for part in location]
     if len(parts) > 1 and parts[0] in ("rules", "accepted"):
         item = f"{'rule' if parts[0] == 'rules' else 'entry'} {int(parts[1]) + 1}"
         return ", ".join(filter(None, [item, ".".join(parts[2:])]))

@@ -154,8 +154,8 @@ def judge(
     """Judge every metric that a rule matches on either side.
 
     Of the rules of one level (fail, warn), the last that matches a metric judges it; if both levels judge it, the worse
-    verdict counts. A metric that is gone, not a number or not finite fails at either level. If the protocol differs (and
-    that is accepted), limits that are metrics are read from the head alone: the base measured other data.
+    verdict counts. A metric that is gone, not a number or not finite fails at either level. If the protocol differs
+    (and that is accepted), limits that are metrics are read from the head alone: the base measured other data.
 
     Raises
     ------

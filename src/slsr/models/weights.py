@@ -45,20 +45,34 @@ def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
 
     torchvision's own loader checks a hash only while it downloads, and unpickles whatever lies in the cache.
     """
-    url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    found = HASH_IN_NAME.search(path.name)
-    expected = found[1] if found else ""
+    url, path = imagenet_file(name)
     if not path.is_file():
-        _download(url, path, expected)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(expected):
+        _download(url, path, _hash_in_name(path))
+    if hashes := hash_mismatch(path):
         raise InputError(
-            f"weights: imagenet: {path} is not the file of this name: its SHA-256 begins with "
-            f"{digest[: len(expected)]}, not with {expected}; remove it, so that it is downloaded again from {url}"
+            f"weights: imagenet: {path} is not the file of this name: its SHA-256 begins with {hashes[0]}, not with "
+            f"{hashes[1]}; remove it, so that it is downloaded again from {url}"
         )
     return _file_state(path)
+
+
+def imagenet_file(name: Backbone) -> tuple[str, Path]:
+    """Return the address of torchvision's ImageNet weights, and the place of the file in torch's cache."""
+    url: str = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _hash_in_name(path: Path) -> str:
+    found = HASH_IN_NAME.search(path.name)
+    return found[1] if found else ""
+
+
+def hash_mismatch(path: Path) -> tuple[str, str] | None:
+    """Return how the hash of a file begins and how it should by the file's name; None if the two agree."""
+    expected = _hash_in_name(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if digest.startswith(expected) else (digest[: len(expected)], expected)
 
 
 def _download(url: str, path: Path, expected: str) -> None:

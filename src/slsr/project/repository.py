@@ -48,7 +48,7 @@ def load_config(root: Path) -> dict[str, Any]:
     try:
         return dict(Config(str(root / ".dvc")))
     except ConfigError as error:
-        raise InputError(f"the configuration of DVC cannot be read: {one_line(error.__cause__ or error)}") from error
+        raise InputError(f"the DVC configuration cannot be read: {one_line(error.__cause__ or error)}") from error
 
 
 def cache_folder(root: Path, config: dict[str, Any]) -> Path:

@@ -74,7 +74,7 @@ def fresh(
     if found.stale:
         raise CheckFailed("the metrics are not those of this code, params.yaml and data; `dvc repro`, then commit")
     if found.unknown:
-        raise InputError("some data cannot be checked in this clone; see above")
+        raise InputError("some data cannot be checked from here; see above")
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -129,7 +129,7 @@ def gate(
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(whole)
     if result.judgment.failures:
-        raise CheckFailed(f"{verdict(result)}; docs/gate.md explains how to accept a drop")
+        raise CheckFailed(f"{verdict(result)}; docs/gate.md says how to accept a drop")
 
 
 @app.command(rich_help_panel=TOOLS)

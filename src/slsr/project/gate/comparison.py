@@ -74,8 +74,7 @@ def compare_revisions(
     Raises
     ------
     InputError
-        The two cannot be compared: there is no such commit, there are no rules, a file is not valid, or the protocols
-        differ.
+        There is no such commit, there are no rules, a file is not valid, or the protocols differ.
     """
     base = _base(folder, against, rev)
     before = read_side(folder, base.commit)

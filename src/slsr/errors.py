@@ -14,3 +14,13 @@ class CheckFailed(Exception):
 
 class Interrupted(Exception):
     """A signal ended a run, and its state is saved: exit code 130."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has no message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line, or the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__

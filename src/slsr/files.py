@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from slsr.errors import InputError
 
+METRICS = Path("metrics")  # the folder with what git keeps of a run
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, then rename it."""

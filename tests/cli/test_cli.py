@@ -231,8 +231,14 @@ def test_every_regularizer_reaches_its_stage(slsr, monkeypatch, stage, name):
 
 
 def test_preset_lists_and_writes(slsr, with_presets):
-    assert slsr("preset") == (0, "\n".join(presets.preset_names(Path("presets"))) + "\n", "")
-    assert slsr("preset", "sample") == (0, "wrote params.yaml from the preset sample\n", "")
+    code, out, _ = slsr("preset")
+    assert code == 0
+    assert [line[2:].split()[0] for line in out.splitlines()] == presets.preset_names(Path("presets"))
+    assert all(len(line[2:].split()) > 3 for line in out.splitlines()), "each has one line about it"
+    code, out, err = slsr("preset", "sample")
+    assert (code, err) == (0, "")
+    assert out.startswith("wrote params.yaml from the preset sample;")
+    assert "\n* sample " in slsr("preset")[1]
     Path("params.yaml").write_text("mine: 1\n", encoding="utf-8")
     code, _, err = slsr("preset", "sample")
     assert code == 2
@@ -322,7 +328,7 @@ def test_a_card_is_not_written_over_a_file_unasked(slsr, tmp_path):
 
 
 def test_doctor_ends_with_1_where_something_stands_in_the_way(slsr, monkeypatch):
-    from slsr.project.doctor import findings as doctor
+    from slsr.project.doctor import examine as doctor
 
     monkeypatch.setattr(doctor, "examine", lambda *arguments: [doctor.Finding("data", "problem", "gone", "fetch it")])
     code, out, err = slsr("doctor")

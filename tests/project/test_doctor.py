@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from tiny import ROOT
 
-from slsr.params.file import validate_params
+from slsr.params.file import load_params, validate_params
 from slsr.params.presets import render_preset
 from slsr.project.doctor import clone as clone_checks
-from slsr.project.doctor import findings as doctor
-from slsr.project.doctor import machine, report
-from slsr.project.doctor.clone import committed_secrets, working_links
+from slsr.project.doctor import machine, remotes, report
+from slsr.project.doctor.clone import working_links
+from slsr.project.doctor.examine import examine as examine_all
 from slsr.project.doctor.machine import pins
+from slsr.project.doctor.remotes import committed_secrets
 from slsr.project.doctor.report import Finding, problems
 
 
@@ -32,20 +33,16 @@ def clone(tmp_path):
     (tmp_path / "requirements.txt").write_text((ROOT / "requirements.txt").read_text())
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "slsr-sample.zip").write_bytes(b"zip")
+    make_repository(tmp_path)
     return tmp_path
 
 
-PROBED = {"torch": "2.0", "hub": "/nowhere", "gpus": [], "weights": {}, "launched": False, "processes": 1}
+PROBED = {"torch": "2.0", "gpus": [], "weights": {}, "launched": False, "processes": 1}
 
 
-@pytest.fixture
-def no_torch(monkeypatch):
-    """Torch's answer given, not asked for: a second each otherwise."""
-    monkeypatch.setattr(doctor, "probe_torch", lambda *arguments: PROBED)
-
-
-def examine(root, **arguments):
-    return doctor.examine(root, dict(os.environ), arguments.get("seconds", 30.0))
+def examine(root, seconds=30.0):
+    """With torch's answer given, not asked for: a second each otherwise."""
+    return examine_all(root, dict(os.environ), seconds, lambda *arguments: PROBED)
 
 
 def about(findings, topic):
@@ -59,7 +56,7 @@ def only(findings, topic):
     return finding
 
 
-def test_a_healthy_clone_has_no_problem(clone, no_torch):
+def test_a_healthy_clone_has_no_problem(clone):
     findings = examine(clone)
     assert problems(findings) == []
     assert only(findings, "data").text.startswith("slsr-sample.zip")
@@ -69,24 +66,24 @@ def test_a_healthy_clone_has_no_problem(clone, no_torch):
     assert only(findings, "remote").level == "note", "a new clone shares nothing yet"
 
 
-def test_every_note_and_problem_but_facts_has_a_remedy(clone, no_torch):
+def test_every_note_and_problem_but_facts_has_a_remedy(clone):
     (clone / "data" / "slsr-sample.zip").unlink()
     (clone / ".dvc" / "tmp" / "rwlock").write_text('{"read": {')
     for finding in problems(examine(clone)):
         assert finding.remedy, finding
 
 
-def test_the_text_has_a_line_for_each_and_the_json_says_the_same(clone, no_torch):
-    findings = [*examine(clone), Finding("ill", "problem", "something is wrong", "mend it")]
+def test_the_text_has_a_line_for_each_and_the_json_says_the_same(clone):
+    findings = [*examine(clone), Finding("ill", "problem", "something is wrong", "fix it")]
     text = report.render(findings)
     assert sum(line.startswith(("ok ", "note ", "problem ")) for line in text.splitlines()) == len(findings)
-    assert "-> mend it" in text
+    assert "-> fix it" in text
     read = json.loads(report.as_json(findings))
     assert read["problems"] == 1
     assert [one["text"] for one in read["findings"]] == [one.text for one in findings]
 
 
-def test_missing_data_is_a_problem(clone, no_torch):
+def test_missing_data_is_a_problem(clone):
     (clone / "data" / "slsr-sample.zip").unlink()
     finding = only(examine(clone), "data")
     assert finding.level == "problem"
@@ -94,14 +91,14 @@ def test_missing_data_is_a_problem(clone, no_torch):
     assert "slsr data add" in finding.remedy
 
 
-def test_wrong_parameters_are_a_problem_and_the_rest_is_still_examined(clone, no_torch):
+def test_wrong_parameters_are_a_problem_and_the_rest_is_still_examined(clone):
     (clone / "params.yaml").write_text("dataset: 3\n")
     findings = examine(clone)
     assert only(findings, "parameters").level == "problem"
     assert about(findings, "disk")
 
 
-def test_a_configuration_that_does_not_read_is_a_problem_and_the_rest_is_still_examined(clone, no_torch):
+def test_a_configuration_that_does_not_read_is_a_problem_and_the_rest_is_still_examined(clone):
     with (clone / ".dvc" / "config").open("a") as file:
         file.write("\n[core\n")
     findings = examine(clone)
@@ -110,7 +107,7 @@ def test_a_configuration_that_does_not_read_is_a_problem_and_the_rest_is_still_e
     assert about(findings, "disk")
 
 
-def test_packages_of_other_versions_are_noted_and_missing_ones_a_problem(clone, no_torch):
+def test_packages_of_other_versions_are_noted_and_missing_ones_a_problem(clone):
     text = (clone / "requirements.txt").read_text()
     (clone / "requirements.txt").write_text(
         re.sub(r"^numpy==[^ ]+", "numpy==0.0.1", text, flags=re.M) + "\nno-such-package-of-ours==1.0\n"
@@ -151,7 +148,7 @@ def hold(clone, pid):
     (clone / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(LOCK))
 
 
-def test_a_killed_command_is_told_from_one_at_work(clone, no_torch):
+def test_a_killed_command_is_told_from_one_at_work(clone):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     hold(clone, ended.pid)
@@ -160,21 +157,21 @@ def test_a_killed_command_is_told_from_one_at_work(clone, no_torch):
     assert str(os.getpid()) in only(examine(clone), "lock").text
 
 
-def test_a_lock_cut_short_is_a_problem(clone, no_torch):
+def test_a_lock_cut_short_is_a_problem(clone):
     (clone / ".dvc" / "tmp" / "rwlock").write_text('{"read": {"/x": [{"pi')
     finding = only(examine(clone), "lock")
     assert finding.level == "problem"
     assert finding.remedy.startswith("rm ")
 
 
-def test_a_lock_that_dvc_holds_is_seen(clone, no_torch):
+def test_a_lock_that_dvc_holds_is_seen(clone):
     with (clone / ".dvc" / "tmp" / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert "at work" in only(examine(clone), "lock").text
+        assert "is running" in only(examine(clone), "lock").text
     assert only(examine(clone), "lock").level == "ok"
 
 
-def test_states_of_runs_left_in_the_middle(clone, no_torch):
+def test_states_of_runs_left_in_the_middle(clone):
     forgotten = "0123456789abcdef" * 2
     (clone / ".scratch" / "vega" / "node_modules").mkdir(parents=True)
     for name, days in (("train/" + "f" * 32, 0), (f"train_gan/{forgotten}", 40)):
@@ -189,9 +186,9 @@ def test_states_of_runs_left_in_the_middle(clone, no_torch):
     (clone / ".dvc" / "tmp" / "exps" / "tmpabc").mkdir(parents=True)
     texts = {finding.text.split(",")[0]: finding for finding in about(examine(clone), "unfinished")}
     assert len(texts) == 5
-    assert "-delete" in texts["1 files of a pull that was killed"].remedy
-    assert forgotten in texts["1 states of runs untouched for 14 days"].remedy
-    assert "2 MB" in texts["1 unfinished runs (train)"].text
+    assert "-delete" in texts["1 file of a pull that was killed"].remedy
+    assert forgotten in texts["1 state of runs"].remedy
+    assert "2 MB" in texts["1 unfinished run (train)"].text
 
 
 def with_remote(clone, url, more=""):
@@ -204,8 +201,7 @@ def make_repository(clone):
     subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
 
 
-def test_a_default_remote_that_answers(clone, no_torch, tmp_path_factory):
-    make_repository(clone)
+def test_a_default_remote_that_answers(clone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("remote")
     with_remote(clone, folder)
     first, second = about(examine(clone), "remote store (default)")
@@ -213,27 +209,24 @@ def test_a_default_remote_that_answers(clone, no_torch, tmp_path_factory):
     assert "verify" in second.remedy
 
 
-def test_a_folder_that_is_not_there_may_be_a_disk_not_mounted(clone, no_torch):
-    make_repository(clone)
+def test_a_folder_that_is_not_there_may_be_a_disk_not_mounted(clone):
     with_remote(clone, clone / "not-mounted", "    verify = true\n")
     finding = only(examine(clone), "remote store (default)")
     assert finding.level == "note"
     assert "mounted" in finding.remedy
 
 
-def test_a_server_that_refuses_is_a_problem_of_the_default_remote(clone, no_torch):
-    make_repository(clone)
+def test_a_server_that_refuses_is_a_problem_of_the_default_remote(clone):
     with_remote(clone, "ssh://127.0.0.1/x", "    port = 1\n    user = nobody\n    verify = true\n")
     finding = only(examine(clone), "remote store (default)")
     assert finding.level == "problem"
     assert "refused" in finding.text.lower() or "connect" in finding.text.lower()
 
 
-def test_a_server_that_never_answers_costs_the_time_limit_alone(clone, no_torch):
+def test_a_server_that_never_answers_costs_the_time_limit_alone(clone):
     """A port that accepts and says nothing: sftp would wait for minutes."""
     import socket
 
-    make_repository(clone)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with_remote(clone, "ssh://127.0.0.1/x", f"    port = {port}\n    user = nobody\n    verify = true\n")
@@ -254,7 +247,7 @@ SECRET = """
 """
 
 
-def test_secrets_in_the_committed_configuration_are_a_problem_and_not_printed(clone, no_torch):
+def test_secrets_in_the_committed_configuration_are_a_problem_and_not_printed(clone):
     assert committed_secrets(SECRET) == ['remote "store": secret_access_key', 'remote "web": url']
     (clone / ".dvc" / "config").write_text(
         (clone / ".dvc" / "config").read_text() + SECRET.replace("[core]\n    remote = store\n", "")
@@ -266,7 +259,7 @@ def test_secrets_in_the_committed_configuration_are_a_problem_and_not_printed(cl
 
 
 def doctor_secrets(clone):
-    return list(clone_checks.check_secrets(clone))
+    return list(remotes.secrets(clone))
 
 
 def test_no_committed_configuration_has_secrets():
@@ -291,16 +284,16 @@ def test_links_are_tried_and_nothing_is_left_behind(tmp_path):
     assert list(cache.iterdir()) == list(workspace.iterdir()) == []
 
 
-def test_copies_are_said_to_cost_twice_the_disk(clone, no_torch, monkeypatch):
+def test_copies_are_said_to_cost_twice_the_disk(clone):
     (clone / "artifacts").mkdir()
     (clone / "artifacts" / "model").write_bytes(b"0" * 3_000_000)
-    monkeypatch.setattr(clone_checks, "working_links", lambda cache, workspace: ["hardlink", "symlink", "copy"])
-    finding = only(examine(clone), "cache")
+    folder = clone / ".dvc" / "cache"
+    (finding,) = clone_checks.cache(clone, folder, {}, lambda cache, workspace: ["hardlink", "symlink", "copy"])
     assert finding.level == "note"
     assert "3 MB more" in finding.text
     assert finding.remedy == "dvc config --local cache.type hardlink,symlink,copy"
-    monkeypatch.setattr(clone_checks, "working_links", lambda cache, workspace: ["reflink", "hardlink", "copy"])
-    assert only(examine(clone), "cache").level == "ok"
+    (finding,) = clone_checks.cache(clone, folder, {}, lambda cache, workspace: ["reflink", "hardlink", "copy"])
+    assert finding.level == "ok"
 
 
 def params_with(**train):
@@ -327,34 +320,56 @@ AMPERE, VOLTA = {"name": "A", "memory": 2**33, "major": 8}, {"name": "V", "memor
 )
 def test_a_precision_that_the_device_lacks_is_noted(gpus, precision, level):
     probe = PROBED | {"gpus": gpus, "processes": max(1, len(gpus))}
-    findings = list(machine.check_devices(probe, params_with(precision=precision)))
-    assert only(findings, "precision").level == level
-    assert only(findings, "processes").text.startswith("one" if len(gpus) < 2 else "2 on this machine")
+    assert only(list(machine.precision(probe, params_with(precision=precision))), "precision").level == level
+    processes = "1 process;" if len(gpus) < 2 else "2 processes;"
+    assert only(list(machine.device(probe)), "processes").text.startswith(processes)
 
 
 def test_torch_that_fails_or_a_refused_number_of_processes_is_a_problem():
-    assert problems(list(machine.check_devices("no answer within 60 s", None)))
-    assert problems(list(machine.check_devices(PROBED | {"refused": "SLSR_PROCESSES: 'x'"}, None)))
+    assert problems(list(machine.device("no answer within 60 s")))
+    assert problems(list(machine.device(PROBED | {"refused": "SLSR_PROCESSES: 'x'"})))
 
 
-def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path, no_torch):
-    url = "http://127.0.0.1:1/resnet50-0676ba61.pth"
-    probe = PROBED | {"hub": str(tmp_path), "weights": {"resnet50": url}}
-    params = params_with(weights="imagenet")
-    (finding,) = problems(list(machine.check_weights(tmp_path, probe, params)))
-    assert str(tmp_path / "checkpoints") in finding.remedy
-    (tmp_path / "checkpoints").mkdir()
-    half = tmp_path / "checkpoints" / "resnet50-0676ba61.pth"
-    half.write_bytes(b"0")
-    (finding,) = problems(list(machine.check_weights(tmp_path, probe, params)))
-    assert (
-        finding.text == f"{half} is not the file of this name: its SHA-256 begins with {sha256(b'0').hexdigest()[:8]}"
-    )
-    right = f"resnet50-{sha256(b'0').hexdigest()[:8]}.pth"
-    half.rename(half.with_name(right))
-    probe["weights"] = {"resnet50": f"http://127.0.0.1:1/{right}"}
-    assert not problems(list(machine.check_weights(tmp_path, probe, params)))
-    assert problems(list(machine.check_weights(tmp_path, probe, params_with(weights="absent.safetensors"))))
+def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path):
+    path = tmp_path / "checkpoints" / "resnet50-0676ba61.pth"
+    file = {"url": "http://127.0.0.1:1/resnet50-0676ba61.pth", "path": str(path), "hashes": None}
+    probe, params = PROBED | {"weights": {"resnet50": file}}, params_with(weights="imagenet")
+    (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
+    assert str(path.parent) in finding.remedy
+    path.parent.mkdir()
+    path.write_bytes(b"0")
+    assert not problems(list(machine.weights(tmp_path, probe, params)))
+    file["hashes"] = ["5feceb66", "0676ba61"]
+    (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
+    assert finding.text == f"{path} is not the file of this name: its SHA-256 begins with 5feceb66, not with 0676ba61"
+    assert problems(list(machine.weights(tmp_path, probe, params_with(weights="absent.safetensors"))))
+
+
+def test_torch_is_asked_about_damaged_weights(clone, tmp_path):
+    """The probe reads torch's cache and compares the hash with the name, as training does."""
+    values = (clone / "params.yaml").read_text().replace("weights: none", "weights: imagenet")
+    (clone / "params.yaml").write_text(values.replace("backbone: resnet18", "backbone: resnet50"))
+    environment = os.environ | {"TORCH_HOME": str(tmp_path / "torch")}
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    params = load_params(clone / "params.yaml")
+    names = {params.encoder.backbone, params.train.backbone}
+    absent = machine.ask_torch(clone, environment, params)["weights"]
+    assert {name: file["hashes"] for name, file in absent.items()} == dict.fromkeys(names)
+    for file in absent.values():
+        Path(file["path"]).write_bytes(b"0")
+    for file in machine.ask_torch(clone, environment, params)["weights"].values():
+        assert file["path"].startswith(str(folder))
+        assert file["hashes"][0] == sha256(b"0").hexdigest()[: len(file["hashes"][1])]
+
+
+def test_a_clone_that_git_refuses_is_a_problem(clone, monkeypatch):
+    assert "git" not in {finding.topic for finding in examine(clone)}
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    finding = only(examine(clone), "git")
+    assert finding.level == "problem"
+    assert "safe.directory" in finding.text
 
 
 def test_the_command_asks_torch_itself_and_ends_with_the_worst(clone):
@@ -371,7 +386,7 @@ def test_the_command_asks_torch_itself_and_ends_with_the_worst(clone):
     assert "Traceback" not in done.stderr
 
 
-def test_a_dvc_lock_that_a_kill_cut_short(clone, no_torch):
+def test_a_dvc_lock_that_a_kill_cut_short(clone):
     lock, whole = clone / "dvc.lock", (ROOT / "dvc.lock").read_text()
     lock.write_text(whole)
     assert "lock file" not in {finding.topic for finding in examine(clone)}

@@ -11,6 +11,7 @@ from git_project import IDENTITY, GitProject
 
 from slsr.errors import InputError
 from slsr.project.fresh import describe, freshness
+from slsr.project.revisions import Revision
 
 DVC_YAML = """
 stages:
@@ -115,7 +116,7 @@ MUTATIONS = {
     ),
     "a lost parameter": (
         lambda at: edit(at, "params.yaml", "seed: 1\n", ""),
-        {"prepare": "params.yaml: seed is missing"},
+        {"prepare": "params.yaml: seed is absent, and was 1 in the run"},
     ),
     "another parameter listed": (
         lambda at: edit(at, "dvc.yaml", "[seed, block]", "[seed, block, other]"),
@@ -199,7 +200,7 @@ def test_edits_are_said_and_a_commit_is_judged_without_them(folder):
     edit(folder, "code.py", "1", "2")
     found = freshness(folder)
     assert found.stale
-    assert any(notice.startswith("1 of the project's files are not as in HEAD (code.py)") for notice in found.notices)
+    assert any(notice.startswith("1 of the project's files differ from HEAD (code.py)") for notice in found.notices)
     assert freshness(folder, "HEAD").stale == []
 
 
@@ -231,7 +232,7 @@ def test_a_metrics_file_that_no_stage_writes_is_stale(folder, name):
     GitProject(folder).commit()
     (finding,) = freshness(folder).stale
     assert finding.stage == "metrics/"
-    assert finding.reason == f"{name}: no stage writes it, so nothing vouches for it; `git rm` it"
+    assert finding.reason == f"{name}: no stage writes it; `git rm` it"
 
 
 def test_a_metric_that_stops_being_an_out_of_its_stage_is_stale(folder):
@@ -325,10 +326,10 @@ def test_a_remote_inside_the_repository_has_the_list(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("dvc.yaml", "stages: [", "DVC cannot read the pipeline"),
-        ("dvc.yaml", "stages: {a: {cmd: x, depz: [y]}}", "DVC cannot read the pipeline"),
-        ("dvc.lock", "<<<<<<< HEAD\n", "DVC cannot read the pipeline"),
-        ("params.yaml", "a: [", "DVC cannot read the pipeline"),
+        ("dvc.yaml", "stages: [", "DVC failed"),
+        ("dvc.yaml", "stages: {a: {cmd: x, depz: [y]}}", "DVC failed"),
+        ("dvc.lock", "<<<<<<< HEAD\n", "DVC failed"),
+        ("params.yaml", "a: [", "DVC failed"),
         ("dvc.yaml", "stages: {}", "dvc.yaml has no stage"),
     ],
 )
@@ -358,6 +359,70 @@ def test_the_command_ends_with_the_answer(folder, mutate, code, monkeypatch, run
     assert ("fresh: the metrics are those of this code" in out) == (code == 0)
     assert ("metrics/m.json: not what the run wrote" in out) == (code == 1)
     assert err.startswith("slsr: ") == (code > 0)
+
+
+@pytest.fixture
+def room(folder):
+    """The stage `report` depends on a folder of code."""
+    for name, text in {"room/a.py": "a = 1\n", "room/deep/b.py": "b = 1\n", ".dvcignore": "__pycache__/\n"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    edit(folder, "dvc.yaml", "[artifacts/f, report.py]", "[artifacts/f, report.py, room]")
+    dvc(folder, "repro")
+    GitProject(folder).commit()
+    return folder
+
+
+@pytest.mark.parametrize("rev", [None, "HEAD"])
+def test_the_hash_of_a_folder_of_code_is_the_one_of_dvc(room, rev):
+    """In the workspace and in a commit."""
+    recorded = yaml.safe_load((room / "dvc.lock").read_text())["stages"]["report"]["deps"]
+    (dep,) = (dep for dep in recorded if dep["path"] == "room")
+    revision = Revision(room, "x", rev and GitProject(room).git("rev-parse", rev))
+    assert dep["md5"].endswith(".dir")
+    assert revision.digest("room") == dep["md5"]
+    assert reasons(room) == []
+    (room / "room" / "deep" / "b.py").write_text("b = 2\n")
+    GitProject(room).commit()
+    assert [one.reason for one in freshness(room, rev).stale] == ["room: changed since the run"]
+    assert revision.digest("room") == dep["md5"] or rev is None
+
+
+def test_files_below_a_folder_of_code_that_git_does_not_track_are_said(room):
+    """DVC hashes them, git does not have them; what DVC ignores does not count."""
+    (room / "room" / "__pycache__").mkdir()
+    (room / "room" / "__pycache__" / "a.pyc").write_text("x")
+    assert reasons(room) == []
+    (room / "room" / "new.py").write_text("n = 1\n")
+    found = freshness(room)
+    assert [one.reason for one in found.stale] == ["room: changed since the run"]
+    assert "report" in status(room)
+    assert found.notices == ["room/new.py is not in git, so others do not have it; `git add` it"]
+    dvc(room, "repro")
+    assert reasons(room) == []
+    GitProject(room).git("add", "dvc.lock")
+    GitProject(room).git("commit", "--quiet", "--message", "x")
+    assert [one.reason for one in freshness(room, "HEAD").stale] == ["room: changed since the run"]
+
+
+def test_a_clone_that_git_refuses_to_read_is_not_called_fresh(folder, monkeypatch, run_slsr):
+    """It belongs to another user, in a container or on a mounted disk."""
+    (folder / "metrics" / "old.json").write_text("{}")
+    GitProject(folder).commit()
+    assert [one.stage for one in freshness(folder).stale] == ["metrics/"]
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.chdir(folder)
+    for arguments in ((), ("--rev", "HEAD")):
+        code, out, err = run_slsr("fresh", *arguments)
+        assert (code, out) == (2, "")
+        assert "detected dubious ownership" in err
+        assert "git config --global --add safe.directory" in err
+
+
+def test_outside_of_git_nothing_can_be_said(folder):
+    shutil.rmtree(folder / ".git")
+    with pytest.raises(InputError, match="not a git repository"):
+        freshness(folder)
 
 
 def test_nothing_is_written_into_the_repository(folder):

@@ -11,7 +11,7 @@ from tiny import ROOT
 GATE = """
 protocol: {metrics: ["*.json:**.queries"], locked: [artifacts/query.parquet]}
 rules:
-- {metric: "slsr.json:*.rank1", better: higher, tolerance: {deviations: 2}, floor: 0.3}
+- {metric: "slsr.json:*.rank1", better: higher, tolerance: {deviations: 2}, minimum: 0.3}
 - {metric: "slsr.json:loss", better: lower, tolerance: {relative: 0.1}, level: warn}
 """
 GOOD = {"single": {"rank1": 0.8, "rank1_ci95": [0.72, 0.88], "queries": 125}, "loss": 1.0}
@@ -60,7 +60,7 @@ def test_a_drop_within_the_tolerance_passes(project, gate):
     project.commit(slsr=metrics(rank1=0.72))  # two deviations are 0.0816
     code, out, _ = gate()
     assert code == 0
-    assert "1 worse as allowed" in out
+    assert "1 worse, within tolerance" in out
 
 
 def test_a_warning_passes_and_is_shown(project, gate):
@@ -92,7 +92,7 @@ def test_a_change_cannot_loosen_the_rules_it_is_judged_by(project, gate):
     code, out, _ = gate()
     assert code == 1
     assert "this change edits it; the rules of" in out
-    assert '+- {metric: "slsr.json:*.rank1", better: higher, tolerance: {deviations: 200}, floor: 0.3}' in out
+    assert '+- {metric: "slsr.json:*.rank1", better: higher, tolerance: {deviations: 200}, minimum: 0.3}' in out
     assert "`slsr.json:single.rank1`" in out
 
 
@@ -148,7 +148,7 @@ def test_the_change_that_brings_the_rules_is_judged_by_them(project, gate):
     project.commit(gate=GATE)
     code, out, _ = gate("--against", base)
     assert code == 0
-    assert "this change brings it" in out
+    assert "this change adds it" in out
     project.commit(slsr=metrics(rank1=0.5))
     assert gate("--against", base)[0] == 1
 
@@ -179,7 +179,7 @@ def test_an_acceptance_is_spent_with_the_change_that_brought_it(project, gate):
     project.commit(slsr=metrics(rank1=0.66))
     code, out, _ = gate()
     assert code == 1
-    assert "the entry of slsr.json:single.rank1 is spent" in out
+    assert "the entry of slsr.json:single.rank1 is no longer needed" in out
 
 
 def test_an_unused_acceptance_is_said(project, gate):

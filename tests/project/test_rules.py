@@ -13,10 +13,9 @@ GOOD = "rules:\n- {metric: 'a.json:x', better: higher}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file: holds NoneType"),
         ("rules: []", "rules: [] is not allowed"),
         ("rules: 3", "rules: 3 is not allowed"),
-        ("rules: [3]", "rule 1: holds int"),
+        ("rules: [3]", "rule 1: 3 is not allowed"),
         (GOOD + "- {metric: 'a.json:y'}", "rule 2, better: missing"),
         (GOOD + "- {metric: 'a.json:y', better: up}", "rule 2, better: 'up' is not allowed"),
         (GOOD + "- {metric: 'a:y', better: lower}", "rule 2, metric: 'a:y' is not of the form file.json:dotted.key"),
@@ -27,8 +26,10 @@ GOOD = "rules:\n- {metric: 'a.json:x', better: higher}\n"
         (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: -1}}", "rule 2, tolerance.absolute: -1"),
         (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: .nan}}", "tolerance.absolute: nan"),
         (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: '1'}}", "rule 2, tolerance.absolute: '1'"),
-        (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: 1, of: 'a.json:d'}}", "means nothing"),
-        (GOOD + "- {metric: 'a.json:y', better: lower, floor: untrained}", "rule 2, floor: 'untrained' is not of the"),
+        (GOOD + "- {metric: 'a.json:y', better: lower, tolerance: {absolute: 1, of: 'a.json:d'}}", "has no meaning"),
+        (GOOD + "- {metric: 'a.json:y', better: lower, maximum: untrained}", "maximum: 'untrained' is not of the"),
+        (GOOD + "- {metric: 'a.json:y', better: lower, minimum: 1}", "rule 2: minimum has no meaning with"),
+        (GOOD + "- {metric: 'a.json:y', better: higher, minimum: 1, floor: 1}", "floor is an earlier name of minimum"),
         (GOOD + "- {metric: 'a.json:y', better: lower, level: error}", "rule 2, level: 'error' is not allowed"),
         (GOOD + "protocol: {metrics: [x]}", "protocol.metrics: 'x' is not of the form"),
         ("rules: 1\nrules: 2", "not valid YAML"),
@@ -42,6 +43,11 @@ def test_a_mistake_in_the_rules_is_named(text, message):
     assert message in str(error.value)
 
 
+def test_what_has_no_keys_is_refused():
+    with pytest.raises(InputError, match=r"gate.yaml: holds NoneType, not blocks of keys and values; see docs/gate.md"):
+        parse_policy(b"", "gate.yaml")
+
+
 LONG = "reason: re-drawn test people"
 
 
@@ -53,7 +59,7 @@ LONG = "reason: re-drawn test people"
         ("{metric: 'a.json:x', worst: 1, reason: '               '}", "entry 1, reason: "),
         (f"{{metric: 'a.json:x', {LONG}}}", "entry 1: give either worst"),
         (f"{{metric: 'a.json:x', worst: 1, gone: true, {LONG}}}", "entry 1: give either worst"),
-        (f"{{metric: 'a.json:*', worst: 1, {LONG}}}", "one metric by its name, no pattern"),
+        (f"{{metric: 'a.json:*', worst: 1, {LONG}}}", "name one metric, not a pattern"),
         (f"{{worst: 1, {LONG}}}", "give either metric"),
         (f"{{protocol: x, metric: 'a.json:x', worst: 1, {LONG}}}", "give either metric"),
         (f"{{protocol: x, worst: 1, {LONG}}}", "belong to a metric"),

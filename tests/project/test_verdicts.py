@@ -34,6 +34,10 @@ def rule(metric="a.json:x", better="higher", **other):
     return {"metric": metric, "better": better, **other}
 
 
+def limited(better, value):
+    return {"minimum" if better == "higher" else "maximum": value}
+
+
 def policy(*rules, protocol=None):
     return Policy.model_validate({"rules": list(rules), "protocol": protocol or {}})
 
@@ -61,11 +65,11 @@ def test_a_drop_is_judged_as_exact_fractions_judge_it(base, head, amount, kind, 
 
 
 @given(decimals, decimals, decimals, st.sampled_from(["higher", "lower"]))
-def test_directions_mirror_each_other_and_the_floor_too(base, head, floor, better):
+def test_directions_mirror_each_other_and_the_limit_too(base, head, limit, better):
     other = {"higher": "lower", "lower": "higher"}[better]
     tolerance = {"absolute": 1}
-    found = verdict_of({"x": base}, {"x": head}, rule(better=better, tolerance=tolerance, floor=floor))
-    mirrored = verdict_of({"x": -base}, {"x": -head}, rule(better=other, tolerance=tolerance, floor=-floor))
+    found = verdict_of({"x": base}, {"x": head}, rule(better=better, tolerance=tolerance, **limited(better, limit)))
+    mirrored = verdict_of({"x": -base}, {"x": -head}, rule(better=other, tolerance=tolerance, **limited(other, -limit)))
     assert found == mirrored
 
 
@@ -139,24 +143,24 @@ def test_a_vanished_metric_fails_at_either_level(level):
     ]
 
 
-def test_a_new_metric_informs_but_its_floor_holds():
+def test_a_new_metric_informs_but_its_minimum_holds():
     assert verdict_of({"y": 1}, {"x": 1}, rule()) == "new"
     assert verdict_of({"x": None}, {"x": 1}, rule()) == "new"
-    assert verdict_of({"y": 1}, {"x": 1}, rule(floor=2)) == "fail"
-    assert verdict_of({"y": 1}, {"x": 1}, rule(floor=2, level="warn")) == "warn"
+    assert verdict_of({"y": 1}, {"x": 1}, rule(minimum=2)) == "fail"
+    assert verdict_of({"y": 1}, {"x": 1}, rule(minimum=2, level="warn")) == "warn"
 
 
-def test_a_floor_may_be_another_metric_of_the_head():
-    rules = rule(floor="a.json:untrained", tolerance={"absolute": 9})
+def test_a_minimum_may_be_another_metric_of_the_head():
+    rules = rule(minimum="a.json:untrained", tolerance={"absolute": 9})
     assert verdict_of({"x": 5, "untrained": 0}, {"x": 4, "untrained": 4}, rules) == "worse"
     assert verdict_of({"x": 5, "untrained": 0}, {"x": 4, "untrained": 4.1}, rules) == "fail"
     assert verdict_of({"x": 5, "untrained": 0}, {"x": 6}, rules) == "fail"
 
 
 @pytest.mark.parametrize(("better", "sign"), [("higher", 1), ("lower", -1)])
-def test_of_a_floor_on_both_sides_the_stricter_holds(better, sign):
-    """Or a change could lower the floor that it is judged by."""
-    rules = rule(better=better, floor="a.json:untrained", tolerance={"absolute": 9})
+def test_of_a_limit_on_both_sides_the_stricter_holds(better, sign):
+    """Or a change could loosen the limit that it is judged by."""
+    rules = rule(better=better, **limited(better, "a.json:untrained"), tolerance={"absolute": 9})
     base = {"x": 5 * sign, "untrained": 4 * sign}
     assert verdict_of(base, {"x": 3 * sign, "untrained": 0}, rules) == "fail"
     assert verdict_of(base, {"x": 4 * sign, "untrained": 0}, rules) == "worse"
@@ -165,10 +169,10 @@ def test_of_a_floor_on_both_sides_the_stricter_holds(better, sign):
     assert row.note.endswith(f"{4 * sign} (a.json:untrained of the base)")
 
 
-def test_the_floor_of_other_data_does_not_hold():
-    """Where a change of the protocol is accepted, the base's floor is of what is no longer measured."""
+def test_the_minimum_of_other_data_does_not_hold():
+    """Where a change of the protocol is accepted, the base's minimum is of what is no longer measured."""
     base, head = {"x": 0.8, "untrained": 0.3}, {"x": 0.2, "untrained": 0.1}
-    rules = rule(floor="a.json:untrained", tolerance={"absolute": 9})
+    rules = rule(minimum="a.json:untrained", tolerance={"absolute": 9})
     verdicts = [judge(policy(rules), flat(a=base), flat(a=head), (), same).rows[0].verdict for same in (True, False)]
     assert verdicts == ["fail", "worse"]
 
@@ -184,12 +188,12 @@ def test_what_no_later_change_could_be_compared_with_is_a_defect():
 def test_a_rule_that_judges_nothing_is_a_defect():
     found = judge(policy(rule(), rule("a.json:z"), rule("b.json:**")), flat(a={"x": 1}), flat(a={"x": 1}))
     assert found.defects == [
-        "rule 2: `a.json:z` matches no metric; mend or remove it",
-        "rule 3: `b.json:**` matches no metric; mend or remove it",
+        "rule 2: `a.json:z` matches no metric; fix or remove it",
+        "rule 3: `b.json:**` matches no metric; fix or remove it",
     ]
     assert found.failures == 2
     hidden = judge(policy(rule(), rule("a.json:*")), flat(a={"x": 1}), flat(a={"x": 1}))
-    assert hidden.defects == ["rule 1: `a.json:x` later rules judge all that it matches; mend or remove it"]
+    assert hidden.defects == ["rule 1: `a.json:x` later rules judge all that it matches; fix or remove it"]
 
 
 def test_the_last_rule_of_a_level_judges_and_levels_are_apart():
@@ -224,8 +228,13 @@ def test_an_acceptance_covers_its_drop_and_no_worse_one():
     assert verdict_of({"x": 0.8}, {"y": 1}, rule(), accepted=[accept(gone=True)]) == "accepted"
 
 
-def test_a_floor_is_not_accepted_away():
-    assert verdict_of({"x": 0.8}, {"x": 0.75}, rule(floor=0.78), accepted=[accept(worst=0.7)]) == "fail"
+def test_floor_is_read_as_the_earlier_name_of_either_limit():
+    assert verdict_of({"x": 5}, {"x": 4}, rule(floor=4.5, tolerance={"absolute": 9})) == "fail"
+    assert verdict_of({"x": 4}, {"x": 5}, rule(floor=4.5, better="lower", tolerance={"absolute": 9})) == "fail"
+
+
+def test_a_minimum_is_not_accepted_away():
+    assert verdict_of({"x": 0.8}, {"x": 0.75}, rule(minimum=0.78), accepted=[accept(worst=0.7)]) == "fail"
 
 
 def test_an_acceptance_that_covers_nothing_is_said():

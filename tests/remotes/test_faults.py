@@ -56,7 +56,7 @@ def test_a_wrong_ssh_key(stand_in, ssh, tmp_path):
 
 def of_the_doctor(project) -> tuple[str, str]:
     """What it says of the default remote: level and text."""
-    from slsr.project.doctor.findings import examine
+    from slsr.project.doctor.examine import examine
 
     found = examine(project.folder, os.environ, seconds=20.0)
     (finding,) = (one for one in found if one.topic == "remote store (default)")

@@ -73,7 +73,7 @@ def test_files_that_dvc_takes_for_sent_are_named_and_sent(stand_in, store, tmp_p
 
     done = stand_in.slsr("remote")
     assert named(done) == sorted(GENERATORS)
-    assert done.stdout.count("DVC takes it for sent") == 2
+    assert done.stdout.count("DVC believes that it was sent") == 2
     assert "Traceback" not in done.stderr
     examined = stand_in.slsr("doctor").stdout
     assert "never arrived" in examined
@@ -157,7 +157,7 @@ def test_what_this_clone_lacks_too_is_said_and_not_sent(stand_in, remotes, tmp_p
     other = colleague(stand_in, tmp_path / "other", store)
     done = other.slsr("remote", "--send")
     assert done.returncode == 1
-    assert done.stdout.count("nor in this clone's cache") == 2
+    assert done.stdout.count("not in this clone's cache either") == 2
     assert "from a clone that has them" in done.stderr
 
 
@@ -195,7 +195,7 @@ def test_private_images_are_neither_asked_for_nor_sent(stand_in, remotes):
         ]
     done = stand_in.slsr("remote", "private")
     assert done.returncode == 0
-    assert "nothing to ask for" in done.stdout
+    assert "nothing to check" in done.stdout
 
 
 def test_what_was_imported_is_not_handed_on(stand_in, remotes, tmp_path):

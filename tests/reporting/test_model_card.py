@@ -75,7 +75,7 @@ def test_a_stage_that_ran_again_without_the_report_is_refused(run, stage, name):
     out = next(out for out in outs if out["path"].endswith(("metrics.json", "model.safetensors")))
     place = text.index(f"{out['path']}\n", text.index("    outs:", text.index(f"  {stage}:\n")))
     (run / "dvc.lock").write_text(text[:place] + text[place:].replace(out["md5"], 32 * "f", 1))
-    with pytest.raises(CheckFailed, match=rf"has not seen the {out['path']} that {stage} wrote last"):
+    with pytest.raises(CheckFailed, match=rf"has not read the {out['path']} that {stage} wrote last"):
         model_card(name, run)
 
 

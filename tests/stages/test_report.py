@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from slsr.evaluation.per_query import PER_QUERY
-from slsr.files import read_json, write_bytes, write_json
+from slsr.files import METRICS, read_json, write_bytes, write_json
 from slsr.images.tables import table_writer
 from slsr.markdown import table
 from slsr.params.file import run_with_blocks, validate_params
@@ -16,7 +16,7 @@ from slsr.reporting.run_report import Report, ReportParameters, render
 from slsr.reporting.titles import RANKINGS, RETRIEVAL_MEASURES, title_of
 from slsr.retrieval import Evaluation, headline
 from slsr.stages import report
-from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRAINED
 
 RUNS = ["none", "lsro", "slsr"]
 QUERIES, GALLERY = 9, 40

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -16,24 +18,55 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=TOOLS)
 def preset(
-    name: Annotated[str | None, typer.Argument(help="name of a file in presets/; none lists them")] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a params.yaml that you have edited")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a file in presets/. Without it, list the presets.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a params.yaml that you have edited.")] = False,
 ) -> None:
-    """Write params.yaml from presets/defaults.yaml and a preset, comments included."""
-    from slsr.params.presets import preset_names, write_preset
+    """Write params.yaml from presets/defaults.yaml and a preset, with all comments; or list the presets."""
+    from slsr.params.presets import write_preset
 
     if name is None:
-        typer.echo("\n".join(preset_names(PRESETS)))
+        typer.echo(_listed_presets())
         return
     write_preset(PRESETS, name, PARAMS, force)
-    typer.echo(f"wrote {PARAMS} from the preset {name}")
+    typer.echo(f"wrote {PARAMS} from the preset {name}; back to the committed one: git checkout {PARAMS}")
+
+
+def _listed_presets() -> str:
+    """List each preset with the first sentence of its file; a star marks the one that params.yaml was written from."""
+    from slsr.params.presets import preset_names, render_preset
+
+    names = preset_names(PRESETS)
+    if not names:
+        raise InputError(f"{PRESETS.resolve()}: no presets; run this in the root of a clone of the project")
+    current = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else ""
+    width = max(map(len, names))
+    lines = []
+    for name in names:
+        is_current = current.startswith(f"# The preset {name}:")
+        edited = " (params.yaml has edits)" if is_current and render_preset(PRESETS, name) != current else ""
+        lines.append(f"{'*' if is_current else ' '} {name:<{width}}  {_summary(PRESETS / f'{name}.yaml')}{edited}")
+    return "\n".join(lines)
+
+
+def _summary(path: Path) -> str:
+    """Return the first sentence of the comment at the top of a file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=[.:])\s", comment, maxsplit=1)[0].rstrip(".:")
 
 
 @app.command(rich_help_panel=TOOLS)
 def fresh(
-    rev: Annotated[str | None, typer.Option(help="a commit; by default the working tree, edits included")] = None,
+    rev: Annotated[
+        str | None, typer.Option(help="Check a commit. By default, check the working tree with its edits.")
+    ] = None,
 ) -> None:
-    """Check that the committed metrics are those of the committed code, parameters and data; pulls and runs nothing."""
+    """Check that the committed metrics are those of the committed code, parameters and data.
+
+    This pulls nothing and runs nothing.
+    """
     from slsr.project.fresh import describe, freshness
 
     found = freshness(Path(), rev)
@@ -46,77 +79,82 @@ def fresh(
 
 @app.command(rich_help_panel=TOOLS)
 def remote(
-    name: Annotated[str | None, typer.Argument(help="a DVC remote; by default the one that each out goes to")] = None,
-    rev: Annotated[
-        str | None, typer.Option(help="a commit, branch, tag or experiment; by default the working tree")
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a DVC remote. By default, each output is looked for in its own.")
     ] = None,
-    send: Annotated[bool, typer.Option("--send", help="send what is missing and lies in this clone's cache")] = False,
+    rev: Annotated[
+        str | None, typer.Option(help="Commit, branch, tag or experiment to check. By default, the working tree.")
+    ] = None,
+    send: Annotated[bool, typer.Option("--send", help="Send what is missing from the cache of this clone.")] = False,
 ) -> None:
-    """Check that every object of the outs lies in the remote, and have DVC forget what a killed command noted."""
+    """Check that the remote has every file of the outputs; clear the transfer notes that DVC cached."""
     from slsr.project.remotes import describe, forget_notes, holdings, send_lacking
 
     forget_notes(Path())
     found = (send_lacking if send else holdings)(Path(), name, rev)
     typer.echo(describe(found))
     if found.lacking:
-        remedy = "from a clone that has them" if send else "`slsr remote --send`"
+        remedy = "run this in a clone that has them" if send else "`slsr remote --send`"
         raise CheckFailed(f"{len(found.lacking)} objects are not in the remote; {remedy}")
 
 
 @app.command(rich_help_panel=TOOLS)
 def gate(
     against: Annotated[
-        str | None, typer.Option(metavar="REV", help="commit to compare with; by default where HEAD leaves main")
+        str | None,
+        typer.Option(metavar="REV", help="Commit to compare with. By default, the commit where HEAD leaves main."),
     ] = None,
-    rev: Annotated[str | None, typer.Option(help="commit to judge; by default the working tree")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write every verdict here")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the whole table here")] = None,
+    rev: Annotated[str | None, typer.Option(help="Commit to judge. By default, the working tree.")] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write every verdict to this file.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the whole table to this file.")] = None,
     despite_protocol: Annotated[
-        bool, typer.Option("--despite-protocol", help="compare although test data or protocol differ")
+        bool, typer.Option("--despite-protocol", help="Compare although the test data or the protocol differ.")
     ] = False,
 ) -> None:
-    """Compare metrics with those of another commit, by the rules in its metrics/gate.yaml."""
+    """Compare the metrics with those of another commit, by the rules in its metrics/gate.yaml."""
     from slsr.files import write_bytes, write_json
     from slsr.project.gate.comparison import compare_revisions
     from slsr.project.gate.text import as_json, render, verdict
 
-    comparison = compare_revisions(Path(), against, rev, despite_protocol)
-    whole = render(comparison, every_row=True)
-    typer.echo(render(comparison, every_row=False))
+    result = compare_revisions(Path(), against, rev, despite_protocol)
+    whole = render(result, every_row=True)
+    typer.echo(render(result, every_row=False))
     if json_path is not None:
-        write_json(json_path, as_json(comparison))
+        write_json(json_path, as_json(result))
     if markdown is not None:
         write_bytes(markdown, whole.encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(whole)
-    if comparison.judgment.failures:
-        raise CheckFailed(f"{verdict(comparison)}; docs/gate.md says how to accept a drop")
+    if result.judgment.failures:
+        raise CheckFailed(f"{verdict(result)}; docs/gate.md says how to accept a drop")
 
 
 @app.command(rich_help_panel=TOOLS)
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds that each remote may take to answer")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that each remote may take to answer.")] = 10.0,
 ) -> None:
-    """What the machine offers, what a run will use, and what stands in the way: ends with 1 where something does."""
-    from slsr.project.doctor.findings import examine
+    """Check machine, packages, parameters, data and remotes, with a remedy for each problem; exit 1 if there is one."""
+    from slsr.project.doctor.examine import examine
     from slsr.project.doctor.report import as_json as json_of
-    from slsr.project.doctor.report import problems, render
+    from slsr.project.doctor.report import counted, problems, render
 
     findings = examine(Path(), os.environ, timeout)
     typer.echo(json_of(findings) if as_json else render(findings))
     if found := problems(findings):
-        raise CheckFailed(f"{len(found)} problem{'s' * (len(found) > 1)}: {', '.join(one.topic for one in found)}")
+        raise CheckFailed(f"{counted(len(found), 'problem')}: {', '.join(one.topic for one in found)}")
 
 
 @app.command(rich_help_panel=TOOLS)
 def card(
-    model: Annotated[str, typer.Argument(help="encoder, baseline, lsro, slsr or generators, as in dvc.yaml")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.md", help="write it here")] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    model: Annotated[str, typer.Argument(help="An artifact of dvc.yaml: encoder, baseline, lsro, slsr or generators.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.md", help="Write it to this file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """The model card of an artifact: data, recipe, numbers with intervals, limits, ethics."""
+    """Write the model card of an artifact: data, recipe, numbers with intervals, limits and ethics."""
     from slsr.files import write_bytes
     from slsr.reporting.model_card import model_card
 

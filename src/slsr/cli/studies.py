@@ -100,10 +100,11 @@ def compare(
     from slsr.experiments.study_runs import finished_of_last_study
     from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
     from slsr.files import write_bytes
-    from slsr.project.lock import find_revisions
+    from slsr.project.revisions import find_revisions
 
-    networks = read_networks(find_revisions(experiments or finished_of_last_study(Path())), ranking)
-    controls = read_networks(find_revisions(against), ranking) if against else None
+    root = Path()
+    networks = read_networks(find_revisions(root, experiments or finished_of_last_study(root)), ranking)
+    controls = read_networks(find_revisions(root, against), ranking) if against else None
     found = compare_networks(networks, ranking, baseline, controls, seeds_of=seeds_of)
     text = render_markdown(found)
     if csv_path is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slsr.errors import InputError
+from slsr.errors import InputError, first_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
 TABLE_SUFFIX = ".parquet"
@@ -141,7 +141,7 @@ def _check_table(path: Path) -> tuple[int, bool]:
                 _check_values(path, batch, labels)
             return file.metadata.num_rows, bool(labels)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path}: not a readable Parquet table ({reason}); make or fetch it again") from error
 
 
@@ -186,5 +186,5 @@ def _rows(path: Path) -> Iterator[SourceImage]:
                 for row in batch.to_pylist():
                     yield SourceImage(row["name"], row["image"] or b"", row.get("identity"), row.get("camera"))
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path}: damaged ({reason}); make or fetch it again") from error

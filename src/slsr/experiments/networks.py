@@ -14,15 +14,9 @@ from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
 from slsr.experiments.seeds import SEED
 from slsr.files import read_json
-from slsr.project.lock import (
-    Revision,
-    cached_file,
-    chain,
-    locked_parameters,
-    locked_stages,
-    parameters,
-    stale_reason,
-)
+from slsr.project.lock import Stages, chain, locked_parameters
+from slsr.project.revisions import Revision, cached_file, locked_stages
+from slsr.project.staleness import stale_reason
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +25,6 @@ DATA, CODE = "data:", "code:"
 WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batch_size", "generate.alarms.")
 
 Settings = Mapping[str, Any]
-LockedStages = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,20 +65,20 @@ def read_networks(revisions: Sequence[Revision], ranking: str) -> list[Evaluated
 
 
 def _networks_of(revision: Revision, ranking: str) -> list[EvaluatedNetwork]:
-    stages, values = locked_stages(revision), parameters(revision)
+    stages = locked_stages(revision)
     found = []
     for name in sorted(stages):
         stage, _, regularizer = name.partition("@")
         if stage != "evaluate" or not regularizer:
             continue
-        if reason := stale_reason(revision, stages, name, values):
+        if reason := stale_reason(revision, stages, name):
             log.info("%s: left out %s, which was not run there: %s", revision.name, name, reason)
             continue
         found.append(_read_network(revision, stages, regularizer, ranking))
     return found
 
 
-def _read_network(revision: Revision, stages: LockedStages, regularizer: str, ranking: str) -> EvaluatedNetwork:
+def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking: str) -> EvaluatedNetwork:
     name, folder = f"evaluate@{regularizer}", f"artifacts/evaluate/{regularizer}"
     metrics = read_json(cached_file(revision, stages[name], f"{folder}/metrics.json"))
     if ranking not in metrics:
@@ -106,7 +99,7 @@ def _read_network(revision: Revision, stages: LockedStages, regularizer: str, ra
     )
 
 
-def _settings_of(stages: LockedStages, names: Sequence[str]) -> dict[str, Any]:
+def _settings_of(stages: Stages, names: Sequence[str]) -> dict[str, Any]:
     """Gather the parameters, the data and the code of stages, without what does not change measures."""
     settings: dict[str, Any] = {}
     for name in names:

@@ -24,7 +24,7 @@ from slsr.files import read_json, write_json
 from slsr.labels.regularizers import committed_names, studied_names
 from slsr.params.file import Params, load_params, with_overrides
 from slsr.params.reading import read_yaml
-from slsr.project.lock import experiments
+from slsr.project.revisions import experiments
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def run_study(
         An experiment failed; the ones before it are kept.
     """
     waiting = _queued(root) if queue or not dry_run else set()
-    done = experiments().keys() | waiting
+    done = experiments(root).keys() | waiting
     left = [one for one in planned if one.name not in done]
     if dry_run:
         for one in left:
@@ -182,7 +182,7 @@ def finished_of_last_study(root: Path) -> list[str]:
     if not path.is_file():
         raise InputError("no experiment was named, and no `slsr study` has run here; name experiments, or `workspace`")
     last = read_json(path)
-    known = experiments()
+    known = experiments(root)
     finished = [name for name in last["experiments"] if name in known]
     if not finished:
         raise InputError(f"the last study, {last['study']}, has no finished experiment; run it, or name experiments")

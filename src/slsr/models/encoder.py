@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from slsr.errors import InputError
+from slsr.errors import InputError, first_line
 from slsr.models.checkpoint import load_checkpoint, save_checkpoint
 from slsr.params.recipe import Backbone, HeadName, Image
 
@@ -134,6 +134,6 @@ def load_encoder(path: Path) -> Encoder:
         encoder = Encoder(EncoderDescription(**(description | {"image": Image(**description["image"])})))
         encoder.load_state_dict(tensors)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"{path}: an encoder of another version of this project ({first}); train it again") from error
     return encoder.eval()

@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slsr.errors import InputError
+from slsr.errors import InputError, first_line
 from slsr.models.encoder import Encoder, EncoderDescription, FeatureExtractor, convolutional_part
 from slsr.params.recipe import NO_WEIGHTS_FILE, Backbone, Image, Recipe
 
@@ -45,20 +45,34 @@ def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
 
     torchvision's own loader checks the hash only when it downloads, and unpickles any file that is in the cache.
     """
-    url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    found = HASH_IN_NAME.search(path.name)
-    expected = found[1] if found else ""
+    url, path = imagenet_file(name)
     if not path.is_file():
-        _download(url, path, expected)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(expected):
+        _download(url, path, _hash_in_name(path))
+    if hashes := hash_mismatch(path):
         raise InputError(
-            f"weights: imagenet: {path} is damaged or another file: its SHA-256 begins with "
-            f"{digest[: len(expected)]}, not with {expected}; remove it, so that it is downloaded again from {url}"
+            f"weights: imagenet: {path} is damaged or another file: its SHA-256 begins with {hashes[0]}, not with "
+            f"{hashes[1]}; remove it, so that it is downloaded again from {url}"
         )
     return _file_state(path)
+
+
+def imagenet_file(name: Backbone) -> tuple[str, Path]:
+    """Return the address of torchvision's ImageNet weights, and the place of the file in torch's cache."""
+    url: str = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _hash_in_name(path: Path) -> str:
+    found = HASH_IN_NAME.search(path.name)
+    return found[1] if found else ""
+
+
+def hash_mismatch(path: Path) -> tuple[str, str] | None:
+    """Return how the hash of a file begins and how it should by the file's name; None if the two agree."""
+    expected = _hash_in_name(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if digest.startswith(expected) else (digest[: len(expected)], expected)
 
 
 def _download(url: str, path: Path, expected: str) -> None:
@@ -103,7 +117,7 @@ def _load(backbone: nn.Module, name: Backbone, state: dict[str, Tensor], source:
             raise RuntimeError(f"missing {sorted(missing)[:3]}, unexpected {problems.unexpected_keys[:3]}")
         backbone.load_state_dict(convolutional_part(network, name).state_dict())
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"weights: {source}: does not fit the backbone {name} ({first}); choose another") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from slsr.errors import InputError
 from slsr.params.base import Block
 
 Model = TypeVar("Model", bound=Block)
+Location = Sequence[int | str]
 
 
 def parse_yaml(text: str) -> Any:
@@ -35,7 +37,17 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: not valid YAML ({error}); correct it, or write it again") from error
 
 
-def validated(model: type[Model], values: Any, source: str, see: str = "presets/defaults.yaml") -> Model:
+def _dotted(location: Location) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def validated(
+    model: type[Model],
+    values: Any,
+    source: str,
+    see: str = "presets/defaults.yaml",
+    place: Callable[[Location], str] = _dotted,
+) -> Model:
     """Validate parsed YAML.
 
     Parameters
@@ -44,6 +56,8 @@ def validated(model: type[Model], values: Any, source: str, see: str = "presets/
         The name of the file, for the message.
     see
         Where a reader finds the keys that are allowed.
+    place
+        Writes the location of a problem, a sequence of keys and indices.
 
     Raises
     ------
@@ -55,17 +69,17 @@ def validated(model: type[Model], values: Any, source: str, see: str = "presets/
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_describe(problem, see, place)}" for problem in error.errors())
         raise InputError(f"{source}: not valid\n{problems}") from error
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, see: str, place: Callable[[Location], str]) -> str:
     unknown = problem["type"] == "extra_forbidden"
-    key = ".".join(str(part) for part in problem["loc"] if unknown or not _is_branch(part))
+    key = place([part for part in problem["loc"] if unknown or not _is_branch(part)])
     value = problem["input"]
     match problem["type"]:
         case "missing":
-            return f"{key}: missing; presets/defaults.yaml has it with its default"
+            return f"{key}: missing; {see} " + ("has it with its default" if see.endswith(".yaml") else "explains it")
         case "extra_forbidden":
             return f"{key}: unknown key (value {value!r}); remove it or correct its spelling"
         case "value_error":

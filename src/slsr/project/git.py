@@ -1,13 +1,18 @@
-"""What git says: commits, the files in them, and which commit a change is to be compared with."""
+"""The one wrapper of git: commits, the files in them, and the commit that a change is compared with."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from slsr.errors import InputError
+from slsr.files import METRICS
 
 MAIN_BRANCHES = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
 UNSHALLOW = "this clone is shallow; `git fetch --unshallow` (in a CI: fetch-depth: 0, GIT_DEPTH: 0) brings the rest"
@@ -15,50 +20,60 @@ UNSHALLOW = "this clone is shallow; `git fetch --unshallow` (in a CI: fetch-dept
 
 @dataclass(frozen=True)
 class Base:
-    """The commit to compare with, and why it."""
+    """The commit to compare with, and why it was chosen."""
 
     commit: str
     why: str
 
 
-def git(folder: Path, *arguments: str) -> str | None:
-    """The output of a git command without the last line break; None where it fails.
+def git(folder: Path, *arguments: str) -> bytes | None:
+    """Run git in a folder and return what it prints; None if it says that there is no such thing.
+
+    Git ends with 1 and without a word if there is no such thing (`rev-parse --verify --quiet`, `merge-base`). Every
+    other failure has a reason, such as a clone that belongs to another user.
 
     Raises
     ------
     InputError
-        Git is not installed.
-    """
-    output = git_bytes(folder, *arguments)
-    return None if output is None else output.decode("utf-8", "surrogateescape").rstrip("\n")
-
-
-def git_bytes(folder: Path, *arguments: str) -> bytes | None:
-    """The output of a git command; None where it fails.
-
-    Raises
-    ------
-    InputError
-        Git is not installed.
+        Git is not installed, or it fails for another reason; the message has git's words.
     """
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True)
     except FileNotFoundError as error:
         raise InputError("git: no such command; install git, and run this in a clone of the project") from error
-    return None if done.returncode else done.stdout
+    said = " ".join(done.stderr.decode(errors="replace").split())
+    if done.returncode == 1 and not said:
+        return None
+    if done.returncode:
+        raise InputError(f"{folder.resolve()}: git {arguments[0]} failed: {said or f'exit {done.returncode}'}")
+    return done.stdout
 
 
-def commit_of(folder: Path, rev: str) -> str:
-    """The full hash of a commit.
+def git_text(folder: Path, *arguments: str) -> str:
+    """Run git in a folder and return what it prints as text without the last line break; empty for no such thing."""
+    return (git(folder, *arguments) or b"").decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def find_commit(folder: Path, rev: str) -> str | None:
+    """Return the full hash of a commit, or None if this clone has no such commit.
 
     Raises
     ------
     InputError
-        Not a git repository, or no such commit here.
+        The folder is not in a git repository, or git cannot read the repository.
     """
-    if git(folder, "rev-parse", "--git-dir") is None:
-        raise InputError(f"{folder.resolve()}: not a git repository; run this in a clone of the project")
-    found = None if rev.startswith("-") else git(folder, "rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+    return git_text(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}") or None
+
+
+def commit_of(folder: Path, rev: str) -> str:
+    """Return the full hash of a commit.
+
+    Raises
+    ------
+    InputError
+        As `find_commit`, or this clone has no such commit.
+    """
+    found = find_commit(folder, rev)
     if found is None:
         remedy = UNSHALLOW if is_shallow(folder) else "`git fetch` it, or name another"
         raise InputError(f"{rev}: no such commit in this clone; {remedy}")
@@ -66,61 +81,90 @@ def commit_of(folder: Path, rev: str) -> str:
 
 
 def is_shallow(folder: Path) -> bool:
-    """Whether history was cut off when cloning."""
-    return git(folder, "rev-parse", "--is-shallow-repository") == "true"
+    """Return whether history was cut off when cloning."""
+    return git_text(folder, "rev-parse", "--is-shallow-repository") == "true"
 
 
 def short(folder: Path, commit: str) -> str:
-    """The commit as people write it."""
-    return git(folder, "rev-parse", "--short", commit) or commit
+    """Abbreviate the hash of a commit."""
+    return git_text(folder, "rev-parse", "--short", commit)
+
+
+@cache
+def blobs_of(folder: Path, commit: str) -> Mapping[str, str]:
+    """Map each file of a commit below a folder, relative to it, to the name that git has for its content."""
+    entries = (line.split("\t", 1) for line in git_text(folder, "ls-tree", "-r", "-z", commit).split("\0") if line)
+    described = ((name, *about.split(" ")) for about, name in entries)
+    return {name: blob for name, _, kind, blob in described if kind == "blob"}
+
+
+@cache
+def blob(folder: Path, name: str) -> bytes:
+    """Return a content by the name that git has for it."""
+    return git(folder, "cat-file", "blob", name) or b""
 
 
 def listed_files(folder: Path, commit: str | None = None) -> set[str]:
-    """Files that git tracks below a folder, relative to it; None: in the index. Empty outside of git."""
-    command = ("ls-files", "-z") if commit is None else ("ls-tree", "-r", "-z", "--name-only", commit)
-    return set(filter(None, (git(folder, *command) or "").split("\0")))
+    """Return the files that git tracks below a folder, relative to it; for None those of the index."""
+    if commit is not None:
+        return set(blobs_of(folder, commit))
+    return set(filter(None, git_text(folder, "ls-files", "-z").split("\0")))
 
 
 def file_at(folder: Path, commit: str | None, name: str) -> bytes | None:
-    """The content of a file in a commit, or in the working tree (None); None where it is not there.
+    """Return the content of a file in a commit or, for None, in the working tree; None if the file is not there.
 
-    Of a symbolic link, where it leads: that is what git keeps of one.
+    For a symbolic link, return where it leads: that is what git keeps of one.
     """
-    if commit is None:
-        path = folder / name
-        if path.is_symlink():
-            return os.fsencode(path.readlink())
-        return path.read_bytes() if path.is_file() else None
-    return git_bytes(folder, "show", f"{commit}:./{name}")
+    if commit is not None:
+        found = blobs_of(folder, commit).get(name)
+        return None if found is None else blob(folder, found)
+    path = folder / name
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return path.read_bytes() if path.is_file() else None
+
+
+def edited_files(folder: Path, below: str = ".", untracked: bool = False) -> list[str]:
+    """Return the files below a folder that differ from HEAD; with `untracked`, also those that git does not track."""
+    shown = f"--untracked-files={'normal' if untracked else 'no'}"
+    listed = git_text(folder, "status", "--porcelain", shown, "-z", "--no-renames", "--", below)
+    return sorted(line[3:] for line in listed.split("\0") if line)
+
+
+def extract(folder: Path, commit: str, target: Path) -> None:
+    """Write the files of a commit below a folder into another folder, without touching the clone."""
+    archive = git(folder, "archive", commit) or b""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(target, filter="data")
 
 
 def default_base(folder: Path, edits: bool = True) -> Base:
-    """The commit that a change starts from: the merge base with main, or on main itself the commit before.
+    """Return the commit that a change starts from: the merge base with main, or on main itself the commit before.
 
-    On main with edits of metrics/ that are not committed, HEAD, unless `edits` is false.
+    On main with edits of metrics/ that are not committed, it is HEAD, unless `edits` is false.
 
     Raises
     ------
     InputError
-        No branch main, no common history, no earlier commit, or a clone too shallow to tell.
+        There is no branch main, no common history or no earlier commit, or the clone is too shallow to tell.
     """
     head = commit_of(folder, "HEAD")
-    main = next((name for name in MAIN_BRANCHES if git(folder, "rev-parse", "--verify", "--quiet", name)), None)
+    main = next((name for name in MAIN_BRANCHES if find_commit(folder, name)), None)
     if main is None:
         raise InputError(
             "main: no branch main or origin/main here to compare with; "
             "`git fetch origin main:refs/remotes/origin/main`, or name a commit with --against"
         )
-    base = git(folder, "merge-base", "HEAD", main)
-    if base is None:
-        remedy = UNSHALLOW if is_shallow(folder) else "name a commit with --against"
+    remedy = UNSHALLOW if is_shallow(folder) else "name a commit with --against"
+    base = git_text(folder, "merge-base", "HEAD", main)
+    if not base:
         raise InputError(f"HEAD and {main} have no commit in common here; {remedy}")
     if base != head:
         return Base(base, f"where HEAD leaves {main}")
-    if edits and git(folder, "status", "--porcelain", "metrics"):
+    if edits and edited_files(folder, str(METRICS), untracked=True):
         return Base(head, f"HEAD, which is on {main}; metrics/ has edits that are not committed")
-    before = git(folder, "rev-parse", "--verify", "--quiet", "HEAD^1")
+    before = find_commit(folder, "HEAD^1")
     if before is None:
-        remedy = UNSHALLOW if is_shallow(folder) else "name a commit with --against"
         raise InputError(f"HEAD is on {main} and has no commit before it here to compare with; {remedy}")
     return Base(before, f"the commit before HEAD, which is on {main}")

@@ -1,9 +1,9 @@
-"""Whether a remote holds every object that the outs of a commit consist of, asked of the remote itself.
+"""Whether a remote has every object of the outputs of a commit; the remote itself is asked.
 
-DVC 3.67 asks less. A push and `dvc status --cloud` take a folder's files for sent as soon as the list of them, the
-`.dir` object, lies in the remote; and a push takes the objects that an earlier one noted for all there are. One that is
-killed while it notes them leaves notes that may end after a `.dir` and before the files of that folder: the next push
-sends the `.dir` without them, and from then on every command takes them for sent.
+DVC 3.67 asks less. `dvc push` and `dvc status --cloud` believe that the files of a folder were sent as soon as the
+remote has the list of them, the `.dir` object. And a push trusts the list of objects that an earlier push cached. If a
+push is killed while it writes this list, the list may have a `.dir` without the files of that folder: the next push
+sends the `.dir` alone, and from then on every command believes that the files were sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from slsr.errors import InputError
+from slsr.errors import InputError, one_line
+from slsr.project.repository import opened
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -38,13 +39,14 @@ class Lacking:
     remote
         Its name.
     path
-        Of the file, from the root of the project; of the folder, for the list of its files.
+        The path of the file, from the root of the project; for the list of a folder's files, the path of the folder.
     oid
         The name of the object: the md5 of its content.
     taken_for_sent
-        The list of the folder's files is there: no `dvc push` sends this one, no `dvc status --cloud` names it.
+        The remote has the list of the folder's files, so no `dvc push` sends this file, and no `dvc status --cloud`
+        names it.
     at_hand
-        It lies in this clone's cache.
+        The cache of this clone has it.
     """
 
     remote: str
@@ -56,7 +58,7 @@ class Lacking:
 
 @dataclass(frozen=True)
 class Holdings:
-    """Which remotes were asked, for how many objects, and what they lack."""
+    """The remotes that were asked, for how many objects, and what they lack."""
 
     remotes: list[str]
     asked: int
@@ -64,7 +66,7 @@ class Holdings:
 
 
 class _Out(NamedTuple):
-    """What an out of a commit consists of, and the remote that it names for itself."""
+    """An output of a commit, and the remote that it names for itself."""
 
     path: str
     info: HashInfo
@@ -76,7 +78,7 @@ class _Out(NamedTuple):
 class _Store:
     """A remote, this clone's cache, and what should be in both.
 
-    `paths`: where each object lies in the project. `folders`: the `.dir` objects that list it.
+    `paths` maps each object to its path in the project, `folders` to the `.dir` objects that list it.
     """
 
     name: str
@@ -87,39 +89,39 @@ class _Store:
 
 
 def holdings(root: Path, remote: str | None = None, rev: str | None = None) -> Holdings:
-    """Compare the outs that dvc.lock and the .dvc files name with what lies in the remotes that they go to.
+    """Compare the outputs that dvc.lock and the .dvc files name with what their remotes have.
 
-    Which remotes there are, and where, is what the working tree says, whatever the commit. What `dvc push` would not
-    send is not asked for: outs with `push: false`, imports, and outs whose remote is this clone's own cache.
+    The working tree says which remotes there are, also for another commit. What `dvc push` would not send is not asked
+    for: outputs with `push: false`, imports, and outputs whose remote is this clone's own cache.
 
     Parameters
     ----------
     remote
-        In place of the default one; an out with a remote of its own is then asked for only where it is this one, as in
-        `dvc push --remote`.
+        The remote to use instead of the default one; an output with a remote of its own is then asked for only if it is
+        this one, as in `dvc push --remote`.
     rev
-        A commit, branch, tag or experiment; None: the working tree.
+        A commit, branch, tag or experiment; None for the working tree.
 
     Raises
     ------
     InputError
-        No DVC repository, no such remote or commit, or a remote that does not answer.
+        There is no DVC repository, no such remote or commit, or a remote does not answer.
     """
-    with _opened(root) as repo:
+    with opened(root) as repo:
         return _compare(_stores(repo, remote, rev))
 
 
 def send_lacking(root: Path, remote: str | None = None, rev: str | None = None) -> Holdings:
     """Send the objects that the remotes lack and this clone's cache has; return what they lack then.
 
-    The `.dir` object of a folder goes last, and not without its files.
+    The `.dir` object of a folder is sent last, and never without its files.
 
     Raises
     ------
     InputError
-        As `holdings`; an object could not be sent; or another DVC command is at work in this clone.
+        As `holdings`, or an object could not be sent, or another DVC command is running in this clone.
     """
-    with _opened(root) as repo, repo.lock:
+    with opened(root) as repo, repo.lock:
         stores = _stores(repo, remote, rev)
         for store in stores:
             if lacking := _lacking(store):
@@ -130,55 +132,39 @@ def send_lacking(root: Path, remote: str | None = None, rev: str | None = None) 
 
 
 def forget_notes(root: Path) -> None:
-    """Have DVC forget what it noted about remotes: what a push or pull is about, and which folders are there.
+    """Clear the transfer notes that DVC cached: what to push or pull, and which folders a remote has.
 
-    It finds them anew. The notes of a push or pull that was killed may be taken for complete.
+    DVC makes them again. It would take the notes of a push or pull that was killed for complete.
 
     Raises
     ------
     InputError
-        No DVC repository, or another DVC command is at work in this clone.
+        There is no DVC repository, or another DVC command is running in this clone.
     """
-    with _opened(root) as repo, repo.lock, suppress(FileNotFoundError):
+    with opened(root) as repo, repo.lock, suppress(FileNotFoundError):
         shutil.rmtree(Path(repo.site_cache_dir) / "index")
 
 
 def describe(found: Holdings) -> str:
-    """The result as lines of text, a line an object that is lacking."""
+    """Return the result as text, one line per missing object."""
     if not found.asked:
-        return "nothing to ask for: no out goes to a remote other than this clone's cache"
+        return "nothing to check: no output goes to a remote other than this clone's cache"
     names = ", ".join(found.remotes)
     if not found.lacking:
         return f"{names}: all {found.asked} objects are there"
     lines = [f"{names}: {len(found.lacking)} of {found.asked} objects are not there"]
     for one in sorted(found.lacking, key=lambda one: (one.remote, one.path)):
         notes = [one.remote, one.oid]
-        notes += ["DVC takes it for sent"] if one.taken_for_sent else []
-        notes += [] if one.at_hand else ["nor in this clone's cache"]
+        notes += ["DVC believes that it was sent"] if one.taken_for_sent else []
+        notes += [] if one.at_hand else ["not in this clone's cache either"]
         lines.append(f"  {one.path}  ({', '.join(notes)})")
     return "\n".join(lines)
 
 
-@contextmanager
-def _opened(root: Path) -> Iterator[Repo]:
-    """The repository; what goes wrong with it becomes one sentence."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    if not (root / ".dvc").is_dir():
-        raise InputError(f"{root.resolve()}: no DVC repository; run this in the root of the project")
-    try:
-        with Repo(str(root)) as repo:
-            yield repo
-    except DvcException as error:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise InputError(f"{' '.join(str(error).split())}{cause}") from error
-
-
 def _outs(repo: Repo, rev: str | None) -> list[_Out]:
-    """The outs that a push would send, of a commit or the working tree."""
+    """Return the outputs that a push would send, of a commit or the working tree."""
     if rev in ("", "workspace"):
-        raise InputError(f"--rev {rev!r}: no commit; name one, or leave --rev away for the working tree")
+        raise InputError(f"--rev {rev!r}: not a commit; name one, or omit --rev for the working tree")
     found: list[_Out] | None = None
     for _ in repo.brancher(revs=None if rev is None else [rev], workspace=rev is None):
         found = [
@@ -187,13 +173,13 @@ def _outs(repo: Repo, rev: str | None) -> list[_Out]:
             if out.use_cache and out.can_push and out.hash_info and not out.stage.is_repo_import
         ]
     if found is None:
-        raise InputError(f"--rev {rev}: that commit holds no DVC repository")
+        raise InputError(f"--rev {rev}: that commit has no DVC repository")
     return found
 
 
 def _stores(repo: Repo, remote: str | None, rev: str | None) -> list[_Store]:
-    """The remotes that the outs go to, each with what should be there."""
-    repo.cloud.get_remote(remote, "push")  # there is such a one
+    """Return the remotes that the outputs go to, each with what should be there."""
+    repo.cloud.get_remote(remote, "push")  # raises if there is no such remote
     found: dict[tuple[str, str], _Store] = {}
     for out in _outs(repo, rev):
         if remote and out.remote and out.remote != remote:
@@ -213,7 +199,7 @@ def _is_cache(store: _Store) -> bool:
 
 
 def _add(store: _Store, out: _Out) -> None:
-    """An out's objects: its file; or the list of its files and these, as far as the list is to be had."""
+    """Add the objects of an output: its file, or the list of its files and the files, if the list can be found."""
     from dvc_data.hashfile.transfer import find_tree_by_obj_id
 
     store.paths[out.info] = out.path
@@ -250,7 +236,7 @@ def _lacking(store: _Store) -> list[Lacking]:
 
 
 def _answers(store: _Store) -> None:
-    """Raise where a web server is down: fsspec takes that for a server that has nothing."""
+    """Raise if a web server is down, which fsspec does not tell from a server that has nothing."""
     if store.remote.fs.protocol in ("http", "https"):
         request = urllib.request.Request(store.remote.fs.unstrip_protocol(store.remote.path), method="HEAD")
         with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=SECONDS_FOR_HTTP):
@@ -258,13 +244,13 @@ def _answers(store: _Store) -> None:
 
 
 def _folders_of(store: _Store, lacking: Iterable[Lacking]) -> set[str]:
-    """The `.dir` objects of folders that files are missing of."""
+    """Return the `.dir` objects of folders with missing files."""
     oids = {one.oid for one in lacking}
     return {folder for info, folders in store.folders.items() if info.value in oids for folder in folders}
 
 
 def _send(store: _Store, oids: set[str]) -> None:
-    """Have DVC copy objects from the cache, whatever it noted about the remote."""
+    """Copy objects from the cache with DVC, whatever its notes say about the remote."""
     from dvc_data.hashfile import transfer
 
     reasons: list[str] = []
@@ -287,7 +273,7 @@ def _send(store: _Store, oids: set[str]) -> None:
 
 @contextmanager
 def _asking(store: _Store) -> Iterator[None]:
-    """The many kinds of servers say in as many ways that they cannot answer: each becomes one sentence."""
+    """Turn any error of any kind of server into an InputError of one sentence."""
     from dvc.exceptions import DvcException
 
     try:
@@ -295,8 +281,7 @@ def _asking(store: _Store) -> Iterator[None]:
     except (DvcException, InputError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{_title(store)}: {said}; `slsr doctor` and docs/sharing.md say more") from error
+        raise InputError(f"{_title(store)}: {one_line(error)}; see `slsr doctor` and docs/sharing.md") from error
 
 
 def _title(store: _Store) -> str:

@@ -1,79 +1,69 @@
-"""The model card of an artifact: what it is, what it learned from, how well it does, where it must not be used.
+"""The model card of an artifact: what it is, what it learned from, how good it is, where it must not be used.
 
-Everything in it comes from what git keeps of the run - dvc.yaml, dvc.lock and metrics/ - so a card can be written in a
-clone without data, and cannot speak of another run than the model's.
+Everything in it comes from what git keeps of the run: dvc.yaml, dvc.lock and metrics/. So a card can be written in a
+clone without data, and it is always about the run of its model.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from slsr.errors import CheckFailed, InputError
-from slsr.files import read_json
+from slsr.files import METRICS, read_json
 from slsr.labels.regularizers import regularizer_named
 from slsr.markdown import table
+from slsr.params.dataset import SAMPLE
+from slsr.project.lock import LOCK, Stages, chain, load_yaml, other_inputs, outputs, parse_lock
+from slsr.project.revisions import md5_of
 from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
 
-METRICS = Path("metrics")
 REPORT = "report"
 FLOORS = {"untrained": "floor: the same network, untrained", "color_histogram": "floor: color histogram"}
-DRAWN = "slsr-sample.zip"
 
 
 def model_card(name: str, root: Path) -> str:
-    """The card of an artifact of dvc.yaml, as Markdown.
+    """Write the card of an artifact of dvc.yaml, as Markdown.
 
     Raises
     ------
     InputError
-        No such artifact, or a file that the card is made of is missing or unreadable.
+        There is no such artifact, or a file that the card is made of is missing or unreadable.
     CheckFailed
-        A file in metrics/ is not the one that dvc.lock records, or a stage on the way to the report has not seen what
-        the stage before it wrote last: the numbers would be another model's.
+        A file in metrics/ is not the one that dvc.lock records, or a stage above the report has not read what the stage
+        before it wrote last: the numbers would be those of another model.
     """
-    pipeline, lock = _load_yaml(root / "dvc.yaml"), _load_yaml(root / "dvc.lock")
-    artifacts = pipeline.get("artifacts", {})
-    if name not in artifacts:
-        raise InputError(f"artifact {name!r}: not in dvc.yaml; choose one of {', '.join(artifacts)}")
-    artifact, stages = artifacts[name], lock.get("stages", {})
+    artifact, stages = _artifact(name, root), parse_lock(_read(root / LOCK), LOCK)
     stage, out = _producer(artifact["path"], stages)
-    _require_fresh(root, stages)
-    _require_one_run(stages)
+    _require_metrics_of_the_run(root, stages)
     params = {key: value for one in stages.values() for key, value in _params(one).items()} | _params(stages[stage])
     facts = read_json(root / METRICS / "dataset.json")
     parts = [f"# {name}", artifact["desc"] + ".", _identity(artifact, out), "## Data", _data(params["dataset"], facts)]
-    leg = stage.partition("@")[2]
-    if stage.startswith("train@"):
-        parts += ["## Recipe", _recipe(params["train"], params["image"], leg, params)]
-        parts += ["## Numbers", *_numbers(root, leg, params["train"]["seed"])]
-    elif stage == "train_encoder":
-        parts += ["## Recipe", _recipe(params["encoder"], params["image"], None, params)]
-        parts += ["## Numbers", _clusters(read_json(root / METRICS / "clusters.json"))]
-    else:
-        parts += ["## Recipe", _gan(params["gan"], params["generate"])]
-        parts += ["## Numbers", *_generated(read_json(root / METRICS / "generated.json"))]
+    parts += ["## Recipe", _recipe_of(stage, params), "## Numbers", *_numbers_of(stage, params, root)]
     parts += ["## Limits", _limits(params["dataset"], params, stage), "## Ethics", _ethics(stage, params["dataset"])]
     return "\n\n".join([*parts, "## Use", _use(name, stage, artifact["path"])]) + "\n"
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run this in the root of the project, after `dvc repro`") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({error}); `git checkout {path}` brings the committed one") from error
-    return dict(values or {})
 
 
-def _producer(path: str, stages: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The stage that wrote an artifact, and its entry in dvc.lock."""
+def _artifact(name: str, root: Path) -> Mapping[str, Any]:
+    """Return what dvc.yaml says about an artifact."""
+    pipeline = load_yaml(_read(root / "dvc.yaml"), "dvc.yaml") or {}
+    artifacts: Mapping[str, Any] = pipeline.get("artifacts", {})
+    if name not in artifacts:
+        raise InputError(f"artifact {name!r}: not in dvc.yaml; choose one of {', '.join(artifacts)}")
+    one: Mapping[str, Any] = artifacts[name]
+    return one
+
+
+def _producer(path: str, stages: Stages) -> tuple[str, Mapping[str, Any]]:
+    """Return the stage that wrote an artifact, and what dvc.lock records about the artifact."""
     for stage, entry in stages.items():
         for out in entry["outs"]:
             if out["path"] == path:
@@ -81,41 +71,45 @@ def _producer(path: str, stages: Mapping[str, Any]) -> tuple[str, Mapping[str, A
     raise InputError(f"dvc.lock: no stage has written {path}; run `dvc repro`")
 
 
-def _require_fresh(root: Path, stages: Mapping[str, Any]) -> None:
+def _require_metrics_of_the_run(root: Path, stages: Stages) -> None:
+    """Raise if metrics/ is not what the report wrote, or if the report is not about what dvc.lock records."""
     if REPORT not in stages:
         raise InputError("dvc.lock: the stage report has not run; run `dvc repro`")
-    for out in stages[REPORT]["outs"]:
-        path = root / out["path"]
+    for name, md5 in outputs(stages[REPORT]).items():
+        path = root / name
         if path.suffix != ".json":
             continue
         if not path.is_file():
-            raise InputError(f"{path}: no such file; `git checkout {out['path']}`, or run `dvc repro`")
-        if hashlib.md5(path.read_bytes()).hexdigest() != out["md5"]:
+            raise InputError(f"{path}: no such file; `git checkout {name}`, or run `dvc repro`")
+        if md5_of(path.read_bytes()) != md5:
             raise CheckFailed(f"{path}: not what dvc.lock records; run `dvc repro report`, then write the card again")
+    for reader in chain(stages, REPORT):
+        for path_read, writer in other_inputs(stages, reader):
+            raise CheckFailed(
+                f"dvc.lock: {reader} has not read the {path_read} that {writer} wrote last, so the numbers in metrics/ "
+                "are those of another model; run `dvc repro`, then write the card again"
+            )
 
 
-def _require_one_run(stages: Mapping[str, Any]) -> None:
-    """From the report upwards, every stage has read what the stage before it wrote last."""
-    written = {out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry["outs"]}
-    waiting, seen = [REPORT], {REPORT}
-    while waiting:
-        reader = waiting.pop()
-        for dep in stages[reader].get("deps", []):
-            writer, md5 = written.get(dep["path"], (None, None))
-            if writer is None:
-                continue
-            if dep["md5"] != md5:
-                raise CheckFailed(
-                    f"dvc.lock: {reader} has not seen the {dep['path']} that {writer} wrote last, so the numbers in "
-                    "metrics/ are not its; run `dvc repro`, then write the card again"
-                )
-            if writer not in seen:
-                seen.add(writer)
-                waiting.append(writer)
+def _recipe_of(stage: str, params: Mapping[str, Any]) -> str:
+    if stage == "train_encoder":
+        return _recipe(params["encoder"], params["image"], None, params)
+    if stage.startswith("train@"):
+        return _recipe(params["train"], params["image"], stage.partition("@")[2], params)
+    return _gan(params["gan"], params["generate"])
+
+
+def _numbers_of(stage: str, params: Mapping[str, Any], root: Path) -> Iterator[str]:
+    if stage == "train_encoder":
+        yield _clusters(read_json(root / METRICS / "clusters.json"))
+    elif stage.startswith("train@"):
+        yield from _numbers(root, stage.partition("@")[2], params["train"]["seed"])
+    else:
+        yield from _generated(read_json(root / METRICS / "generated.json"))
 
 
 def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a stage in dvc.lock, blocks only: `a.b` names are parts of a block that others have whole."""
+    """Return the parameter blocks of a stage in dvc.lock; dotted keys repeat parts of other blocks."""
     values = entry.get("params", {}).get("params.yaml", {})
     return {key: value for key, value in values.items() if isinstance(value, dict) and "." not in key}
 
@@ -133,9 +127,9 @@ def _data(dataset: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         f"identities seen by {train['cameras']} cameras, {splits['query']['identities']:,} other identities as queries."
     )
     if dataset["identities"]:
-        text += f" Cut to the first {dataset['identities']} training and test identities."
-    if dataset["archive"] == DRAWN:
-        text += " The images are drawn by `slsr sample`; they show nobody."
+        text += f" Only the first {dataset['identities']} training and test identities are used."
+    if dataset["archive"] == SAMPLE:
+        text += " The images are drawn by `slsr sample` and show no real person."
     return text
 
 
@@ -155,7 +149,7 @@ def _recipe(recipe: Mapping[str, Any], image: Mapping[str, Any], leg: str | None
 
 
 def _labels(leg: str, params: Mapping[str, Any]) -> str:
-    """In words, by the name of the regularizer."""
+    """Describe the labels of generated images by the name of the regularizer."""
     choice = regularizer_named(leg)
     if not choice.sees_generated:
         return choice.label
@@ -170,15 +164,15 @@ def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
     rows += [[text, *_cells(floors[name][rankings[0]])] for name, text in FLOORS.items() if name in floors]
     first = runs[rankings[0]]
     yield (
-        f"Percent; in brackets the 95 % bootstrap interval over the {first['queries']:,} queries, against "
-        f"{first['gallery']:,} gallery images. It covers the choice of queries, not the seed of training ({seed}): "
-        "another seed moves every row."
+        f"Numbers are in percent, with the 95 % bootstrap interval over the {first['queries']:,} queries against "
+        f"{first['gallery']:,} gallery images in brackets. It covers the choice of queries, but not the seed of "
+        f"training ({seed}): another seed changes every row."
     )
     yield table(["", *RETRIEVAL_MEASURES.values()], rows)
     difference = read_json(root / METRICS / "comparison.json").get(f"{leg}_minus_none")
     if difference:
         one = difference[rankings[0]]
-        yield "Minus the baseline of the same recipe, paired over queries, in points: " + (
+        yield "Minus the baseline with the same recipe, paired over queries, in points: " + (
             ", ".join(f"{RETRIEVAL_MEASURES[name]} {_difference(one[name])}" for name in ("rank1", "map_trapezoid"))
             + "."
         )
@@ -225,8 +219,8 @@ def _gan(gan: Mapping[str, Any], generate: Mapping[str, Any]) -> str:
 
 def _generated(generated: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        "Of the generated images against the real ones, in two feature spaces; in brackets the floor, real images "
-        "against real ones."
+        "These measures compare generated images with real ones, in two feature spaces. In brackets is the reference: "
+        "real images compared with real ones."
     )
     overall = generated["overall"]
     spaces = [name for name in ("handcrafted", "encoder") if name in overall]
@@ -245,20 +239,22 @@ def _measured(one: Mapping[str, Any] | None) -> str:
 
 
 def _limits(dataset: Mapping[str, Any], params: Mapping[str, Any], stage: str) -> str:
-    lines = ["One training run with one seed; nothing here says how much another seed would change."]
+    lines = ["This is one training run with one seed. How much another seed would change is not known."]
     if stage.startswith("train@"):
         lines += [
-            "Measured on the test identities of the same data set: other cameras, clothes, seasons and countries are "
-            "unmeasured, and re-identification is known to lose much of its accuracy there.",
-            "No measurement by skin color, sex, age or disability has been made: assume that errors are unevenly "
-            "spread.",
+            "It was measured on the test identities of the same data set. Other cameras, clothes, seasons and "
+            "countries were not measured, and re-identification is known to lose much of its accuracy there.",
+            "Nothing was measured by skin color, sex, age or disability: assume that some groups of people have more "
+            "errors than others.",
         ]
-    if dataset["archive"] == DRAWN:
-        lines.append("It has seen drawn figures only. On photographs it is useless: it shows that the pipeline works.")
+    if dataset["archive"] == SAMPLE:
+        lines.append("It has seen drawn figures only. It is useless for photographs; it shows that the pipeline works.")
     if stage.startswith("train@") and params["train"]["weights"] == "imagenet":
-        lines.append("The backbone started from ImageNet weights, whose own limits it inherits.")
+        lines.append("The backbone started from ImageNet weights and has their limits, too.")
     if stage == "train_gan":
-        lines.append("Generated images can repeat training images; `copies` above counts those found, not all.")
+        lines.append(
+            "Generated images can repeat training images; `copies` above counts the ones that were found, not all."
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -268,9 +264,9 @@ def _ethics(stage: str, dataset: Mapping[str, Any]) -> str:
         "people who did not agree to it and cannot notice it; in many places that is unlawful, and where it is lawful "
         "it still can do harm. This model is for research on methods: comparing regularizers, protocols and "
         "measurements. It is not for watching people, for identifying anybody, for decisions about a person, nor for "
-        "deployment. A match is a resemblance of clothes and shape, never evidence of who somebody is."
+        "deployment. A match means that clothes and shape look alike; it is never evidence of who somebody is."
     )
-    if dataset["archive"] != DRAWN:
+    if dataset["archive"] != SAMPLE:
         text += (
             " The training images show real people, who were filmed in public and were mostly not asked. Keep to the "
             "terms under which the data set was obtained (docs/ethics.md says what is known of them)"
@@ -289,4 +285,4 @@ def _use(name: str, stage: str, path: str) -> str:
         load = "from pathlib import Path\n\nfrom slsr.gan.networks import load_generator\n\ngenerator = load_generator("
         return f'{fetch}\n\n```python\n{load}Path("{path}/cluster_0.safetensors"))\n```'
     load = f'from slsr import load_encoder\n\nfeatures = load_encoder("{path}").embed(["one.jpg", "another.jpg"])'
-    return f"{fetch}\n\n```python\n{load}\n```\n\nWhat else can be done with it: docs/using.md and docs/explore.md."
+    return f"{fetch}\n\n```python\n{load}\n```\n\ndocs/using.md and docs/explore.md show more uses."

@@ -25,7 +25,6 @@ GENERATED_IMAGES = GENERATED / "images.parquet"
 FLOORS = ARTIFACTS / "floors"
 TRAINED = ARTIFACTS / "train"
 EVALUATED = ARTIFACTS / "evaluate"
-METRICS = Path("metrics")
 
 
 def scratch_root() -> Path:

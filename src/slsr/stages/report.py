@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.evaluation.per_query import read_evaluations
-from slsr.files import read_json, write_bytes, write_json
+from slsr.files import METRICS, read_json, write_bytes, write_json
 from slsr.labels.regularizers import committed_names
 from slsr.params.dataset import Dataset
 from slsr.params.evaluate import Bootstrap, Evaluate
@@ -22,7 +22,7 @@ from slsr.reporting.figures import draw_cmc, draw_curves
 from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render
 from slsr.reporting.titles import RANKINGS
 from slsr.retrieval import compare
-from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, METRICS, TRAINED
+from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRAINED
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Findings, as text and as JSON."""
+"""Findings of the doctor, as text and as JSON, and the programs that it asks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import slsr
 
 Level = Literal["ok", "note", "problem"]
 
-
 GIB = 2**30
 
 
@@ -26,9 +25,9 @@ class Finding:
     Attributes
     ----------
     level
-        `ok`; `note`, worth knowing; `problem`, in the way of work.
+        `ok`; `note`, which is good to know; `problem`, which stops a run or makes its results wrong.
     remedy
-        What to do about it, empty where nothing is to be done.
+        What to do about it; empty if there is nothing to do.
     """
 
     topic: str
@@ -38,7 +37,7 @@ class Finding:
 
 
 def render(findings: Sequence[Finding]) -> str:
-    """The report as text, a line a finding, its remedy below it."""
+    """Return the report as text: one line per finding, its remedy in the next line."""
     width = max(len(finding.topic) for finding in findings)
     lines = []
     for finding in findings:
@@ -49,23 +48,32 @@ def render(findings: Sequence[Finding]) -> str:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """The report for programs: `{"findings": [{topic, level, text, remedy}], "problems": n}`."""
+    """Return the report for programs: `{"findings": [{topic, level, text, remedy}], "problems": n}`."""
     return json.dumps({"findings": [asdict(one) for one in findings], "problems": len(problems(findings))}, indent=2)
 
 
 def problems(findings: Sequence[Finding]) -> list[Finding]:
-    """Those in the way of work."""
+    """Return the findings that are problems."""
     return [finding for finding in findings if finding.level == "problem"]
 
 
 def some(items: Sequence[str], count: int = 3) -> str:
+    """List the first items, and say how many more there are."""
     return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Write a number with its noun: `1 file`, `2 files`."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def ask(
     program: str, arguments: Sequence[str], root: Path, environment: Mapping[str, str], seconds: float
 ) -> dict[str, Any] | str:
-    """Run a program that prints JSON as its last line; a sentence where it fails or takes too long."""
+    """Run a Python program that prints JSON as its last line; return that, or a sentence if it fails or is too slow.
+
+    What may hang (a driver, a server) is asked in this way: in a process of its own, with a time limit.
+    """
     path = os.pathsep.join(filter(None, [str(Path(slsr.__file__).parents[1]), environment.get("PYTHONPATH", "")]))
     try:
         done = subprocess.run(

@@ -1,18 +1,15 @@
-"""The schema of metrics/gate.yaml, the rules of the gate, and of metrics/accepted.yaml, the drops that a team accepts.
-
-Apart from params.py, which every stage depends on: a change of these models must not make a stage stale.
-"""
+"""The schemas of metrics/gate.yaml (the rules) and metrics/accepted.yaml (the drops that a team accepts)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from ruamel.yaml.error import YAMLError
 
 from slsr.errors import InputError
 from slsr.params.base import Block
+from slsr.params.reading import Location, Model, parse_yaml, validated
 
 POLICY = "metrics/gate.yaml"
 ACCEPTED = "metrics/accepted.yaml"
@@ -21,7 +18,6 @@ Direction = Literal["higher", "lower"]
 Level = Literal["fail", "warn"]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
-Model = TypeVar("Model", bound=Block)
 
 
 def _has_file_and_key(name: str) -> str:
@@ -32,7 +28,7 @@ def _has_file_and_key(name: str) -> str:
 
 
 class Tolerance(Block):
-    """How much worse than the base a metric may be; exactly one of the first four."""
+    """How much worse than the base a metric may be; exactly one of the first four is given."""
 
     absolute: NotNegative | None = None
     relative: NotNegative | None = None
@@ -48,17 +44,22 @@ class Tolerance(Block):
             raise ValueError(f"{', '.join(given) or 'nothing'} is given; give one of {', '.join(kinds)}")
         if self.of is not None:
             if given[0] not in ("deviations", "seed_deviations"):
-                raise ValueError(f"of: {self.of} means nothing for {given[0]}; remove it")
+                raise ValueError(f"of: {self.of} has no meaning for {given[0]}; remove it")
             _has_file_and_key(self.of)
         return self
 
 
 class Rule(Block):
-    """One rule: which metrics, which direction is better, how much worse they may get."""
+    """One rule: which metrics it judges, which direction is better, and how bad they may become.
+
+    `minimum` belongs to `better: higher`, `maximum` to `better: lower`. `floor` is their earlier name, still read.
+    """
 
     metric: str
     better: Direction
     tolerance: Tolerance = Tolerance(absolute=0.0)
+    minimum: float | str | None = None
+    maximum: float | str | None = None
     floor: float | str | None = None
     level: Level = "fail"
 
@@ -67,14 +68,29 @@ class Rule(Block):
     def names_a_metric(cls, name: str) -> str:
         return _has_file_and_key(name)
 
-    @field_validator("floor")
+    @field_validator("minimum", "maximum", "floor")
     @classmethod
-    def floor_is_a_metric_or_number(cls, floor: float | str | None) -> float | str | None:
-        return _has_file_and_key(floor) if isinstance(floor, str) else floor
+    def limit_is_a_metric_or_number(cls, limit: float | str | None) -> float | str | None:
+        return _has_file_and_key(limit) if isinstance(limit, str) else limit
+
+    @model_validator(mode="after")
+    def has_one_limit_on_the_worse_side(self) -> Self:
+        wrong, right = ("maximum", "minimum") if self.better == "higher" else ("minimum", "maximum")
+        if getattr(self, wrong) is not None:
+            raise ValueError(f"{wrong} has no meaning with better: {self.better}; give a {right}")
+        if self.floor is not None and getattr(self, right) is not None:
+            raise ValueError(f"floor is an earlier name of {right}; remove floor")
+        return self
+
+    @property
+    def limit(self) -> float | str | None:
+        """The worst value allowed, whatever the base had: a number, or the name of a metric."""
+        limits = (self.minimum, self.maximum, self.floor)
+        return next((limit for limit in limits if limit is not None), None)
 
 
 class Protocol(Block):
-    """What must be the same on both sides, or the numbers measure different things."""
+    """What must be the same on both sides; otherwise the numbers measure different things."""
 
     metrics: list[str] = Field(default_factory=list)
     locked: list[Text] = Field(default_factory=list)
@@ -93,7 +109,7 @@ class Policy(Block):
 
 
 class Acceptance(Block):
-    """One reviewed line: a metric may fall as far as `worst`, or be gone, or a protocol may change."""
+    """One reviewed line: a metric may become as bad as `worst`, or be gone, or a protocol may differ."""
 
     metric: str | None = None
     worst: float | None = None
@@ -110,7 +126,7 @@ class Acceptance(Block):
         if self.metric is not None:
             _has_file_and_key(self.metric)
             if "*" in self.metric:
-                raise ValueError(f"metric {self.metric!r}: one metric by its name, no pattern")
+                raise ValueError(f"metric {self.metric!r}: name one metric, not a pattern")
             if (self.worst is None) == (self.gone is None):
                 raise ValueError("give either worst, the worst value that is accepted, or gone: true")
         return self
@@ -128,55 +144,42 @@ def parse_policy(content: bytes, source: str) -> Policy:
     Raises
     ------
     InputError
-        Not YAML, or not valid; the message names `source`, the number of each such rule from 1, and its key.
+        The content is not YAML, or not valid; the message names `source`, and the number (from 1) and key of each rule
+        that is wrong.
     """
     return _parse(Policy, content, source)
 
 
 def parse_accepted(content: bytes, source: str) -> list[Acceptance]:
-    """Read metrics/accepted.yaml; raises as `parse_policy`."""
+    """Read metrics/accepted.yaml.
+
+    Raises
+    ------
+    InputError
+        As `parse_policy`, or one metric has two entries.
+    """
     entries = _parse(Accepted, content, source).accepted
     seen: set[str] = set()
     for number, entry in enumerate(entries, 1):
         name = entry.metric or f"protocol {entry.protocol}"
         if name in seen:
-            raise InputError(f"{source}: not valid\n  entry {number}: {name} has an entry already; keep one")
+            raise InputError(f"{source}: not valid\n  entry {number}: {name} has two entries; keep one")
         seen.add(name)
     return entries
 
 
 def _parse(model: type[Model], content: bytes, source: str) -> Model:
     try:
-        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+        values = parse_yaml(content.decode("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: not valid YAML ({error})") from error
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise InputError(f"{source}: not valid; docs/gate.md explains each key\n{problems}") from error
+    return validated(model, values, source, "docs/gate.md", _place)
 
 
-def _describe(problem: Any) -> str:
-    where = _place(problem["loc"])
-    value, message = problem["input"], problem["msg"]
-    match problem["type"]:
-        case "missing":
-            return f"{where}: missing"
-        case "extra_forbidden":
-            return f"{where}: unknown key (value {value!r}); remove it or mend its spelling"
-        case "value_error":
-            return f"{where}: {problem['ctx']['error']}"
-        case "model_type" | "model_attributes_type":
-            return f"{where}: holds {type(value).__name__}, not keys and values"
-        case _:
-            return f"{where}: {value!r} is not allowed; {message[0].lower()}{message[1:]}"
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    """A location in words: `rule 3, tolerance.absolute`."""
-    parts = [str(part) for part in location if part not in ("float", "str")]
+def _place(location: Location) -> str:
+    """Write a location in words: `rule 3, tolerance.absolute`."""
+    parts = [str(part) for part in location]
     if len(parts) > 1 and parts[0] in ("rules", "accepted"):
         item = f"{'rule' if parts[0] == 'rules' else 'entry'} {int(parts[1]) + 1}"
         return ", ".join(filter(None, [item, ".".join(parts[2:])]))
-    return ".".join(parts) or "the file"
+    return ".".join(parts)

@@ -8,38 +8,38 @@ from dataclasses import asdict
 from typing import Any
 
 from slsr.markdown import table
-from slsr.project.gate.comparison import Comparison
-from slsr.project.gate.verdicts import SEVERITY, Row, Verdict
+from slsr.project.gate.comparison import GateResult
+from slsr.project.gate.verdicts import SEVERITY, MetricVerdict, Verdict
 
 HEADER = ("", "metric", "base", "now", "change", "allowed loss", "rule", "")
 RIGHT = (False, False, True, True, True, True, True, False)
 WORTH_READING: tuple[Verdict, ...] = ("fail", "warn", "accepted", "new")
 WORDS: dict[Verdict, str] = {
-    "warn": "warned about",
+    "warn": "with a warning",
     "accepted": "accepted",
     "new": "new",
     "better": "better",
-    "worse": "worse as allowed",
+    "worse": "worse, within tolerance",
 }
 
 
-def verdict(comparison: Comparison) -> str:
-    """The answer in one line."""
-    counts = Counter(row.verdict for row in comparison.judgment.rows)
-    defects = len(comparison.judgment.defects)
+def verdict(result: GateResult) -> str:
+    """Return the answer in one line."""
+    counts = Counter(row.verdict for row in result.judgment.rows)
+    defects = len(result.judgment.defects)
     parts = [f"{counts['fail']} of {sum(counts.values())} metrics fail"]
     parts += [f"{defects} {'rule is' if defects == 1 else 'rules are'} wrong"] if defects else []
     parts += [f"{counts[name]} {word}" for name, word in WORDS.items() if counts[name]]
     return ", ".join(parts)
 
 
-def render(comparison: Comparison, every_row: bool) -> str:
-    """Markdown: the answer, the rows worth reading, notices; with `every_row` the others too, folded."""
-    judgment = comparison.judgment
+def render(result: GateResult, every_row: bool) -> str:
+    """Return Markdown: the answer, the rows worth reading, notices; with `every_row` also the other rows, folded."""
+    judgment = result.judgment
     title = "Metrics gate: regression" if judgment.failures else "Metrics gate: passed"
     parts = [
         f"## {title}",
-        f"{comparison.head} against {comparison.base} ({comparison.why}): {verdict(comparison)}.",
+        f"{result.head} against {result.base} ({result.why}): {verdict(result)}.",
     ]
     if judgment.defects:
         parts.append("\n".join(f"- **fail** {defect}" for defect in judgment.defects))
@@ -47,8 +47,8 @@ def render(comparison: Comparison, every_row: bool) -> str:
         parts.append(_table(rows))
     if judgment.notices:
         parts.append("\n".join(f"- {notice}" for notice in judgment.notices))
-    if comparison.policy_diff:
-        parts.append(f"```diff\n{comparison.policy_diff}\n```")
+    if result.policy_diff:
+        parts.append(f"```diff\n{result.policy_diff}\n```")
     others = [row for row in judgment.rows if row.verdict not in WORTH_READING]
     if every_row and others:
         summary = f"<summary>{len(others)} metrics within their tolerance</summary>"
@@ -56,13 +56,13 @@ def render(comparison: Comparison, every_row: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: Iterable[Row]) -> str:
-    """The rows, the most severe first."""
+def _table(rows: Iterable[MetricVerdict]) -> str:
+    """Return the rows as a table, the most severe first."""
     ordered = sorted(rows, key=lambda row: SEVERITY.index(row.verdict))
     return table(HEADER, [_cells(row) for row in ordered], RIGHT)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: MetricVerdict) -> tuple[str, ...]:
     mark = f"**{row.verdict}**" if row.verdict == "fail" else row.verdict
     note = row.note.replace("|", r"\|").replace("\n", " ")
     change = "-" if row.change is None else f"{row.change:+.4g}"
@@ -71,17 +71,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (mark, f"`{row.metric}`", *numbers, change, allowed, str(row.rule), note)
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything, for other programs."""
-    judgment = comparison.judgment
+def as_json(result: GateResult) -> dict[str, Any]:
+    """Return everything, for other programs."""
+    judgment = result.judgment
     return {
         "passed": not judgment.failures,
-        "base": comparison.base,
-        "head": comparison.head,
-        "why": comparison.why,
+        "base": result.base,
+        "head": result.head,
+        "why": result.why,
         "failures": judgment.failures,
         "metrics": [asdict(row) | {"change": row.change} for row in judgment.rows],
         "defects": judgment.defects,
         "notices": judgment.notices,
-        "policy_diff": comparison.policy_diff,
+        "policy_diff": result.policy_diff,
     }

@@ -1,4 +1,4 @@
-"""Whether metrics have become worse than rules allow: plain numbers in, one verdict a metric out.
+"""Whether metrics have become worse than rules allow: plain numbers in, one verdict per metric out.
 
 A metric is a leaf of a JSON file, named `file.json:dotted.key`; items of a list count from 0. In a pattern `*` stands
 for any part of one key (or of the file's name), `**` for any number of keys.
@@ -29,7 +29,7 @@ STATED_BESIDE = ("value", "difference", "mean")
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricVerdict:
     """The verdict on one metric.
 
     `change` is head minus base; `allowed` how much worse than the base it may be, in the metric's unit; `rule` counts
@@ -52,25 +52,25 @@ class Row:
 
 @dataclass
 class Judgment:
-    """One row a judged metric, in the order of their names; rules that are wrong themselves; and what to know."""
+    """A verdict on every metric that a rule judges, by name; rules that are wrong themselves; and notices."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MetricVerdict] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
     @property
     def failures(self) -> int:
-        """How many metrics and rules fail."""
+        """The number of metrics and rules that fail."""
         return len(self.defects) + sum(row.verdict == "fail" for row in self.rows)
 
 
 def parse_metrics(file: str, content: bytes, source: str) -> dict[Name, Any]:
-    """The leaves of a JSON file by name; an empty list or object is a leaf.
+    """Return the leaves of a JSON file by name; an empty list or object is a leaf.
 
     Raises
     ------
     InputError
-        Not JSON, or a key stands twice in one object.
+        The content is not JSON, or one object has a key twice.
     """
     try:
         return dict(_leaves((file,), json.loads(content, object_pairs_hook=_unique)))
@@ -82,7 +82,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is twice in one object")
     return found
 
 
@@ -95,12 +95,12 @@ def _leaves(name: Name, value: Any) -> Iterator[tuple[Name, Any]]:
 
 
 def shown(name: Name) -> str:
-    """`file.json:dotted.key`."""
+    """Write a name as `file.json:dotted.key`."""
     return f"{name[0]}:{'.'.join(name[1:])}"
 
 
 def parse_name(text: str) -> Name:
-    """The name that `shown` writes, for keys without dots."""
+    """Read a name that `shown` has written; its keys have no dots."""
     file, _, key = text.partition(":")
     return (file, *key.split("."))
 
@@ -114,7 +114,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def matches(pattern: str, name: Name) -> bool:
-    """Whether a pattern stands for a name."""
+    """Return whether a pattern matches a name."""
     return _expression(pattern).fullmatch("\0".join((*name, ""))) is not None
 
 
@@ -125,10 +125,10 @@ def protocol_differences(
     base_locked: Mapping[str, str],
     head_locked: Mapping[str, str],
 ) -> dict[str, tuple[str, str]]:
-    """What must be the same on both sides and is not: its name, the value of the base and that of the head.
+    """Map what must be the same on both sides and is not to its value in the base and its value in the head.
 
-    What only the head has is no difference. What only the base has is one where its file is still there, or where it
-    is named without a pattern.
+    What only the head has is no difference. What only the base has is a difference if its file is still there, or if
+    the protocol names it without a pattern.
     """
     found = {}
     files = {name[0] for name in head}
@@ -153,25 +153,25 @@ def judge(
 ) -> Judgment:
     """Judge every metric that a rule matches on either side.
 
-    Of the rules of one level (fail, warn), the last that matches a metric judges it; where both levels judge, the row
-    is that of the worse verdict. A metric that is gone, not a number or not finite fails at either level. Where the
-    protocol is not the same (and that is accepted), named floors are the head's alone: the base's are of other data.
+    Of the rules of one level (fail, warn), the last that matches a metric judges it; if both levels judge it, the worse
+    verdict counts. A metric that is gone, not a number or not finite fails at either level. If the protocol differs
+    (and that is accepted), limits that are metrics are read from the head alone: the base measured other data.
 
     Raises
     ------
     InputError
-        Two rules give one metric opposite directions, or the base does not state a deviation that a rule counts in.
+        Two rules give one metric opposite directions, or the base lacks a deviation that a rule counts in.
     """
     found = Judgment()
     wanted = {entry.metric: entry for entry in acceptances if entry.metric is not None}
     used: set[str] = set()
     at_work: set[int] = set()
-    floors = (head, base) if same_protocol else (head,)
+    limits = (head, base) if same_protocol else (head,)
     for name in sorted({*base, *head}):
         rows = []
         for number, rule in _judges(policy, name):
             at_work.add(number)
-            row = _verdict(number, rule, name, base, head, wanted.get(shown(name)), floors)
+            row = _verdict(number, rule, name, base, head, wanted.get(shown(name)), limits)
             if row.verdict in ("fail", "warn", "accepted"):
                 used.add(row.metric)
             rows.append(row)
@@ -187,7 +187,7 @@ def judge(
 
 
 def defects_as_base(policy: Policy, head: Metrics) -> list[str]:
-    """Why a later change could not be compared with the head: deviations that rules count in and it does not state."""
+    """Return why a later change could not be compared with the head: it lacks deviations that rules count in."""
     defects: dict[str, None] = {}
     for name in sorted(name for name, value in head.items() if _number(value) is not None):
         try:
@@ -205,7 +205,7 @@ def _judges(policy: Policy, name: Name) -> list[tuple[int, Rule]]:
             last[rule.level] = number, rule
     if len({rule.better for _, rule in last.values()}) > 1:
         numbers = " and ".join(str(number) for number, _ in last.values())
-        raise InputError(f"rules {numbers} of gate.yaml: opposite directions for {shown(name)}; mend one")
+        raise InputError(f"rules {numbers} of gate.yaml: opposite directions for {shown(name)}; fix one")
     return list(last.values())
 
 
@@ -214,10 +214,10 @@ def _idle(policy: Policy, at_work: set[int], names: set[Name]) -> list[str]:
     for number, rule in enumerate(policy.rules, 1):
         if number not in at_work:
             why = "later rules judge all that it matches" if any(matches(rule.metric, name) for name in names) else ""
-            defects.append(f"rule {number}: `{rule.metric}` {why or 'matches no metric'}; mend or remove it")
+            defects.append(f"rule {number}: `{rule.metric}` {why or 'matches no metric'}; fix or remove it")
     for pattern in policy.protocol.metrics:
         if not any(matches(pattern, name) for name in names):
-            defects.append(f"protocol: `{pattern}` matches no metric; mend or remove it")
+            defects.append(f"protocol: `{pattern}` matches no metric; fix or remove it")
     return defects
 
 
@@ -228,12 +228,12 @@ def _verdict(
     base: Metrics,
     head: Metrics,
     entry: Acceptance | None,
-    floors: Sequence[Metrics],
-) -> Row:
+    limits: Sequence[Metrics],
+) -> MetricVerdict:
     before, now = _number(base.get(name)), _number(head.get(name))
 
-    def row(verdict: Verdict, note: str = "", allowed: float | None = None) -> Row:
-        return Row(shown(name), verdict, number, before, now, allowed, note)
+    def row(verdict: Verdict, note: str = "", allowed: float | None = None) -> MetricVerdict:
+        return MetricVerdict(shown(name), verdict, number, before, now, allowed, note)
 
     if name not in head:
         if entry is not None and entry.gone:
@@ -241,14 +241,14 @@ def _verdict(
         return row("fail", "vanished")
     if now is None:
         return row("fail", f"not a finite number: {_text(head[name])}")
-    below = _below_floor(rule, now, floors)
+    beyond = _beyond_limit(rule, now, limits)
     if before is None:
         note = "new" if name not in base else f"new: it was {_text(base[name])}"
-        return row(rule.level, below) if below else row("new", note)
+        return row(rule.level, beyond) if beyond else row("new", note)
     allowed = tolerance(number, rule, name, base)
     loss = before - now if rule.better == "higher" else now - before
-    if below:
-        return row(rule.level, below, allowed)
+    if beyond:
+        return row(rule.level, beyond, allowed)
     if loss <= allowed + ROUNDING * max(abs(before), abs(now), allowed):
         return row("worse" if loss > 0 else "same" if loss == 0 else "better", "", allowed)
     if entry is not None and entry.worst is not None:
@@ -259,7 +259,7 @@ def _verdict(
 
 
 def _number(value: Any) -> float | None:
-    """A finite number as float, anything else as None."""
+    """Return a finite number as float, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -279,40 +279,37 @@ def _no_worse(rule: Rule, value: float, limit: float) -> bool:
     return lacking <= ROUNDING * max(abs(limit), abs(value))
 
 
-def _below_floor(rule: Rule, value: float, sides: Sequence[Metrics]) -> str:
-    """Why the value is worse than the rule's floor; empty where it is not.
+def _beyond_limit(rule: Rule, value: float, sides: Sequence[Metrics]) -> str:
+    """Return why the value is worse than the rule's limit; empty if it is not.
 
-    A floor that is another metric is the stricter of its values on the sides, of which the head is the first, so that a
-    change cannot lower it for itself.
+    A limit that is another metric is the stricter of its values on the sides, of which the head is the first, so that a
+    change cannot loosen it for itself.
     """
-    if rule.floor is None:
+    kind = "below its minimum" if rule.better == "higher" else "above its maximum"
+    if rule.limit is None:
         return ""
-    if not isinstance(rule.floor, str):
-        return "" if _no_worse(rule, value, rule.floor) else f"{_side_of(rule)} {rule.floor:.4g}"
-    now, *before = (_number(side.get(parse_name(rule.floor))) for side in sides)
+    if not isinstance(rule.limit, str):
+        return "" if _no_worse(rule, value, rule.limit) else f"{kind} {rule.limit:.4g}"
+    now, *before = (_number(side.get(parse_name(rule.limit))) for side in sides)
     if now is None:
-        return f"its floor {rule.floor} is not a finite number"
+        return f"its limit {rule.limit} is not a finite number"
     strictest = max if rule.better == "higher" else min
-    floor = strictest([now, *(one for one in before if one is not None)])
-    if _no_worse(rule, value, floor):
+    limit = strictest([now, *(one for one in before if one is not None)])
+    if _no_worse(rule, value, limit):
         return ""
-    return f"{_side_of(rule)} {floor:.4g} ({rule.floor}{'' if floor == now else ' of the base'})"
-
-
-def _side_of(rule: Rule) -> str:
-    return "below its floor" if rule.better == "higher" else "above its limit"
+    return f"{kind} {limit:.4g} ({rule.limit}{'' if limit == now else ' of the base'})"
 
 
 def tolerance(number: int, rule: Rule, name: Name, base: Metrics) -> float:
-    """How much worse than the base a metric may be, in its unit.
+    """Return how much worse than the base a metric may be, in its unit.
 
-    `absolute`: that much; `relative`: that share of the base's absolute value; `deviations` and `seed_deviations`:
-    so many of the deviations that the base states.
+    `absolute` is that much; `relative` is that share of the base's absolute value; `deviations` and `seed_deviations`
+    are multiples of the deviations that the base has.
 
     Raises
     ------
     InputError
-        The base states no such deviation.
+        The base has no such deviation.
     """
     given = rule.tolerance
     if given.absolute is not None:
@@ -343,7 +340,7 @@ def _places_of_deviation(name: Name) -> list[Name]:
 
 
 def _bootstrap_deviation(base: Metrics, place: Name) -> float | None:
-    """A deviation stated as such, or that of the normal distribution with the 95 % interval stated there."""
+    """Return the deviation at a place, or the one of the normal distribution with the 95 % interval at this place."""
     if place in base:
         return _deviation(_number(base[place]))
     if (*place, "2") in base:
@@ -353,7 +350,7 @@ def _bootstrap_deviation(base: Metrics, place: Name) -> float | None:
 
 
 def _seed_deviation(base: Metrics, place: Name) -> float | None:
-    """A deviation stated as such, or the sample deviation (n - 1) of the values of several seeds stated there."""
+    """Return the deviation at a place, or the sample deviation (n - 1) of the values of several seeds at this place."""
     if place in base:
         return _deviation(_number(base[place]))
     values: list[float | None] = []

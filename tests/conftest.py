@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 
+# Tiny tensors, and as many test processes as cores: threads cost more than they bring, in started programs too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis

@@ -230,6 +230,14 @@ def test_a_truncated_file_is_refused(tmp_path, tiny_backbone):
         assert "not a readable safetensors file" in refused(path)
 
 
+def test_a_checkpoint_with_the_earlier_spelling_is_read(tmp_path, tiny_backbone):
+    path = tmp_path / "m.safetensors"
+    save_encoder(path, build())
+    tensors, description = load_checkpoint(path)
+    save_checkpoint(path, tensors, description | {"image": description["image"] | {"test": "centre-crop"}})
+    assert load_encoder(path).description.image.test == "center-crop"
+
+
 def test_an_encoder_of_another_version_is_refused(tmp_path, tiny_backbone):
     path = tmp_path / "m.safetensors"
     save_encoder(path, build())

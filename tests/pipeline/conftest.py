@@ -72,13 +72,22 @@ def clone(folder: Path) -> Project:
         source, target = ROOT / name, folder / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            shutil.copy2(source, target)
         else:
             target.unlink(missing_ok=True)
+    take_compiled_kernels(folder)
     project = Project(folder)
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--allow-empty", "--message", "as it stands")
     return project
+
+
+def take_compiled_kernels(folder: Path) -> None:
+    """Copy numba's cache, which is valid for files of the same time and size; to compile anew takes half a minute."""
+    for source in (ROOT / "src").rglob("__pycache__/*.nb[ci]"):
+        target = folder / source.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(source, target)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from slsr.params.recipe import Backbone, HeadName, Image
 
 FEATURE_WIDTH: dict[str, int] = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024}
 BOTTLENECK_WIDTH = 512
+SPELLING_OF_0_1 = {"centre-crop": "center-crop"}  # in checkpoints that earlier versions wrote
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def load_encoder(path: Path) -> Encoder:
     if description.pop("kind", None) != "encoder":
         raise InputError(f"{path}: a model, but no encoder; give the model.safetensors of a trained encoder")
     try:
-        encoder = Encoder(EncoderDescription(**(description | {"image": Image(**description["image"])})))
+        image = Image(**{key: SPELLING_OF_0_1.get(value, value) for key, value in description["image"].items()})
+        encoder = Encoder(EncoderDescription(**(description | {"image": image})))
         encoder.load_state_dict(tensors)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         first = first_line(error)

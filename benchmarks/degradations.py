@@ -26,7 +26,7 @@ NAMES = ["kernel", "coverage", "recall", "precision", "density", "duplicates", "
 
 
 def grain(pixels: Pixels, levels: float) -> Pixels:
-    """Independent normal noise with a deviation of so many of 255 levels."""
+    """Add independent normal noise with this deviation, of 255 levels."""
     noise = np.random.default_rng(1).normal(0, levels, pixels.shape)
     return np.clip(pixels + noise, 0, 255).round().astype(np.uint8)
 
@@ -37,7 +37,7 @@ def blur(pixels: Pixels, radius: float) -> Pixels:
 
 
 def checkerboard(pixels: Pixels, levels: float) -> Pixels:
-    """Every other pixel lighter, the rest darker, by so many of 255 levels."""
+    """Make every other pixel lighter and the rest darker, by this many of 255 levels."""
     sign = np.indices(pixels.shape[1:3]).sum(axis=0) % 2 * 2 - 1
     return np.clip(pixels + levels * sign[..., None], 0, 255).round().astype(np.uint8)
 

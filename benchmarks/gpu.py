@@ -3,7 +3,7 @@
     python benchmarks/gpu.py OUT --archive Market-1501-v15.09.15.zip --minutes 9     (again, until it says "complete")
     python benchmarks/gpu.py OUT --tiny                      (the same road on a drawn sample, on a CPU, in minutes)
 
-One call works for so many minutes and leaves; the next goes on. A piece that is done lies in OUT/pieces/ as JSON and is
+One call works for --minutes and stops; the next continues. A finished piece is in OUT/pieces/ as JSON and is
 skipped; OUT/results.md is written anew after each. A training that is cut off saves its state, as every training does,
 and goes on from there. Pieces, in this order:
 
@@ -11,7 +11,7 @@ throughput  benchmarks/training.py at 256x128, batch 32, for ResNet-50, DenseNet
             tf32, eager and (the classifiers) compiled; against the plain loop once a network, in fp32, eager
 scratch     the stages of the pipeline under the preset market1501-scratch, one after the other, without DVC, in
             OUT/work; {none, lsro, slsr} with each seed of --seeds. `--set` changes keys of the preset; the batch of
-            256 that is the default here is for the time limit, and stands in the results.
+            256 that is the default here is for the time limit, and the results state it.
 
 NOT MEASURED: written for one H200-class GPU and a total of 25 minutes, but so far run only with --tiny on a CPU. The
 times in MINUTES are guesses. Needs torch 2.11 or newer; no network.

@@ -156,7 +156,7 @@ def case_ranking(queries: int, gallery: int, repeats: int) -> Figures:
 
 
 def times(pair: Times, factor: float) -> Times:
-    """What so many times the work would take."""
+    """Estimate the time for this many times the work."""
     return pair[0] * factor, pair[1] * factor
 
 
@@ -229,7 +229,7 @@ CASES = {
 
 
 def run(case: str, sizes: tuple[int, ...], threads: int, repeats: int) -> Figures:
-    """A case in a process of its own, on so many processors."""
+    """Run a case in its own process, on this many processors."""
     processors = sorted(os.sched_getaffinity(0))[:threads]
     command = [sys.executable, __file__, "--case", case, *map(str, (*sizes, repeats))]
     result = subprocess.run(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -130,13 +128,6 @@ def edited_files(folder: Path, below: str = ".", untracked: bool = False) -> lis
     shown = f"--untracked-files={'normal' if untracked else 'no'}"
     listed = git_text(folder, "status", "--porcelain", shown, "-z", "--no-renames", "--", below)
     return sorted(line[3:] for line in listed.split("\0") if line)
-
-
-def extract(folder: Path, commit: str, target: Path) -> None:
-    """Write the files of a commit below a folder into another folder, without touching the clone."""
-    archive = git(folder, "archive", commit) or b""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(target, filter="data")
 
 
 def default_base(folder: Path, edits: bool = True) -> Base:

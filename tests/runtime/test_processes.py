@@ -60,7 +60,7 @@ def train_and_extract(folder: Path, dtype: torch.dtype = torch.float64) -> tuple
     encoder = initial_encoder(RECIPE, 3, IMAGE).to(dtype)
     widened = encoder.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
     losses: list[float] = []
-    with kept(folder / "scratch" / "key", Interval(0)) as keeper:
+    with kept(folder / "scratch" / "key", Interval(epochs=10)) as keeper:  # to save takes longer than a step
         train_classifier(
             encoder,
             TrainingSet.of_labeled(images),

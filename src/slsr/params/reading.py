@@ -79,7 +79,9 @@ def _describe(problem: Any, see: str, place: Callable[[Location], str]) -> str:
     value = problem["input"]
     match problem["type"]:
         case "missing":
-            return f"{key}: missing; {see} " + ("has it with its default" if see.endswith(".yaml") else "explains it")
+            if see.endswith(".yaml"):
+                return f"{key}: missing; {see} has it with its default"
+            return f"{key}: missing; {see} explains it"
         case "extra_forbidden":
             return f"{key}: unknown key (value {value!r}); remove it or correct its spelling"
         case "value_error":

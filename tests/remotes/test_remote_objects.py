@@ -124,7 +124,7 @@ def test_notes_that_are_damaged_are_named_and_removed(stand_in, remotes):
         notes = Path(repo.site_cache_dir) / "index" / "data" / "db.db"
     assert notes.is_file()
     notes.write_bytes(b"no database, " * 1000)
-    assert "-> slsr remote: DVC's notes are damaged" in stand_in.slsr("doctor").stdout
+    assert "DVC's notes about transfers are damaged" in stand_in.slsr("doctor").stdout
     assert stand_in.slsr("remote").returncode == 0
     assert "DVC's notes" not in stand_in.slsr("doctor").stdout
 

@@ -158,7 +158,7 @@ def test_what_this_clone_lacks_too_is_said_and_not_sent(stand_in, remotes, tmp_p
     done = other.slsr("remote", "--send")
     assert done.returncode == 1
     assert done.stdout.count("not in this clone's cache either") == 2
-    assert "from a clone that has them" in done.stderr
+    assert "in a clone that has them" in done.stderr
 
 
 def test_another_commit_is_asked_for_by_its_name(stand_in, remotes):

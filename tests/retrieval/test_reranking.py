@@ -10,6 +10,7 @@ from naive import clustered, dense_rerank, naive_ranks, squared_distances
 from slsr.errors import InputError
 from slsr.retrieval import (
     Labels,
+    euclidean_distances,
     evaluate,
     evaluate_distances,
     evaluate_reranked,
@@ -77,6 +78,44 @@ def test_neighbors_are_those_of_float64_where_float32_errs():
     for cut in cuts:
         np.testing.assert_array_equal(first_sets(table.nearest, cut), first_sets(exact, cut))
     np.testing.assert_allclose(table.furthest, squared_distances(both).max(axis=1), rtol=1e-3)
+
+
+def near_each_other(kind, queries=40, gallery=260, dimensions=64):
+    """Make float32 features of which float32 products cannot tell the near ones apart, with labels."""
+    random = np.random.default_rng(5)
+    query, gallery, labels = clustered(queries, gallery, dimensions, noise=2.0, dtype=np.float64)
+    if kind == "offset":
+        return (query + 1e4).astype(np.float32), (gallery + 1e4).astype(np.float32), labels, False
+    if kind == "narrow cone":
+        return (1 + 1e-3 * query).astype(np.float32), (1 + 1e-3 * gallery).astype(np.float32), labels, True
+    centers = random.standard_normal((3, dimensions))  # several narrow cones, the mean far from each of them
+    sides = (centers[np.arange(len(side)) % 3] + 3e-4 * side for side in (query, gallery))
+    return *(side.astype(np.float32) for side in sides), labels, True
+
+
+@pytest.mark.parametrize("few", [0, 2048])
+@pytest.mark.parametrize("kind", ["offset", "narrow cone", "narrow cones"])
+def test_features_that_differ_little_are_re_ranked_as_in_float64(monkeypatch, kind, few):
+    monkeypatch.setattr(neighbors, "FEW_IMAGES", few)
+    query, gallery, labels, normalize = near_each_other(kind)
+    exact = evaluate_distances(dense_rerank(query, gallery, normalize=normalize), labels)
+    found = evaluate_reranked(query, gallery, labels, normalize=normalize)
+    assert found.means() == pytest.approx(exact.means(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["offset", "narrow cone", "narrow cones"])
+def test_lists_of_features_that_differ_little_are_those_of_float64(kind):
+    query, gallery, labels, normalize = near_each_other(kind)
+    exact = np.sqrt(squared_distances(np.concatenate([query, gallery]), normalize)[:40, 40:])
+    top = top_matches(euclidean_distances(query, gallery, normalize=normalize), labels, range(40), 10)
+    np.testing.assert_allclose(top.distances, np.take_along_axis(exact, top.indices, 1), rtol=1e-4)
+
+
+def test_features_in_general_position_stay_in_their_own_type(monkeypatch):
+    monkeypatch.setattr(neighbors, "FEW_IMAGES", 0)
+    query, gallery, _ = clustered(40, 260, 64)
+    images = neighbors.QueryAndGallery(*feature_pair(query, gallery, normalize=True))
+    assert images.sharpened(21) is images
 
 
 @pytest.mark.parametrize("kept", [0, 13 * 300 * 4, 2**28])

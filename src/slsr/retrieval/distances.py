@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.workers import Workers, compiled_sum
+from slsr.retrieval.workers import Workers, compiled, compiled_sum
 
 BLOCK_BYTES = 64 * 2**20
 ROUNDING = 16
@@ -145,8 +145,11 @@ class ArrayDistances:
         return np.matmul(self._query.values[start:stop], self._gallery.values.T, out=block)
 
     def rows(self, queries: NDArray[np.int64]) -> Floats:
-        """Compute the Euclidean distances of these queries, [len(queries), G]."""
-        keys = self._query.values[queries] @ self._gallery.values.T * self._gallery.scale + self._gallery.terms
+        """Compute the Euclidean distances of these queries, [len(queries), G], in float64."""
+        keys = np.empty((len(queries), self.shape[1]))
+        with Workers() as workers:
+            workers.run(_exact_keys, self.shape[1], self._query.values[queries], self._gallery.values, keys)
+        keys = keys * self._gallery.scale + self._gallery.terms
         squared = self._query.constants[queries, None] - 2 * self._query.scale[queries, None] * keys
         return np.asarray(np.sqrt(np.maximum(squared, 0)))
 
@@ -168,11 +171,6 @@ def rounding_doubt(
     """
     largest = lengths * scaled_lengths.max() + np.abs(terms).max()
     return np.asarray(ROUNDING * np.finfo(dtype).eps * largest)
-
-
-def ranking_numbers(source: DistanceRows, block: Any) -> Any:
-    """Turn a block of `source.order` into numbers that rank the gallery by themselves."""
-    return block if source.gallery_scale is None else block * source.gallery_scale + source.gallery_terms
 
 
 def block_rows(columns: int, itemsize: int, limit: int = BLOCK_BYTES) -> int:
@@ -289,3 +287,10 @@ def dot(first: Floats, second: Floats) -> float:
     for column in range(len(first)):
         total += np.float64(first[column]) * np.float64(second[column])
     return total
+
+
+@compiled
+def _exact_keys(start: int, stop: int, queries: Floats, gallery: Floats, products: NDArray[np.float64]) -> None:
+    for image in range(start, stop):
+        for query in range(len(queries)):
+            products[query, image] = dot(queries[query], gallery[image])

@@ -30,13 +30,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.retrieval.distances import Floats, MeasuredFeatures, dot, rounding_doubt, squared_lengths
+from slsr.retrieval.distances import Floats, MeasuredFeatures, dot, measured, rounding_doubt, squared_lengths
 from slsr.retrieval.workers import Workers, compiled
 
 SPARE_NEIGHBORS = 3
 TILE_ROWS, TILE_COLUMNS = 1024, 4096
 CHUNK = 128
 LANES = 64
+FEW_IMAGES = 2048  # so few are compared in float64: it is cheap, and a swapped pair shows in a mean over few queries
+SAMPLED_IMAGES = 64
+SHARP = 625  # the least distance to the last neighbor, in units of the rounding error: relative errors below 1/1000
 
 Indices = NDArray[np.int32]
 
@@ -113,6 +116,41 @@ class QueryAndGallery:
         self.terms = np.concatenate([query.terms, gallery.terms])
         self.constants = np.concatenate([query.constants, gallery.constants])
         self._exact = ExactKeys(query.values, gallery.values, self.scale, self.terms)
+
+    def sharpened(self, neighbors: int) -> QueryAndGallery:
+        """Return these images, or in float64 if rounding in their own type could decide which ones are near.
+
+        Distances follow from products, so with a common offset, or with features that differ little from each other,
+        few digits of a distance are right. Then the mean is subtracted in float64, which changes no distance.
+
+        Parameters
+        ----------
+        neighbors : how many nearest images must be told apart, the image itself among them
+        """
+        few = self.dtype == np.float32 and self.count <= FEW_IMAGES
+        return self.centered() if few or not self.is_sharp(neighbors) else self
+
+    def is_sharp(self, neighbors: int) -> bool:
+        """Say for a sample of images if rounding errors are small beside the distance to the last of its nearest."""
+        rows = np.unique(np.linspace(0, self.count - 1, SAMPLED_IMAGES).astype(np.int64))
+        features = np.concatenate([self._values(row, row + 1) for row in rows])
+        products = np.concatenate([features @ side.values.T for side in (self.query, self.gallery)], axis=1)
+        keys = products * self.scale.astype(self.dtype) + self.terms.astype(self.dtype)
+        last = min(neighbors, self.count) - 1
+        nearest = np.partition(keys, self.count - 1 - last, axis=1)[:, self.count - 1 - last]
+        squared = self.constants[rows] - 2 * self.scale[rows] * nearest
+        return bool((squared > SHARP * 2 * self.scale[rows] * self._doubt()[rows]).all())
+
+    def centered(self) -> QueryAndGallery:
+        """Subtract the mean of all images in float64; the distances are as before."""
+        sides = [side.values * side.scale[:, None] for side in (self.query, self.gallery)]
+        mean = sum(side.sum(axis=0) for side in sides) / self.count
+        names = ("query_features", "gallery_features")
+        query, gallery = (
+            measured(name, side - mean, np.dtype(np.float64), normalize=False)
+            for name, side in zip(names, sides, strict=True)
+        )
+        return QueryAndGallery(query, gallery)
 
     def neighbors(self, cuts: Sequence[int], kept: Floats, workers: Workers) -> NeighborTable:
         """Find the nearest images of each image: as many as the last cut, and a few more.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import DistanceRows, Features, MeasuredFeatures, euclidean_distances, feature_pair
+from slsr.retrieval.distances import Features, MeasuredFeatures, euclidean_distances, feature_pair
 from slsr.retrieval.encoding import Parameters
 from slsr.retrieval.neighbors import SPARE_NEIGHBORS, NeighborTable, QueryAndGallery
 from slsr.retrieval.reranking import rerank_by_table
@@ -24,10 +24,11 @@ def find_neighbors(
     query_features: Features, gallery_features: Features, parameters: Parameters | None = None
 ) -> NeighborTable:
     """Find the nearest images of every image, queries first: the part of re-ranking that grows with (Q + G)^2."""
-    images = _together(query_features, gallery_features)
+    chosen = parameters or Parameters()
+    images = _together(query_features, gallery_features).sharpened(chosen.neighbors)
     with Workers() as workers:
         nothing = np.empty((0, len(gallery_features)), images.dtype)
-        return images.neighbors((parameters or Parameters()).cuts, nothing, workers)
+        return images.neighbors(chosen.cuts, nothing, workers)
 
 
 class OneQueryReranker:
@@ -57,7 +58,9 @@ class OneQueryReranker:
                 f"the table has neighbors of {len(table.nearest)} images, but there are {len(query_features)} queries "
                 f"and {len(gallery_features)} gallery images; compute it again"
             )
-        self._known = self._reranked(query_features, table) if len(query_features) else None
+        self._known = (
+            rerank_by_table(self._images(query_features), table, self.parameters) if len(query_features) else None
+        )
 
     def of_query(self, row: int) -> Distances:
         """Compute the re-ranked distances of a query of the table to the gallery, [G]."""
@@ -67,17 +70,17 @@ class OneQueryReranker:
 
     def of_feature(self, feature: Features) -> Distances:
         """Compute the re-ranked distances of one more query, a feature [D], to the gallery, [G]."""
-        queries = np.concatenate([self._query, feature[None]])
-        table = _with_query(self._table, len(self._query), self._squared_distances(feature), self.parameters)
-        return np.asarray(self._reranked(queries, table).rows(np.array([len(self._query)]))[0], np.float64)
+        row = len(self._query)
+        images = self._images(np.concatenate([self._query, feature[None]]))
+        others = np.delete(np.arange(images.count, dtype=np.int32), row)
+        squared = images.pair_distances(np.full(len(others), row, np.int32), others)
+        table = _with_query(self._table, row, np.maximum(squared, 0), self.parameters)
+        return np.asarray(rerank_by_table(images, table, self.parameters).rows(np.array([row]))[0], np.float64)
 
-    def _squared_distances(self, feature: Features) -> Distances:
-        to_gallery = distances_to_gallery(feature, self._gallery)
-        to_queries = distances_to_gallery(feature, self._query) if len(self._query) else np.empty(0)
-        return np.asarray(np.square(np.concatenate([to_queries, to_gallery])))
-
-    def _reranked(self, queries: Features, table: NeighborTable) -> DistanceRows:
-        return rerank_by_table(_together(queries, self._gallery), table, self.parameters)
+    def _images(self, queries: Features) -> QueryAndGallery:
+        """Measure queries and gallery, in float64 if the table needed it."""
+        images = _together(queries, self._gallery)
+        return images if self._table.distances.dtype == images.dtype else images.centered()
 
 
 def _together(query_features: Features, gallery_features: Features) -> QueryAndGallery:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import DistanceRows, Floats, euclidean_distances, feature_pair, ranking_numbers
+from slsr.retrieval.distances import DistanceRows, Floats, euclidean_distances, feature_pair
 from slsr.retrieval.matching import Integers, Labels, Ragged
 from slsr.retrieval.ranking import as_rows, check_fit
 from slsr.retrieval.ranks import blocks, refuse
@@ -99,7 +99,7 @@ def single_gallery_shot(distances: DistanceRows | Any, labels: Labels, *, depth:
     found = np.full((labels.queries, depth), np.nan)
     with Workers() as workers:
         for start, stop in blocks(*source.shape):
-            block = ranking_numbers(source, source.order(start, stop))
+            block = source.rows(np.arange(start, stop))
             refuse(np.flatnonzero(~np.isfinite(block[:, labels.kept]).all(axis=1)).tolist(), start)
             right, removed = labels.matches(np.arange(start, stop))
             workers.run(_single_shot, len(block), block, labels.kept, groups, right, removed, found[start:stop])

@@ -65,7 +65,8 @@ def rerank(
     (2, 26)
     """
     parameters = Parameters(k1, k2, lambda_)
-    images = QueryAndGallery(*feature_pair(query_features, gallery_features, normalize))
+    pair = feature_pair(query_features, gallery_features, normalize)
+    images = QueryAndGallery(*pair).sharpened(parameters.neighbors)
     gallery = images.count - images.queries
     rows = min(images.queries, KEPT_BYTES // (gallery * images.dtype.itemsize))
     kept = np.empty((rows, gallery), images.dtype)

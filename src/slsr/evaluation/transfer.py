@@ -17,6 +17,7 @@ import numpy as np
 
 from slsr.datasets.arrangement import arrange, queries_without_pool
 from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.facts import read_facts
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
 from slsr.datasets.soundness import require_sound
@@ -34,7 +35,6 @@ from slsr.evaluation.measures import (
     reranked,
 )
 from slsr.evaluation.scoring import render as render_numbers
-from slsr.files import read_json
 from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features
@@ -50,8 +50,6 @@ PUBLISHED = Evaluate(
     bootstrap=Bootstrap(resamples=10_000, seed=1),
     ranked_list=RankedList(queries=6, depth=10),
 )
-
-PROTOCOLS = ("cross-camera", "single-gallery-shot")
 
 
 @dataclass(frozen=True)
@@ -102,21 +100,10 @@ def read_evaluation_set(
 
 
 def _prepared(folder: Path) -> EvaluationSet:
-    facts = read_json(folder / "facts.json")
-    if not _has_facts(facts):
-        raise InputError(f"{folder / 'facts.json'}: not written by `prepare`; make it again with `dvc repro prepare`")
+    facts = read_facts(folder / "facts.json")
     query, gallery = (Images.read(folder / f"{name}.parquet") for name in ("query", "gallery"))
     pool = Images.read(folder / "multi_query.parquet") if facts["evaluation"]["multi_query"] else None
     return EvaluationSet(facts["dataset"], query, gallery, pool, facts["evaluation"])
-
-
-def _has_facts(facts: object) -> bool:
-    """Tell whether facts name the data set, its protocol, and whether it has several boxes per query."""
-    if not isinstance(facts, dict) or not isinstance(facts.get("evaluation"), dict):
-        return False
-    evaluation = facts["evaluation"]
-    known = evaluation.get("protocol") in PROTOCOLS
-    return known and isinstance(facts.get("dataset"), str) and isinstance(evaluation.get("multi_query"), bool)
 
 
 def _from_archive(collection: Collection, variant: DatasetVariant) -> EvaluationSet:

@@ -37,7 +37,7 @@ def run(dataset: Dataset) -> None:
     path = find_archive(dataset.archive)
     with replaced_folder(PREPARED) as folder, open_collection(path, dataset, folder) as collection:
         log.info("read %s: %d images of %s", path, len(collection.entries), dataset.name)
-        facts = {"dataset": dataset.name, **_write_all(collection, dataset, folder)}
+        facts = {"dataset": dataset.name, "split": dataset.split, **_write_all(collection, dataset, folder)}
         write_json(folder / "facts.json", facts)
     _report(facts)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from slsr.errors import InputError
 from slsr.retrieval.matching import Integers
+from slsr.retrieval.query_values import QueryValues
 
 CMC_RANKS = (1, 5, 10, 20)
 
@@ -27,11 +28,14 @@ class Evaluation:
         The 1-based ranks of the right matches of query i, ascending: `ranks[offsets[i]:offsets[i + 1]]`.
     gallery
         G, the number of gallery images, with removed ones.
+    identities
+        [Q], the person of every query; None if unknown, then intervals treat every query as a person of its own.
     """
 
     offsets: Integers
     ranks: NDArray[np.int32]
     gallery: int
+    identities: Integers | None = None
 
     def __post_init__(self) -> None:
         if not self.valid.any():
@@ -102,18 +106,23 @@ class Evaluation:
         found = np.bincount(first[first <= depth], minlength=depth + 1)[1:]
         return np.cumsum(found) / self.queries
 
-    def headline_values(self) -> dict[str, NDArray[np.float64]]:
-        """Compute the values whose means are the headline numbers: one value per valid query, by the number's key."""
+    def query_values(self) -> QueryValues:
+        """Compute the values of valid queries whose means are the headline numbers.
+
+        They are `rank1, rank5, rank10, rank20, map_trapezoid, map_standard, minp`.
+        """
         first = self.first_rank[self.valid]
-        return {f"rank{rank}": (first <= rank).astype(np.float64) for rank in CMC_RANKS} | {
+        found = {f"rank{rank}": (first <= rank).astype(np.float64) for rank in CMC_RANKS} | {
             "map_trapezoid": self.average_precision_trapezoid[self.valid],
             "map_standard": self.average_precision_standard[self.valid],
             "minp": self.inverse_negative_penalty[self.valid],
         }
+        people = None if self.identities is None else self.identities[self.valid]
+        return QueryValues(np.stack(list(found.values()), axis=1), tuple(found), people)
 
     def means(self) -> dict[str, float]:
-        """Compute `rank1, rank5, rank10, rank20, map_trapezoid, map_standard, minp`, as fractions."""
-        return {key: float(values.mean()) for key, values in self.headline_values().items()}
+        """Compute the headline numbers, as fractions: the means of `query_values`."""
+        return self.query_values().means()
 
     @cached_property
     def _number(self) -> Integers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from slsr.retrieval.distances import (
     ranking_numbers,
 )
 from slsr.retrieval.matching import Integers, Labels, Ragged
+from slsr.retrieval.measures import CMC_RANKS
+from slsr.retrieval.query_values import QueryValues
 from slsr.retrieval.ranking import as_rows, check_fit
 from slsr.retrieval.ranks import blocks, refuse
 from slsr.retrieval.workers import Workers, compiled
@@ -80,6 +83,69 @@ def _groups_of_queries(labels: Labels) -> list[Integers]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class SingleGalleryShot:
+    """The expected matches of every query of single-gallery-shot evaluation, in one direction or in several.
+
+    An image that is a query in two directions has two rows; Q' is the number of rows.
+
+    Attributes
+    ----------
+    matched
+        [Q', K]: at [q, k - 1] the probability that the right match is among the first k; NaN without a right match.
+    directions
+        [Q'], from 0: the CMC is the mean over directions of the mean over the direction's queries.
+    images
+        [Q'], the place of the query image among the queries followed by the gallery images.
+    identities
+        [Q'], the person of every query.
+    gallery
+        G, the number of gallery images.
+    """
+
+    matched: NDArray[np.float64]
+    directions: Integers
+    images: Integers
+    identities: Integers
+    gallery: int
+
+    @classmethod
+    def of_queries(cls, matched: NDArray[np.float64], labels: Labels) -> SingleGalleryShot:
+        """Hold the result of `single_gallery_shot`, one direction of all queries."""
+        rows = np.arange(labels.queries)
+        return cls(matched, np.zeros_like(rows), rows, labels.query_identities, labels.gallery)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Whether the query has a right match, [Q']."""
+        return np.isfinite(self.matched[:, 0])
+
+    @property
+    def queries(self) -> int:
+        """The number of queries with a right match, over which means are taken."""
+        return int(self.valid.sum())
+
+    @property
+    def excluded(self) -> int:
+        """The number of queries without a right match."""
+        return len(self.matched) - self.queries
+
+    def query_values(self) -> QueryValues:
+        """Select the values of valid queries whose means are the headline numbers `rank1, rank5, rank10, rank20`."""
+        valid, ranks = self.valid, [rank for rank in CMC_RANKS if rank <= self.matched.shape[1]]
+        values = self.matched[valid][:, np.array(ranks) - 1]
+        keys = tuple(f"rank{rank}" for rank in ranks)
+        return QueryValues(values, keys, self.identities[valid], self.directions[valid])
+
+    def cmc(self, depth: int) -> NDArray[np.float64]:
+        """Compute the expected CMC curve [depth], the mean over directions."""
+        valid = self.valid
+        return np.mean(
+            [self.matched[valid & (self.directions == d), :depth].mean(axis=0) for d in np.unique(self.directions)],
+            axis=0,
+        )
+
+
 def single_gallery_shot(distances: DistanceRows | Any, labels: Labels, *, depth: int = 20) -> NDArray[np.float64]:
     """Compute the exact expectation of the CMC if the gallery holds one random image per identity (CUHK03 `classic`).
 
@@ -116,16 +182,12 @@ def single_gallery_shot(distances: DistanceRows | Any, labels: Labels, *, depth:
 
 def both_directions(
     query_features: Any, gallery_features: Any, labels: Labels, *, depth: int = 20, normalize: bool = True
-) -> list[NDArray[np.float64]]:
+) -> SingleGalleryShot:
     """Compute `single_gallery_shot` with the queries of each camera against the gallery images of all other cameras.
 
     VIPeR and CUHK03 `classic` are evaluated in this way, with two cameras: the CMC is the mean of both directions. If
     every identity has one image per camera (VIPeR), it is the plain CMC. If all queries are from one camera, the
     gallery images of the other camera are the queries of the second direction, and the queries are its gallery.
-
-    Returns
-    -------
-    For each camera [Q', depth], of the queries with a right match.
 
     Raises
     ------
@@ -142,7 +204,7 @@ def both_directions(
     return _directions(distances, labels, depth)
 
 
-def both_directions_of_distances(distances: Any, labels: Labels, *, depth: int = 20) -> list[NDArray[np.float64]]:
+def both_directions_of_distances(distances: Any, labels: Labels, *, depth: int = 20) -> SingleGalleryShot:
     """Compute `both_directions` from a matrix of distances [Q, G]; its transpose is the second direction if needed."""
     matrix = as_array("distances", distances)
     check_fit(as_rows(matrix).shape, labels)
@@ -156,9 +218,9 @@ def both_directions_of_distances(distances: Any, labels: Labels, *, depth: int =
 
 def _directions(
     distances: Callable[[Integers, Integers, bool], DistanceRows], labels: Labels, depth: int
-) -> list[NDArray[np.float64]]:
+) -> SingleGalleryShot:
     """Evaluate each direction; `distances` takes rows of queries, rows of the gallery, and whether to turn them."""
-    directions = []
+    matched, images = [], []
     for camera, query, gallery, turned in _cameras(labels):
         sides = [
             (labels.query_identities[query], labels.query_cameras[query]),
@@ -166,11 +228,14 @@ def _directions(
         ]
         (asked, asked_cameras), (searched, searched_cameras) = sides[::-1] if turned else sides
         own = Labels(asked, searched, asked_cameras, searched_cameras)
-        found = single_gallery_shot(distances(query, gallery, turned), own, depth=depth)
-        directions.append(found[np.isfinite(found[:, 0])])
-        if not len(directions[-1]):
+        matched.append(single_gallery_shot(distances(query, gallery, turned), own, depth=depth))
+        images.append(labels.queries + gallery if turned else query)
+        if not np.isfinite(matched[-1][:, 0]).any():
             raise InputError(f"no query of camera {camera} has an image from another camera; check the identities")
-    return directions
+    directions = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
+    rows = np.concatenate(images)
+    identities = np.concatenate([labels.query_identities, labels.gallery_identities])[rows]
+    return SingleGalleryShot(np.concatenate(matched), directions, rows, identities, labels.gallery)
 
 
 def _cameras(labels: Labels) -> Iterator[tuple[int, Integers, Integers, bool]]:
@@ -183,7 +248,8 @@ def _cameras(labels: Labels) -> Iterator[tuple[int, Integers, Integers, bool]]:
                 f"all queries are from camera {cameras[0]}; evaluation in both directions needs two cameras, and the "
                 f"gallery has {len(others)} others"
             )
-        everything, gallery = np.arange(labels.queries), np.flatnonzero(labels.gallery_cameras == others[0])
+        everything = np.arange(labels.queries)
+        gallery = np.flatnonzero(labels.kept & (labels.gallery_cameras == others[0]))
         yield cameras[0], everything, gallery, False
         yield others[0], everything, gallery, True
         return

@@ -8,7 +8,7 @@ An image comes before another one if it is nearer, or equally near and earlier i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def evaluate(query_features: Any, gallery_features: Any, labels: Labels, *, norm
         query_features, gallery_features, normalize=normalize, gallery_rows=None if whole else kept
     )
     result = evaluate_distances(distances, labels if whole else labels.with_gallery(kept))
-    return Evaluation(result.offsets, result.ranks, labels.gallery)
+    return replace(result, gallery=labels.gallery)
 
 
 def evaluate_distances(distances: DistanceRows | Any, labels: Labels, *, block_bytes: int = BLOCK_BYTES) -> Evaluation:
@@ -87,7 +87,8 @@ def evaluate_distances(distances: DistanceRows | Any, labels: Labels, *, block_b
             right, removed = labels.matches(np.arange(start, stop))
             counts.append(np.diff(right.offsets))
             ranks.append(rank_block(source, labels, right, removed, workers, start, stop))
-    return Evaluation(offsets_of(np.concatenate(counts)), np.concatenate(ranks), labels.gallery)
+    offsets = offsets_of(np.concatenate(counts))
+    return Evaluation(offsets, np.concatenate(ranks), labels.gallery, labels.query_identities)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ block of queries are computed again when they are needed, except for as many as 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,7 @@ def evaluate_reranked(
         kept = np.flatnonzero(labels.kept)
         gallery_features, ranked = as_array("gallery_features", gallery_features)[kept], labels.with_gallery(kept)
     reranked = rerank(query_features, gallery_features, k1=k1, k2=k2, lambda_=lambda_, normalize=normalize)
-    result = evaluate_distances(reranked, ranked)
-    return Evaluation(result.offsets, result.ranks, labels.gallery)
+    return replace(evaluate_distances(reranked, ranked), gallery=labels.gallery)
 
 
 class RerankedDistances:

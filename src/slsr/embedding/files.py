@@ -1,9 +1,9 @@
 """The .npz files of features that `slsr embed` writes and that `slsr score` and `slsr index` read.
 
 A file holds `gallery_features` [N, D], `gallery_names` [N] and, if they are known, `gallery_identities` and
-`gallery_cameras` [N]. If there are queries, it holds the same four arrays of the queries, and says by which protocol the
-data set is evaluated if that is known. It also says which model the features come from. Features are written block by
-block, and mapped into memory when they are read, so that a file may be larger than the memory.
+`gallery_cameras` [N]. If there are queries, it holds the same four arrays of the queries, and says by which protocol
+the data set is evaluated if that is known. It also says which model the features come from. Features are written block
+by block, and mapped into memory when they are read, so that a file may be larger than the memory.
 """
 
 from __future__ import annotations

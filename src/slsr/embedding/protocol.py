@@ -130,7 +130,7 @@ def chosen_protocol(
         own = getattr(in_file.evaluation, name)
         if value not in (None, own):
             raise InputError(
-                f"{path}: {name} is {own} in the file, but --{name} is {value}; leave out --{name}, or remove the array "
-                f"{name} from the file if it is wrong"
+                f"{path}: {name} is {own} in the file, but --{name} is {value}; leave out --{name}, or correct the "
+                f"array {name} if it is wrong"
             )
     return in_file, True

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from slsr.errors import InputError
 from slsr.images.tables import column_numpy, read_table
-from slsr.params.evaluate import Bootstrap, Evaluate
+from slsr.params.evaluate import Evaluate
 from slsr.retrieval import (
     Evaluation,
     Labels,
@@ -85,7 +85,7 @@ def measure(
         else:
             distances = euclidean_distances(query_features, gallery_features)
             found = [single_gallery_shot(distances, labels, depth=CMC_DEPTH)]
-        return gallery_shot_measures(found, labels, settings.bootstrap)
+        return _single_gallery_shot(found, labels, settings)
     return described({"single_query": evaluate(query_features, gallery_features, labels)}, settings)
 
 
@@ -160,12 +160,13 @@ def pooled_queries(features: Features, images: Images, query: Images, settings: 
     return pooled
 
 
-def gallery_shot_measures(directions: list[NDArray[np.float64]], labels: Labels, bootstrap: Bootstrap) -> Measured:
+def _single_gallery_shot(directions: list[NDArray[np.float64]], labels: Labels, settings: Evaluate) -> Measured:
     """Average over queries, then over directions, so that both directions count the same."""
     values = [found[np.isfinite(found[:, 0])] for found in directions]
     curve = np.mean([found.mean(axis=0) for found in values], axis=0)
     together = np.concatenate(values)[:, np.array(CMC_RANKS) - 1]
-    ranges = intervals(together, resamples=bootstrap.resamples, seed=bootstrap.seed)
+    seed, resamples = settings.bootstrap.seed, settings.bootstrap.resamples
+    ranges = intervals(together, resamples=resamples, seed=seed)
     metrics: dict[str, Any] = {"queries": len(together), "gallery": labels.gallery}
     for rank, low_high in zip(CMC_RANKS, ranges, strict=True):
         metrics[f"rank{rank}"] = float(curve[rank - 1])

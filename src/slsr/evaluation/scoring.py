@@ -16,23 +16,30 @@ from slsr.datasets.collection import Directions, ProtocolName
 from slsr.embedding.npz import array_names, read_arrays
 from slsr.embedding.protocol import DataProtocol, chosen_protocol
 from slsr.errors import InputError
-from slsr.evaluation.measures import CMC_DEPTH, gallery_shot_measures
 from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import write_json
-from slsr.params.evaluate import Bootstrap
-from slsr.retrieval.bootstrap import RESAMPLES, headline
+from slsr.retrieval.bootstrap import headline
 from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
 from slsr.retrieval.measures import Evaluation
-from slsr.retrieval.protocols import both_directions, both_directions_of_distances, single_gallery_shot
+from slsr.retrieval.protocols import (
+    SingleGalleryShot,
+    both_directions,
+    both_directions_of_distances,
+    single_gallery_shot,
+)
 from slsr.retrieval.ranking import check_fit, evaluate, evaluate_distances
 from slsr.retrieval.reranking import evaluate_reranked
 
 FEATURES = ("query_features", "gallery_features")
 DISTANCES = "distances"
 LABELS = ("query_identities", "gallery_identities", "query_cameras", "gallery_cameras")
-PLAIN, RERANKED = "single_query", "single_query_rerank"  # the names of rankings, as `evaluate` writes them
-TITLES = {PLAIN: "plain", RERANKED: "rerank", "single_gallery_shot": "plain"}
+PLAIN, RERANKED, GALLERY_SHOT = (
+    "single_query",
+    "single_query_rerank",
+    "single_gallery_shot",
+)  # as `evaluate` writes them
+TITLES = {PLAIN: "plain", RERANKED: "rerank", GALLERY_SHOT: "plain"}
 WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
 
 log = logging.getLogger(__name__)
@@ -46,17 +53,13 @@ class Scores:
     ----------
     protocol
         By which the file was evaluated.
-    metrics
-        The headline numbers: of `single_query`, and of `single_query_rerank` if it was asked for; or of
-        `single_gallery_shot`.
     evaluations
-        By the same names; empty for single-gallery-shot, which has no single ranks.
+        `single_query`, and `single_query_rerank` if it was asked for; or `single_gallery_shot`.
     """
 
     labels: Labels
     protocol: DataProtocol
-    metrics: Mapping[str, Mapping[str, Any]]
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, Evaluation | SingleGalleryShot]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,16 +77,16 @@ class ScoredArrays:
             return evaluate_distances(self.distances, self.labels)
         return evaluate(*self.features, self.labels, normalize=self.normalize)
 
-    def gallery_shots(self, directions: Directions) -> list[NDArray[np.float64]]:
-        """Compute the CMC of every query if the gallery has one image per identity, by direction."""
+    def gallery_shot(self, directions: Directions) -> SingleGalleryShot:
+        """Evaluate by the protocol single-gallery-shot."""
         if directions == "both":
             if self.features is None:
-                return both_directions_of_distances(self.distances, self.labels, depth=CMC_DEPTH)
-            return both_directions(*self.features, self.labels, depth=CMC_DEPTH, normalize=self.normalize)
+                return both_directions_of_distances(self.distances, self.labels)
+            return both_directions(*self.features, self.labels, normalize=self.normalize)
         distances = self.distances
         if self.features is not None:
             distances = euclidean_distances(*self.features, normalize=self.normalize)
-        return [single_gallery_shot(distances, self.labels, depth=CMC_DEPTH)]
+        return SingleGalleryShot.of_queries(single_gallery_shot(distances, self.labels), self.labels)
 
 
 def score(
@@ -115,46 +118,49 @@ def score(
         The file cannot be scored as asked; the message is one line that begins with its name.
     """
     chosen, known = chosen_protocol(path, protocol, directions)
+    single = chosen.evaluation.protocol == "single-gallery-shot"
+    arrays = _read(path, rerank, normalize)
+    evaluations: dict[str, Evaluation | SingleGalleryShot] = {}
     try:
-        arrays = _read(path, rerank, normalize)
-        if chosen.evaluation.protocol == "single-gallery-shot":
-            if rerank:
-                raise InputError("--rerank: single-gallery-shot is evaluated without re-ranking; leave it out")
-            found = arrays.gallery_shots(chosen.evaluation.directions)
-            metrics = gallery_shot_measures(found, arrays.labels, Bootstrap(resamples=RESAMPLES, seed=0)).metrics
-            return Scores(arrays.labels, chosen, metrics, {})
-        evaluations = {PLAIN: arrays.evaluate()}
+        if single and rerank:
+            raise InputError("--rerank: single-gallery-shot is evaluated without re-ranking; leave it out")
+        if single:
+            evaluations[GALLERY_SHOT] = arrays.gallery_shot(chosen.evaluation.directions)
+        else:
+            evaluations[PLAIN] = arrays.evaluate()
         if rerank and arrays.features is not None:
             evaluations[RERANKED] = evaluate_reranked(*arrays.features, arrays.labels, normalize=normalize)
     except InputError as error:
-        raise InputError(f"{path}: {error}".replace(f"{path}: {path}: ", f"{path}: ")) from error
-    _warn(arrays.labels, evaluations[PLAIN], known)
-    return Scores(arrays.labels, chosen, {name: summary(one) for name, one in evaluations.items()}, evaluations)
+        raise InputError(f"{path}: {error}") from error
+    _warn(arrays.labels, next(iter(evaluations.values())), known)
+    return Scores(arrays.labels, chosen, evaluations)
 
 
 def _read(path: Path, rerank: bool, normalize: bool) -> ScoredArrays:
+    """Read features or distances, and check that they fit the labels and the options."""
     present = array_names(path)
-    if DISTANCES not in present:
-        arrays = read_arrays(path, (*FEATURES, *LABELS))
-        query, gallery = (arrays[name] for name in FEATURES)
-        shape = _rows(FEATURES[0], query), _rows(FEATURES[1], gallery)
-        found = ScoredArrays((query, gallery), None, Labels(*(arrays[name] for name in LABELS)), normalize)
-        check_fit(shape, found.labels)
-        return found
-    if both := sorted({*FEATURES} & {*present}):
-        raise InputError(f"holds {DISTANCES} and {', '.join(both)}; leave out what is not to be scored")
-    if rerank:
-        raise InputError(
-            "--rerank: re-ranking compares queries with queries and gallery images with each other, and the file has "
-            "the distances between the two only; write query_features and gallery_features, or leave it out"
-        )
-    if not normalize:
-        raise InputError("--no-normalize: no effect on distances; leave it out")
-    arrays = read_arrays(path, (DISTANCES, *LABELS))
-    distances = arrays[DISTANCES]
-    if distances.dtype.kind not in "fiu":
-        raise InputError(f"{DISTANCES} is of type {distances.dtype}; distances must be real numbers")
-    return ScoredArrays(None, distances, Labels(*(arrays[name] for name in LABELS)), normalize)
+    names = (DISTANCES,) if DISTANCES in present else FEATURES
+    arrays = read_arrays(path, (*names, *LABELS))
+    try:
+        labels = Labels(*(arrays[name] for name in LABELS))
+        if names == FEATURES:
+            query, gallery = (arrays[name] for name in FEATURES)
+            check_fit((_rows(FEATURES[0], query), _rows(FEATURES[1], gallery)), labels)
+            return ScoredArrays((query, gallery), None, labels, normalize)
+        if both := [name for name in FEATURES if name in present]:
+            raise InputError(f"holds {DISTANCES} and {', '.join(both)}; leave out what is not to be scored")
+        if arrays[DISTANCES].dtype.kind not in "fiu":
+            raise InputError(f"{DISTANCES} is of type {arrays[DISTANCES].dtype}; distances must be real numbers")
+        if rerank:
+            raise InputError(
+                "--rerank: re-ranking also needs the distances within the queries and within the gallery; write "
+                "query_features and gallery_features in place of distances, or leave it out"
+            )
+        if not normalize:
+            raise InputError("--no-normalize: no effect on distances; leave it out")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return ScoredArrays(None, arrays[DISTANCES], labels, normalize)
 
 
 def _rows(name: str, features: NDArray[Any]) -> int:
@@ -163,12 +169,11 @@ def _rows(name: str, features: NDArray[Any]) -> int:
     return len(features)
 
 
-def _warn(labels: Labels, plain: Evaluation, known: bool) -> None:
+def _warn(labels: Labels, found: Evaluation | SingleGalleryShot, known: bool) -> None:
     """Warn of queries without a match, and of data that looks as if it had another protocol."""
-    if plain.excluded:
-        log.warning(
-            "%d of %d queries have no right match and are left out of every number", plain.excluded, labels.queries
-        )
+    if found.excluded:
+        queries = found.excluded + found.queries
+        log.warning("%d of %d queries have no right match and are left out of every number", found.excluded, queries)
     same = np.array_equal(labels.query_identities, labels.gallery_identities)
     if not known and same and np.array_equal(labels.query_cameras, labels.gallery_cameras):
         log.warning(
@@ -200,15 +205,22 @@ def score_file(
     if json_path is not None and json_path == per_query:
         raise InputError(f"{json_path}: this name is given for both --json and --per-query; choose two names")
     scores = score(path, rerank=rerank, normalize=normalize, protocol=protocol, directions=directions)
-    numbers = {TITLES[ranking]: found for ranking, found in scores.metrics.items()}
+    numbers = {TITLES[ranking]: summary(found) for ranking, found in scores.evaluations.items()}
     if json_path is not None:
         others = {name: part for name, part in numbers.items() if name != "plain"}
         write_json(json_path, {**numbers["plain"], **scores.protocol.arrays(), **others})
     if per_query is not None:
-        names = [str(row) for row in range(scores.labels.queries)]
-        labels = (scores.labels.query_identities, scores.labels.query_cameras)
-        write_per_query(per_query, scores.evaluations, names, *labels, schema=WIDE)
+        _write_per_query(per_query, scores)
     return f"{scores.protocol}: {render(numbers)}"
+
+
+def _write_per_query(path: Path, scores: Scores) -> None:
+    """Write the table of queries: named by their rows, and gallery images that are queries by `gallery ROW`."""
+    labels = scores.labels
+    names = [*map(str, range(labels.queries)), *(f"gallery {row}" for row in range(labels.gallery))]
+    identities = np.concatenate([labels.query_identities, labels.gallery_identities])
+    cameras = np.concatenate([labels.query_cameras, labels.gallery_cameras])
+    write_per_query(path, scores.evaluations, names, identities, cameras, schema=WIDE)
 
 
 def _check_target(target: Path, source: Path) -> None:
@@ -218,7 +230,7 @@ def _check_target(target: Path, source: Path) -> None:
         raise InputError(f"{target}: this is the input; choose another name")
 
 
-def summary(evaluation: Evaluation) -> dict[str, Any]:
+def summary(evaluation: Evaluation | SingleGalleryShot) -> dict[str, Any]:
     """Compute the headline numbers, and count the queries that they leave out."""
     return headline(evaluation) | {"queries_without_match": evaluation.excluded}
 

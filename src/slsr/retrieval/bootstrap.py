@@ -134,9 +134,7 @@ def paired_differences(
     p = 2 * stdtr(people - 1, ndtri(share) / _expansion(people))
     return {
         key: PairedDifference(difference, (float(low), float(high)), float(chance))
-        for (key, difference), (low, high), chance in zip(
-            differences.items(), _expanded(means, people), p, strict=True
-        )
+        for (key, difference), (low, high), chance in zip(differences.items(), _expanded(means, people), p, strict=True)
     }
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from slsr.cli.main import app
 from slsr.errors import InputError
-from slsr.evaluation.per_query import MEASURES, read_evaluations
+from slsr.evaluation.per_query import MEASURES, read_queries
 from slsr.evaluation.scoring import FEATURES, LABELS, score_file
 from slsr.retrieval import evaluate, evaluate_reranked, headline
 
@@ -105,12 +105,14 @@ def test_the_table_of_queries_is_read_like_that_of_evaluate(features, tmp_path):
     large = {name: getattr(TRUTH, name) + 2**40 for name in ("query_identities", "gallery_identities")}
     table = tmp_path / "out.parquet"
     score_file(features(**large), rerank=True, normalize=True, json_path=None, per_query=table)
-    found = read_evaluations(table)
+    found = read_queries(table)
     assert list(found) == ["single_query", "single_query_rerank"]
     expected = (evaluate(QUERY, GALLERY, TRUTH), evaluate_reranked(QUERY, GALLERY, TRUTH))
     for one, other in zip(found.values(), expected, strict=True):
         assert one.means() == other.means()
-        assert one.ranks.tolist() == other.ranks.tolist()
+        assert one.values.tolist() == other.query_values().values.tolist()
+        assert one.people.tolist() == large["query_identities"].tolist()
+        assert one.names == tuple(str(query) for query in range(30))
     assert pq.read_table(table)["identity"][0].as_py() == TRUTH.query_identities[0] + 2**40
 
 

@@ -74,7 +74,7 @@ def test_json_and_table_say_what_was_measured(project, encoder):
     assert curve[0] == written["metrics"]["single_query"]["rank1"]
     assert curve == sorted(curve)
     text = render(data, measured)
-    assert text.startswith("market1501: 4 queries, 8 gallery images")
+    assert text.startswith("market1501: 4 queries of 2 people, 8 gallery images")
     for key in ("rank1", "map_trapezoid", "map_standard"):
         line = next(line for line in text.splitlines() if line.startswith(key))
         assert f"{100 * written['metrics']['single_query'][key]:.2f}" in line

@@ -15,12 +15,15 @@ from slsr.experiments.comparison import (
     group_by_settings,
 )
 from slsr.experiments.networks import EvaluatedNetwork
+from slsr.experiments.seeds_and_people import crossed_mean
 from slsr.experiments.tables import draw_comparison, render_csv, render_markdown, varying_settings
 from slsr.reporting.published import NOTE, published
+from slsr.retrieval import QueryValues
 
 COMMON = {"dataset.archive": "a.zip", "train.backbone": "resnet18", "code:src/slsr/labels/distributions.py": "1"}
 GENERATED = {"cluster.k": 3, "generate.images": 24}
-QUERIES = tuple("abcdef")
+NAMES = tuple("abcdef")
+PEOPLE = np.array([7, 7, 8, 9, 9, 9])
 
 
 def network(regularizer, seed, settings=(), values=None, experiment="e"):
@@ -31,8 +34,14 @@ def network(regularizer, seed, settings=(), values=None, experiment="e"):
     for key in ("rank1", "map_trapezoid"):
         metrics |= {key: float(np.mean(values)), f"{key}_ci95": [0.0, 1.0]}
     settings = COMMON | extra | dict(settings)
-    both = {"rank1": np.asarray(values), "map_trapezoid": np.asarray(values)}
-    return EvaluatedNetwork(experiment, regularizer, seed, settings, metrics, QUERIES, both)
+    both = np.stack([np.asarray(values, float)] * 2, axis=1)
+    found = QueryValues(both, ("rank1", "map_trapezoid"), PEOPLE, names=NAMES)
+    return EvaluatedNetwork(experiment, regularizer, seed, settings, metrics, found)
+
+
+def rank1_of(one):
+    """Its value for every query."""
+    return one.values.of("rank1").values[:, 0]
 
 
 def compared(rows, stand_beside=None):
@@ -80,10 +89,10 @@ def test_a_difference_pairs_the_seeds_that_both_have():
         [network("none", seed) for seed in (1, 2, 4)] + [network("slsr", seed) for seed in (1, 2, 3)]
     )
     found = difference(rows[1], rows[0], "rank1", 500, 1)
-    expected = np.mean([rows[1].networks[i].values["rank1"] - rows[0].networks[i].values["rank1"] for i in (0, 1)])
+    expected = np.mean([rank1_of(rows[1].networks[i]) - rank1_of(rows[0].networks[i]) for i in (0, 1)])
     assert found.seeds == [1, 2]
     assert found.both.mean == pytest.approx(expected)
-    assert found.queries.difference == pytest.approx(expected)
+    assert found.people.difference == pytest.approx(expected)
 
 
 def gathered(made, names, against=None, seeds_of="training"):
@@ -109,7 +118,7 @@ def test_a_stated_baseline_is_every_rows_whatever_its_settings():
     assert not found.differences[1]
     for number, name in ((0, "none"), (2, "slsr")):
         of_row = [one for seed in (1, 2) for one in made[f"e{seed}"] if one.regularizer == name]
-        gain = np.mean([of_row[i].values["rank1"] - made[f"longer{i + 1}"][0].values["rank1"] for i in (0, 1)])
+        gain = np.mean([rank1_of(of_row[i]) - rank1_of(made[f"longer{i + 1}"][0]) for i in (0, 1)])
         assert found.differences[number]["rank1"].both.mean == pytest.approx(gain)
     usual = gathered(made, [*made])
     assert usual.against is None
@@ -139,7 +148,7 @@ def test_networks_with_generators_of_their_own_are_one_row_where_that_is_asked_f
     assert "encoder, clusters and generators stay the same" in render_markdown(apart)
     together = gathered(made, [*made], seeds_of="pipeline")
     assert [(row.regularizer, row.seeds) for row in together.groups] == [("none", [1, 2, 3]), ("slsr", [1, 2, 3])]
-    gain = np.mean([made[name][1].values["rank1"] - made[name][0].values["rank1"] for name in made])
+    gain = np.mean([rank1_of(made[name][1]) - rank1_of(made[name][0]) for name in made])
     assert together.differences[1]["rank1"].both.mean == pytest.approx(gain)
     assert "Each seed has its own encoder, clusters, generators" in render_markdown(together)
 
@@ -157,7 +166,7 @@ def test_a_stated_baseline_of_the_whole_pipeline_and_an_experiment_under_two_nam
         ("slsr", 12, [1, 2, 3]),
     ]
     assert found.against is found.groups[1]
-    gain = np.mean([made[f"e{s}"][1].values["rank1"] - made[f"longer{s}"][0].values["rank1"] for s in (1, 2)])
+    gain = np.mean([rank1_of(made[f"e{s}"][1]) - rank1_of(made[f"longer{s}"][0]) for s in (1, 2)])
     assert found.differences[2]["rank1"].both.mean == pytest.approx(gain)
 
 
@@ -229,12 +238,66 @@ def test_quality_that_the_cache_has_in_part_is_left_out_everywhere():
     assert written["slsr"]["generated_handcrafted_kernel"] == ""
 
 
-def test_other_queries_are_no_pair():
-    other = network("slsr", 1)
-    other = replace(other, queries=tuple("abcdeg"))
-    rows = group_by_settings([network("none", 1), other])
-    with pytest.raises(InputError, match="different queries"):
+def refused(other):
+    """The message with which a difference to the baseline is refused."""
+    rows = group_by_settings([network("none", 1, experiment="one"), replace(other, experiment="two")])
+    with pytest.raises(InputError, match="one and two") as caught:
         difference(rows[1], rows[0], "rank1", 500, 1)
+    return str(caught.value)
+
+
+def test_other_queries_or_people_are_no_pair():
+    other = network("slsr", 1)
+    assert "differ in names: query 5 has f and g" in refused(
+        replace(other, values=replace(other.values, names=tuple("abcdeg")))
+    )
+    people = replace(other.values, people=np.array([7, 7, 8, 9, 9, 10]))
+    assert "differ in people: query 5 has 9 and 10" in refused(replace(other, values=people))
+    fewer = QueryValues(other.values.values[:5], other.values.keys, PEOPLE[:5], names=NAMES[:5])
+    assert "6 and 5 queries" in refused(replace(other, values=fewer))
+
+
+def test_what_makes_two_tests_different_is_named():
+    assert "dataset.split (null and 2)" in refused(network("slsr", 1, {"dataset.split": 2}))
+    assert "dataset.archive (a.zip and b.zip)" in refused(network("slsr", 1, {"dataset.archive": "b.zip"}))
+    both = refused(network("slsr", 1, {"dataset.protocol": "np", "dataset.split": 3}))
+    assert "dataset.protocol (null and np), dataset.split (null and 3)" in both
+    other = network("slsr", 1)
+    larger = replace(other, metrics=dict(other.metrics) | {"gallery": 1200})
+    assert "the number of gallery images (9 and 1,200)" in refused(larger)
+
+
+def test_a_stated_baseline_of_another_split_is_refused():
+    made = {"other": [network("none", 1, {"dataset.split": 2}, experiment="other")], "e": [network("slsr", 1)]}
+    with pytest.raises(InputError, match=r"other and e: they differ in dataset\.split \(2 and null\)"):
+        gathered(made, ["e"], ["other"])
+
+
+def test_one_person_has_no_interval():
+    networks = [network(name, seed) for name in ("none", "slsr") for seed in (1, 2)]
+    alone = [replace(one, values=replace(one.values, people=PEOPLE * 0)) for one in networks]
+    comparison = compared(group_by_settings(alone))
+    text = render_markdown(comparison)
+    assert "one person: no interval" in text
+    assert "nan" not in text.lower()
+    assert comparison.groups[0].interval("rank1") is None
+    line = list(csv.DictReader(render_csv(comparison).splitlines()))[1]
+    assert line["rank1_difference_people"]
+    assert line["rank1_difference_people_low"] == line["rank1_difference_people_p"] == ""
+
+
+def test_queries_of_one_person_count_together():
+    """The interval over seeds and people is that of one pseudovalue per person, whose mean is the mean over queries."""
+    networks = [network("none", seed) for seed in (1, 2, 3)]
+    group = group_by_settings(networks)[0]
+    table = np.zeros((3, 3))
+    for row, one in enumerate(networks):
+        values = rank1_of(one)
+        for column, person in enumerate((7, 8, 9)):
+            own = values[person == PEOPLE]
+            table[row, column] = values.mean() + len(own) * 3 / 6 * (own.mean() - values.mean())
+        assert table[row].mean() == pytest.approx(values.mean())
+    assert group.interval("rank1") == pytest.approx(crossed_mean(table, (0, 1)).ci95)
 
 
 def test_numbers_of_the_csv_are_plain_and_lists_stay_lists():
@@ -265,7 +328,7 @@ def test_markdown_and_csv_say_the_same(tmp_path):
     assert f"| {value:+.1f} [{100 * float(lines[1]['rank1_difference_low']):+.1f}" in text
     deviation = np.std([row.metrics["rank1"] for row in rows[0].networks], ddof=1)
     assert f"{100 * float(lines[0]['rank1_mean']):.1f} ± {100 * deviation:.1f}" in text
-    assert "paired bootstrap over queries" in text
+    assert "paired bootstrap over people with all their queries" in text
     assert NOTE not in text
     draw_comparison(tmp_path / "plot.png", comparison)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

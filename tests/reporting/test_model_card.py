@@ -41,7 +41,7 @@ def test_the_numbers_are_those_of_the_model(run, name, leg):
     low, high = measured["map_trapezoid_ci95"]
     row = next(line for line in card.splitlines() if line.startswith("| single query  "))
     assert f"{100 * measured['map_trapezoid']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in row
-    assert f"the {measured['queries']} queries" in card
+    assert f"of {measured['queries']} queries of {measured['people']} people" in card
     difference = json.loads((run / "metrics" / "comparison.json").read_text()).get(f"{leg}_minus_none")
     assert ("Minus the baseline" in card) == (difference is not None)
     if difference:

@@ -20,6 +20,7 @@ from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRA
 
 RUNS = ["none", "lsro", "slsr"]
 QUERIES, GALLERY = 9, 40
+PEOPLE = [3, 3, 3, 4, 5, 5, 6, 6, 7]
 
 
 def ranks_of(run, ranking):
@@ -31,7 +32,9 @@ def ranks_of(run, ranking):
 
 def measured(lists):
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])])
-    evaluation = Evaluation(offsets, np.array([rank for one in lists for rank in one], np.int32), GALLERY)
+    evaluation = Evaluation(
+        offsets, np.array([rank for one in lists for rank in one], np.int32), GALLERY, np.array(PEOPLE)
+    )
     return headline(evaluation, resamples=100, seed=1) | {"queries_without_match": evaluation.excluded}
 
 
@@ -102,7 +105,7 @@ def project(tmp_path, monkeypatch, values):
             for ranking, of_queries in lists.items():
                 for number, ranks in enumerate(of_queries):
                     row = dict.fromkeys(PER_QUERY.names) | {"ranking": ranking, "name": f"{number}", "ranks": ranks}
-                    rows.append(row)
+                    rows.append(row | {"identity": PEOPLE[number]})
         curve = "rank,multi_query,single_query\n1,0.5,0.25\n2,0.75,0.5\n"
         write_bytes(EVALUATED / run / "cmc.csv", curve.encode())
         written = TRAINED / run / "curves" / "plots" / "metrics" / "train" / "loss.tsv"
@@ -157,7 +160,10 @@ def test_the_report_says_what_was_measured(project):
             shown, low, high = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", row[single[0].index(column)]).groups()
             assert float(shown) == pytest.approx(value, abs=0.0501)
             assert float(low) <= float(shown) <= float(high)
-    assert f"{QUERIES - 2} queries, {GALLERY} gallery images; 2 queries without a correct match are left out." in text
+    assert (
+        f"{QUERIES - 2} queries of 4 people, {GALLERY} gallery images; 2 queries without a correct match are left out."
+        in text
+    )
     assert "1,003 train, 1,004 validation, 1,002 query, 1,000 gallery, 1,001 multi-query images" in text
     assert "13 training identities" in text
     assert "nan" not in text.lower()
@@ -297,7 +303,7 @@ def test_alarms_are_gathered_by_kind(values):
     assert "cluster 2 (0.900)" in lines[1]
 
 
-def test_a_difference_shows_its_sign_and_chance(values):
+def test_a_difference_is_shown_as_that_of_one_run(values):
     def found(difference, p):
         return {"difference": difference, "ci95": [difference - 0.1, difference + 0.1], "p": p}
 
@@ -305,21 +311,43 @@ def test_a_difference_shows_its_sign_and_chance(values):
     text = built(values, comparison={"slsr_minus_none": {"single_query": both}})
     rows = dict(tables_of(text))["Differences"][1:]
     title = "SLSR - baseline (none), single query"
-    assert "The table has 2 tests" in text
-    assert "after Bonferroni correction if p is below 0.0250" in text
-    assert rows == [[title, "+1.5 [-8.5, +11.5], p = 0.030", "-20.0 [-30.0, -10.0], p < 0.001"]]
+    assert "This is one run, and nothing here is a finding" in text
+    assert "significant" not in text
+    assert "p = " not in text
+    assert dict(tables_of(text))["Differences"][0] == ["this run only", "rank-1", "mAP (trapezoid)"]
+    assert rows == [[title, "+1.5 [-8.5, +11.5]", "-20.0 [-30.0, -10.0]"]]
 
 
-def test_a_protocol_without_pairs_says_so(values):
-    one = {"queries": 100, "gallery": 100} | {f"rank{k}": k / 20 for k in (1, 5, 10, 20)}
-    one |= {f"rank{k}_ci95": [0.0, 1.0] for k in (1, 5, 10, 20)}
+def test_one_person_has_no_interval_and_no_p(values):
+    one = measured_of_one_person()
+    found = {key: {"difference": 0.25, "ci95": None, "p": None} for key in ("rank1", "map_trapezoid")}
+    runs = {run: {"single_query": one} for run in RUNS}
+    text = built(values, runs=runs, comparison={"slsr_minus_none": {"single_query": found}})
+    tables = dict(tables_of(text))
+    assert tables["Differences"][1][1] == "+25.0 (one person: no interval)"
+    assert tables["Single query"][-1][1] == f"{100 * one['rank1']:.1f} (one person: no interval)"
+
+
+def measured_of_one_person():
+    ranks = np.array([1, 3, 1], np.int32)
+    return headline(Evaluation(np.arange(4), ranks, GALLERY, np.array([4, 4, 4])), resamples=100)
+
+
+def test_single_gallery_shot_has_differences(values):
+    ranks = (1, 5, 10, 20)
+    one = {"queries": 100, "people": 50, "gallery": 100} | {f"rank{k}": k / 20 for k in ranks}
+    one |= {f"rank{k}_ci95": [0.0, 1.0] for k in ranks}
     runs = {run: {"single_gallery_shot": one} for run in RUNS}
-    text = built(values, runs=runs, floors={"untrained": {"single_gallery_shot": one}}, comparison={})
+    pair = {f"rank{k}": {"difference": 0.02, "ci95": [0.01, 0.03], "p": 0.001} for k in ranks}
+    comparison = {"slsr_minus_none": {"single_gallery_shot": pair}}
+    text = built(values, runs=runs, floors={"untrained": {"single_gallery_shot": one}}, comparison=comparison)
     heading, rows = tables_of(text)[0]
     assert heading == RANKINGS["single_gallery_shot"]
     assert rows[0] == ["", "rank-1", "rank-5", "rank-10"]
     assert [row[0] for row in rows[1:]] == [title_of(name) for name in ("untrained", *RUNS)]
-    assert "No paired test exists for this protocol." in text
+    header, row = dict(tables_of(text))["Differences"]
+    assert header == ["this run only", "rank-1"]
+    assert row[1] == "+2.0 [+1.0, +3.0]"
 
 
 def test_a_table_is_markdown():

@@ -20,17 +20,16 @@ from slsr.params.evaluate import Evaluate
 from slsr.retrieval import (
     Evaluation,
     Labels,
+    SingleGalleryShot,
     both_directions,
     euclidean_distances,
     evaluate,
     evaluate_distances,
     headline,
-    intervals,
     pool_queries,
     single_gallery_shot,
 )
 from slsr.retrieval.distances import DistanceRows, Features
-from slsr.retrieval.measures import CMC_RANKS
 from slsr.retrieval.reranking import rerank
 
 CMC_DEPTH = 50
@@ -56,14 +55,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics, CMC curves and evaluations, each by the name of the ranking, for instance `single_query_rerank`.
-
-    Only the cross-camera protocol has evaluations.
-    """
+    """Metrics, CMC curves and evaluations, each by the name of the ranking, for instance `single_query_rerank`."""
 
     metrics: dict[str, Any]
     curves: dict[str, NDArray[np.float64]]
-    evaluations: dict[str, Evaluation]
+    evaluations: Mapping[str, Evaluation | SingleGalleryShot]
 
 
 def labels_of(query: Images, gallery: Images) -> Labels:
@@ -84,12 +80,12 @@ def measure(
             found = both_directions(query_features, gallery_features, labels, depth=CMC_DEPTH)
         else:
             distances = euclidean_distances(query_features, gallery_features)
-            found = [single_gallery_shot(distances, labels, depth=CMC_DEPTH)]
-        return _single_gallery_shot(found, labels, settings)
+            found = SingleGalleryShot.of_queries(single_gallery_shot(distances, labels, depth=CMC_DEPTH), labels)
+        return described({"single_gallery_shot": found}, settings)
     return described({"single_query": evaluate(query_features, gallery_features, labels)}, settings)
 
 
-def described(evaluations: dict[str, Evaluation], settings: Evaluate) -> Measured:
+def described(evaluations: Mapping[str, Evaluation | SingleGalleryShot], settings: Evaluate) -> Measured:
     """Compute headline numbers with their intervals, and CMC curves, of evaluations."""
     seed, resamples = settings.bootstrap.seed, settings.bootstrap.resamples
     metrics = {
@@ -158,17 +154,3 @@ def pooled_queries(features: Features, images: Images, query: Images, settings: 
         features, images.identities, images.cameras, query.identities, query.cameras, how=settings.multi_query
     )
     return pooled
-
-
-def _single_gallery_shot(directions: list[NDArray[np.float64]], labels: Labels, settings: Evaluate) -> Measured:
-    """Average over queries, then over directions, so that both directions count the same."""
-    values = [found[np.isfinite(found[:, 0])] for found in directions]
-    curve = np.mean([found.mean(axis=0) for found in values], axis=0)
-    together = np.concatenate(values)[:, np.array(CMC_RANKS) - 1]
-    seed, resamples = settings.bootstrap.seed, settings.bootstrap.resamples
-    ranges = intervals(together, resamples=resamples, seed=seed)
-    metrics: dict[str, Any] = {"queries": len(together), "gallery": labels.gallery}
-    for rank, low_high in zip(CMC_RANKS, ranges, strict=True):
-        metrics[f"rank{rank}"] = float(curve[rank - 1])
-        metrics[f"rank{rank}_ci95"] = [float(bound) for bound in low_high]
-    return Measured({"single_gallery_shot": metrics}, {"single_gallery_shot": curve}, {})

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from slsr.images.tables import read_table, table_writer
-from slsr.retrieval.matching import offsets_of
-from slsr.retrieval.measures import Evaluation
+from slsr.retrieval.matching import Integers, offsets_of
+from slsr.retrieval.measures import CMC_RANKS, Evaluation
+from slsr.retrieval.protocols import SingleGalleryShot
+from slsr.retrieval.query_values import QueryValues
 
 PER_QUERY = pa.schema(
     [
@@ -24,60 +27,85 @@ PER_QUERY = pa.schema(
         ("average_precision_trapezoid", pa.float64()),
         ("average_precision_standard", pa.float64()),
         ("inverse_negative_penalty", pa.float64()),
+        ("direction", pa.int16()),
+        *((f"rank{rank}", pa.float64()) for rank in CMC_RANKS),
     ]
 )
 MEASURES = ("average_precision_trapezoid", "average_precision_standard", "inverse_negative_penalty")
+EXPECTED = ("direction", *(f"rank{rank}" for rank in CMC_RANKS))  # columns of single-gallery-shot evaluation alone
 
 
-def read_evaluations(path: Path) -> dict[str, Evaluation]:
-    """Read the ranks of the right matches of every query, by ranking; the file has no gallery size, which is 0.
+def read_queries(path: Path) -> dict[str, QueryValues]:
+    """Read the measures, people and names of the queries that have a right match, by ranking.
 
     Raises
     ------
     InputError
-        The file is missing, or it lacks columns.
+        The file is missing, it lacks columns, or no query of a ranking has a right match.
     """
-    return {ranking: evaluation for ranking, (_, evaluation) in read_queries(path).items()}
-
-
-def read_queries(path: Path) -> dict[str, tuple[list[str], Evaluation]]:
-    """Read as `read_evaluations`, with the names of the queries."""
-    table = read_table(path, ["ranking", "name", "ranks"])
+    columns = ["ranking", "name", "identity", "ranks"]
+    if path.is_file() and set(EXPECTED) <= set(pq.read_schema(path).names):  # earlier files have no such columns
+        columns += EXPECTED
+    table = read_table(path, columns)
     rankings = np.array(table.column("ranking").to_pylist())
+    return {
+        ranking: _values_of(table.filter(pa.array(rankings == ranking))) for ranking in dict.fromkeys(rankings.tolist())
+    }
+
+
+def _values_of(table: pa.Table) -> QueryValues:
+    """Gather the values of one ranking."""
     names, ranks = (table.column(name).to_pylist() for name in ("name", "ranks"))
-    found = {}
-    for ranking in dict.fromkeys(rankings.tolist()):
-        rows = np.flatnonzero(rankings == ranking)
-        lists = [ranks[row] for row in rows]
-        offsets = offsets_of(np.array([len(one) for one in lists]))
-        evaluation = Evaluation(offsets, np.array([rank for one in lists for rank in one], np.int32), 0)
-        found[ranking] = ([names[row] for row in rows], evaluation)
-    return found
+    identities = table.column("identity").to_numpy().astype(np.int64)
+    if ranks[0] is not None:
+        offsets = offsets_of(np.array([len(one) for one in ranks]))
+        flat = np.array([rank for one in ranks for rank in one], np.int32)
+        evaluation = Evaluation(offsets, flat, 0, identities)
+        return evaluation.query_values().named(names, evaluation.valid)
+    directions, *matched = (table.column(name).to_numpy() for name in EXPECTED)
+    values = np.stack(matched, axis=1).astype(np.float64)
+    valid = np.isfinite(values[:, 0])
+    found = QueryValues(values[valid], EXPECTED[1:], identities[valid], directions[valid].astype(np.int64))
+    return found.named(names, valid)
 
 
 def write_per_query(
     path: Path,
-    evaluations: Mapping[str, Evaluation],
+    evaluations: Mapping[str, Evaluation | SingleGalleryShot],
     names: Sequence[str],
-    identities: NDArray[np.int64],
-    cameras: NDArray[np.int64],
+    identities: Integers,
+    cameras: Integers,
     schema: pa.Schema = PER_QUERY,
 ) -> None:
     """Write one row for each ranking and query: the ranks of its right matches, and its measures.
 
+    Under `single_gallery_shot` there is one row for each direction and query, with the probabilities that the right
+    match is among the first 1, 5, 10 and 20.
+
     Parameters
     ----------
     evaluations : by the name of the ranking, for instance `single_query_rerank`
-    names, identities, cameras : of the queries
+    names, identities, cameras : of the queries, followed by those of the gallery if gallery images are queries too
     schema : `PER_QUERY`, or the same columns with larger integers
     """
     with table_writer(path, schema) as table:
         for ranking, found in evaluations.items():
-            measures = {name: getattr(found, name) for name in MEASURES}
-            for row, name in enumerate(names):
-                labels = {"name": name, "identity": int(identities[row]), "camera": int(cameras[row])}
-                values: dict[str, Any] = {
-                    measure: float(of_queries[row]) if found.valid[row] else None
-                    for measure, of_queries in measures.items()
-                }
-                table.append({"ranking": ranking} | labels | {"ranks": found.ranks_of(row).tolist()} | values)
+            images, columns = _columns(found)
+            for row, image in enumerate(images.tolist()):
+                labels = {"name": names[image], "identity": int(identities[image]), "camera": int(cameras[image])}
+                values = {name: column[row] for name, column in columns.items()}
+                table.append(dict.fromkeys(schema.names) | {"ranking": ranking} | labels | values)
+
+
+def _columns(found: Evaluation | SingleGalleryShot) -> tuple[Integers, dict[str, list[Any]]]:
+    """Return the place of each row's query image, and the columns of measures; None without a right match."""
+    if isinstance(found, Evaluation):
+        columns = {name: _with_none(getattr(found, name)) for name in MEASURES}
+        ranks = [found.ranks_of(row).tolist() for row in range(len(found.valid))]
+        return np.arange(len(found.valid)), {"ranks": ranks} | columns
+    columns = {f"rank{rank}": _with_none(found.matched[:, rank - 1]) for rank in CMC_RANKS}
+    return found.images, {"direction": found.directions.tolist()} | columns
+
+
+def _with_none(values: NDArray[np.float64]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values.tolist()]

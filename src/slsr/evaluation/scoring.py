@@ -236,18 +236,25 @@ def summary(evaluation: Evaluation | SingleGalleryShot) -> dict[str, Any]:
 
 
 def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format the headline numbers in percent, each with its 95 % interval, in one column per ranking."""
+    """Format the headline numbers in percent, each with its 95 % interval over people, in one column per ranking."""
     first = next(iter(numbers.values()))
     keys = [key for key in first if f"{key}_ci95" in first]
     rows = [["", *numbers], ["", *("-" * len(name) for name in numbers)]]
     for key in keys:
-        cells = [f"{100 * part[key]:6.2f} [{_percent(part[key + '_ci95'])}]" for part in numbers.values()]
+        cells = [f"{100 * part[key]:6.2f}{_percent(part[key + '_ci95'])}" for part in numbers.values()]
         rows.append([key, *cells])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    counts = f"{first['queries']} queries, {first['gallery']} gallery images; percent, with 95 % bootstrap intervals"
+    counts = (
+        f"{first['queries']} queries of {first['people']} people, {first['gallery']} gallery images; percent, with "
+    )
+    counts += (
+        "95 % bootstrap intervals over people with all their queries"
+        if first["people"] > 1
+        else "no interval, because one person says nothing about others"
+    )
     return "\n".join([counts, *lines])
 
 
-def _percent(interval: list[float]) -> str:
-    return " ".join(f"{100 * bound:5.2f}" for bound in interval)
+def _percent(interval: list[float] | None) -> str:
+    return "" if interval is None else f" [{' '.join(f'{100 * bound:5.2f}' for bound in interval)}]"

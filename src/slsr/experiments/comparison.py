@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from slsr.errors import InputError
 from slsr.experiments.networks import EvaluatedNetwork, Settings
 from slsr.experiments.seeds import EARLIER_SEEDS, SeedsOf
-from slsr.experiments.seeds_and_queries import CrossedMean, crossed_mean
+from slsr.experiments.seeds_and_people import CrossedMean, crossed_mean
 from slsr.labels.regularizers import REGULARIZERS
 from slsr.reporting.published import Published, published
 from slsr.retrieval.bootstrap import PairedDifference, paired_differences
+from slsr.retrieval.query_values import QueryValues, require_same_queries
+
+# What decides which people are searched, and among whom.
+TEST_SETTINGS = ("archive", "name", "protocol", "boxes", "split", "identities")
 
 
 @dataclass(frozen=True)
@@ -37,23 +41,24 @@ class SeedGroup:
         return np.array([network.metrics[measure] for network in self.networks], np.float64)
 
     def interval(self, measure: str) -> tuple[float, float] | None:
-        """Return the 95 % interval of the mean over seeds and queries; None with one seed or without paired queries."""
-        if len(self.networks) < 2 or not all(measure in network.values for network in self.networks):
+        """Return the 95 % interval of the mean over seeds and people; None with one of them or without their values."""
+        values = [network.values.of(measure) for network in self.networks if network.values is not None]
+        if len(values) < max(2, len(self.networks)) or values[0].people_count < 2:
             return None
-        return crossed_mean(np.stack([network.values[measure] for network in self.networks]), (0, 1)).ci95
+        return crossed_mean(_of_people(values), (0, 1)).ci95
 
 
 @dataclass(frozen=True)
 class Difference:
     """A group minus its baseline, paired by seed and query, over the seeds that both have.
 
-    The interval of `both` is for other seeds and other queries; `both` is None with one common seed. `queries` is the
-    paired bootstrap over queries of the mean over seeds, for these seeds only.
+    The interval of `both` is for other seeds and other people; `both` is None with one common seed or one person.
+    `people` is the paired bootstrap over people of the mean over seeds, for these seeds only.
     """
 
     seeds: Sequence[int]
     both: CrossedMean | None
-    queries: PairedDifference
+    people: PairedDifference
 
 
 @dataclass(frozen=True)
@@ -189,24 +194,63 @@ def difference(
     Raises
     ------
     InputError
-        The two were not measured on the same queries.
+        The two were not measured on the same queries of the same people; the message names the setting that differs.
     """
     first, second = ({network.seed: network for network in one.networks} for one in (baseline, group))
     seeds = sorted(first.keys() & second.keys())
-    if not seeds or not all(measure in one[s].values for one in (first, second) for s in seeds):
+    if not seeds:
         return None
-    if len({one[s].queries for one in (first, second) for s in seeds}) > 1:
-        raise InputError(
-            f"{first[seeds[0]].experiment} and {second[seeds[0]].experiment}: measured on different queries; a "
-            "difference needs the same queries"
-        )
-    values = [np.stack([one[s].values[measure] for s in seeds]) for one in (first, second)]
-    means = [one.mean(axis=0)[:, None] for one in values]
+    _require_same_test(first[seeds[0]], second[seeds[0]])
+    both = [[one[s].values for s in seeds] for one in (first, second)]
+    values = [[one.of(measure) for one in of_seeds if one is not None] for of_seeds in both]
+    if len(values[0]) < len(seeds) or len(values[1]) < len(seeds):
+        return None
+    for number, pair in enumerate(zip(*values, strict=True)):
+        _require_same_people(first[seeds[number]], second[seeds[number]], *pair)
+    subtracted = _of_people(values[1]) - _of_people(values[0])
+    means = [replace(one[0], values=np.mean([of_seed.values for of_seed in one], axis=0)) for one in values]
     return Difference(
         seeds,
-        crossed_mean(values[1] - values[0], (-1, 1)) if len(seeds) > 1 else None,
-        paired_differences(means[0], means[1], resamples=resamples, seed=seed)[0],
+        crossed_mean(subtracted, (-1, 1)) if min(subtracted.shape) > 1 else None,
+        paired_differences(*means, resamples=resamples, seed=seed)[measure],
     )
+
+
+def _of_people(values: Sequence[QueryValues]) -> NDArray[np.float64]:
+    """Gather one measure of every seed and person, [S, P]."""
+    for other in values[1:]:
+        require_same_queries(values[0], other)
+    return np.stack([one.pseudovalues()[:, 0] for one in values])
+
+
+def _require_same_test(first: EvaluatedNetwork, second: EvaluatedNetwork) -> None:
+    """Require that two networks searched for the same people in the same gallery, as far as their settings say."""
+    found = []
+    for key in (f"dataset.{name}" for name in TEST_SETTINGS):
+        one, other = first.settings.get(key), second.settings.get(key)
+        if one != other:
+            found.append(f"{key} ({_shown(one)} and {_shown(other)})")
+    for name, key in (("queries", "queries"), ("gallery images", "gallery")):
+        if not found and first.metrics[key] != second.metrics[key]:
+            found.append(f"the number of {name} ({first.metrics[key]:,} and {second.metrics[key]:,})")
+    if found:
+        raise InputError(
+            f"{first.experiment} and {second.experiment}: they differ in {', '.join(found)}; a difference needs "
+            "the same test images: name experiments of one data set, protocol and split"
+        )
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _require_same_people(
+    first: EvaluatedNetwork, second: EvaluatedNetwork, values: QueryValues, others: QueryValues
+) -> None:
+    try:
+        require_same_queries(values, others)
+    except InputError as error:
+        raise InputError(f"{first.experiment} and {second.experiment}: {error}") from error
 
 
 def _differences(

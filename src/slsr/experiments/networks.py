@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
 from slsr.experiments.seeds import SEED
@@ -17,6 +14,7 @@ from slsr.files import read_json
 from slsr.project.lock import Stages, chain, locked_parameters
 from slsr.project.revisions import Revision, cached_file, locked_stages
 from slsr.project.staleness import stale_reason
+from slsr.retrieval.query_values import QueryValues
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +30,10 @@ class EvaluatedNetwork:
     """One trained and evaluated network of one experiment, or of another revision.
 
     `settings` has everything except the seed of its training that its results depend on: parameters (`block.key`), data
-    (`data:path` -> MD5) and code (`code:path` -> MD5). `values` has, for each measure, one value per query with a
-    correct match; it is empty for a protocol without paired queries. `quality` is the quality.json of the generated
-    images that it was trained on; None if there are none, or if the cache does not have it.
+    (`data:path` -> MD5) and code (`code:path` -> MD5). `values` has every measure of every query with a right match,
+    with its person; None for single-gallery-shot results of earlier versions, which did not keep them. `quality` is the
+    quality.json of the generated images that it was trained on; None if there are none, or if the cache does not have
+    it.
     """
 
     experiment: str
@@ -42,8 +41,7 @@ class EvaluatedNetwork:
     seed: int
     settings: Settings
     metrics: Mapping[str, Any]
-    queries: tuple[str, ...]
-    values: Mapping[str, NDArray[np.float64]]
+    values: QueryValues | None
     quality: Mapping[str, Any] | None = None
 
 
@@ -83,8 +81,7 @@ def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking:
     metrics = read_json(cached_file(revision, stages[name], f"{folder}/metrics.json"))
     if ranking not in metrics:
         raise InputError(f"{revision.name}: {folder} has no {ranking}; choose --ranking of {', '.join(metrics)}")
-    queries = read_queries(cached_file(revision, stages[name], f"{folder}/per_query.parquet"))
-    names, evaluation = queries.get(ranking, ([], None))
+    values = read_queries(cached_file(revision, stages[name], f"{folder}/per_query.parquet")).get(ranking)
     earlier = list(chain(stages, name))
     settings = _settings_of(stages, earlier)
     return EvaluatedNetwork(
@@ -93,8 +90,7 @@ def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking:
         settings.pop(SEED),
         settings,
         metrics[ranking],
-        tuple(one for one, valid in zip(names, evaluation.valid, strict=True) if valid) if evaluation else (),
-        evaluation.headline_values() if evaluation else {},
+        values,
         _read_quality(revision, stages["generate"]) if "generate" in earlier else None,
     )
 

@@ -62,9 +62,9 @@ def _short_hash(parts: Sequence[str]) -> str:
 
 
 def render_markdown(comparison: ExperimentComparison) -> str:
-    """Write two tables: differences to the baseline over seeds and queries, and the same over queries only."""
+    """Write two tables: differences to the baseline over seeds and people, and the same over people only."""
     settings = varying_settings(comparison.groups)
-    parts = [_setting(comparison), _main_table(comparison, settings), *_table_over_queries(comparison, settings)]
+    parts = [_setting(comparison), _main_table(comparison, settings), *_table_over_people(comparison, settings)]
     parts += quality_table(comparison.groups, _labels(comparison, settings))
     if any(comparison.published):
         parts.append(NOTE)
@@ -72,11 +72,13 @@ def render_markdown(comparison: ExperimentComparison) -> str:
 
 
 def _setting(comparison: ExperimentComparison) -> str:
-    metrics, control = comparison.groups[0].networks[0].metrics, comparison.against
+    network, control = comparison.groups[0].networks[0], comparison.against
+    people = "" if network.values is None else f" of {network.values.people_count:,} people"
     text = (
-        f"{comparison.ranking.replace('_', ' ')}: {metrics['queries']:,} queries, {metrics['gallery']:,} gallery "
-        "images. Mean over seeds ± standard deviation (n - 1) between seeds. Differences are in points and paired by "
-        "seed and query, with the 95 % interval for other seeds and other queries, and a two-sided p. "
+        f"{comparison.ranking.replace('_', ' ')}: {network.metrics['queries']:,} queries{people}, "
+        f"{network.metrics['gallery']:,} gallery images. Mean over seeds ± standard deviation (n - 1) between seeds. "
+        "Differences are in points and paired by seed and query, "
+        "with the 95 % interval for other seeds and other people, and a two-sided p. "
     )
     text += SEEDS[comparison.seeds_of]
     if control is not None:
@@ -96,23 +98,24 @@ def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequenc
         found = comparison.differences[number]
         cells = [*_first_cells(group, settings, number), str(len(group.networks))]
         cells += [_mean_and_deviation(group, measure) for measure in measures]
-        cells += [_over_seeds_and_queries(found.get(measure)) for measure in measures]
+        cells += [_over_seeds_and_people(found.get(measure)) for measure in measures]
         cells += [_published(comparison.published[number])] if with_published else []
         lines.append(cells)
     return table(header, lines)
 
 
-def _table_over_queries(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> list[str]:
+def _table_over_people(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> list[str]:
     measures = _shown_measures(comparison)
     lines = [
-        [*_first_cells(group, settings, number), *(_over_queries(found[measure]) for measure in measures)]
+        [*_first_cells(group, settings, number), *(_over_people(found[measure]) for measure in measures)]
         for number, (group, found) in enumerate(zip(comparison.groups, comparison.differences, strict=True))
         if found
     ]
     if not lines:
         return []
     return [
-        "The same differences by a paired bootstrap over queries, for these seeds only (another seed may differ):",
+        "The same differences by a paired bootstrap over people with all their queries, for these seeds only (another "
+        "seed may differ):",
         table(["", *_short(settings), *(MEASURES[key] for key in measures)], lines),
     ]
 
@@ -150,19 +153,22 @@ def _mean_and_deviation(group: SeedGroup, measure: str) -> str:
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def _over_seeds_and_queries(found: Difference | None) -> str:
+def _over_seeds_and_people(found: Difference | None) -> str:
     if found is None:
         return "-"
     if found.both is None:
-        return f"{100 * found.queries.difference:+.1f} (one seed: no interval)"
+        reason = "one seed" if len(found.seeds) == 1 else "one person"
+        return f"{100 * found.people.difference:+.1f} ({reason}: no interval)"
     return _points(found.both.mean, found.both.ci95, found.both.p)
 
 
-def _over_queries(found: Difference) -> str:
-    return _points(found.queries.difference, found.queries.ci95, found.queries.p)
+def _over_people(found: Difference) -> str:
+    return _points(found.people.difference, found.people.ci95, found.people.p)
 
 
-def _points(mean: float, ci95: tuple[float, float], p: float) -> str:
+def _points(mean: float, ci95: tuple[float, float] | None, p: float | None) -> str:
+    if ci95 is None or p is None:
+        return f"{100 * mean:+.1f} (one person: no interval)"
     chance = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     return f"{100 * mean:+.1f} [{100 * ci95[0]:+.1f}, {100 * ci95[1]:+.1f}], {chance}"
 
@@ -205,13 +211,15 @@ def _measure_columns(group: SeedGroup, measure: str, found: Difference | None) -
         line |= {f"{measure}_low": interval[0], f"{measure}_high": interval[1]}
     if found is None:
         return line
-    parts = [("difference_queries", found.queries.difference, found.queries.ci95, found.queries.p)]
-    if found.both is not None:
-        parts.insert(0, ("difference", found.both.mean, found.both.ci95, found.both.p))
-    for name, mean, ci95, p in parts:
-        line |= {f"{measure}_{name}": mean, f"{measure}_{name}_low": ci95[0], f"{measure}_{name}_high": ci95[1]}
-        line[f"{measure}_{name}_p"] = p
-    return line
+    both, people = found.both, found.people
+    if both is not None:
+        line |= _difference_columns(f"{measure}_difference", both.mean, both.ci95, both.p)
+    return line | _difference_columns(f"{measure}_difference_people", people.difference, people.ci95, people.p)
+
+
+def _difference_columns(name: str, mean: float, ci95: tuple[float, float] | None, p: float | None) -> dict[str, object]:
+    low, high = (None, None) if ci95 is None else ci95
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
 
 
 def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
@@ -230,7 +238,7 @@ def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
                 _difference_estimate(name, found.get(measure))
                 for name, found in zip(names, comparison.differences, strict=True)
             ]
-    note = "dot: mean over seeds; bar: 95 % interval over seeds and queries; tick: one seed"
+    note = "dot: mean over seeds; bar: 95 % interval over seeds and people; tick: one seed"
     if any(comparison.published):
         note += "; diamond: published, a single run with another recipe"
     draw_estimates(path, panels, note, zero)
@@ -251,4 +259,4 @@ def _difference_estimate(name: str, found: Difference | None) -> Estimate:
     if found is None:
         return Estimate(name, None, None, [])
     interval = None if found.both is None else _percent(found.both.ci95)
-    return Estimate(name, 100 * found.queries.difference, interval, [])
+    return Estimate(name, 100 * found.people.difference, interval, [])

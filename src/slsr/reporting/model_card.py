@@ -163,18 +163,25 @@ def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
     rows = [[RANKINGS[name].lower(), *_cells(runs[name])] for name in rankings]
     rows += [[text, *_cells(floors[name][rankings[0]])] for name, text in FLOORS.items() if name in floors]
     first = runs[rankings[0]]
+    if "people" not in first:
+        raise CheckFailed(
+            f"{root / METRICS / leg}.json: no number of people; it is of an earlier version: run `dvc repro`"
+        )
     yield (
-        f"Numbers are in percent, with the 95 % bootstrap interval over the {first['queries']:,} queries against "
-        f"{first['gallery']:,} gallery images in brackets. It covers the choice of queries, but not the seed of "
-        f"training ({seed}): another seed changes every row."
+        f"Numbers are in percent, of {first['queries']:,} queries of {first['people']:,} people against "
+        f"{first['gallery']:,} gallery images. In brackets is the 95 % interval of a bootstrap over people with all "
+        f"their queries. It covers the choice of people, but not the seed of training ({seed}), nor the processor: "
+        "another seed, and the same seed on another processor, change every row."
     )
     yield table(["", *RETRIEVAL_MEASURES.values()], rows)
     difference = read_json(root / METRICS / "comparison.json").get(f"{leg}_minus_none")
     if difference:
         one = difference[rankings[0]]
-        yield "Minus the baseline with the same recipe, paired over queries, in points: " + (
-            ", ".join(f"{RETRIEVAL_MEASURES[name]} {_difference(one[name])}" for name in ("rank1", "map_trapezoid"))
-            + "."
+        compared = (name for name in ("rank1", "map_trapezoid") if name in one)
+        differences = ", ".join(f"{RETRIEVAL_MEASURES[name]} {_difference(one[name])}" for name in compared)
+        yield (
+            f"Minus the baseline with the same recipe, paired over people, in points: {differences}. This holds for "
+            "these two networks; it says nothing about other seeds of the two methods."
         )
 
 
@@ -191,8 +198,11 @@ def _cell(measured: Mapping[str, Any], name: str) -> str:
 
 
 def _difference(one: Mapping[str, Any]) -> str:
+    text = f"{100 * one['difference']:+.1f}"
+    if one["ci95"] is None:
+        return f"{text} (one person: no interval)"
     low, high = (100 * bound for bound in one["ci95"])
-    return f"{100 * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}], p = {one['p']:.3f}"
+    return f"{text} [{low:+.1f}, {high:+.1f}]"
 
 
 def _clusters(clusters: Mapping[str, Any]) -> str:

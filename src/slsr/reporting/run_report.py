@@ -81,8 +81,9 @@ def _setting(report: Report) -> str:
         "SLSR. All methods are trained with the same recipe; LSRO and SLSR differ only in the labels of the generated "
         "images. The baseline does not see these images, so its epochs have fewer images and its training has fewer "
         "steps: a gain over the baseline is a gain of images, labels and steps together.\n\n"
-        "Values are percentages; the 95 % bootstrap interval over queries is in brackets. The interval covers the "
-        "choice of queries, but not the seed of the training: another seed changes every row."
+        "Values are percentages; in brackets is the 95 % interval of a bootstrap over people with all their queries. "
+        "The interval covers the choice of people, but not the seed of the training, nor the processor: another seed, "
+        "and the same seed on another processor, change every row."
     )
 
 
@@ -94,7 +95,7 @@ def _rankings(report: Report) -> list[str]:
         keys = [key for key in RETRIEVAL_MEASURES if key in next(iter(rows.values()))]
         body = [[title_of(name), *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
         found = next(iter(rows.values()))
-        size = f"{found['queries']:,} queries, {found['gallery']:,} gallery images"
+        size = f"{found['queries']:,} queries of {found['people']:,} people, {found['gallery']:,} gallery images"
         if found.get("queries_without_match"):
             size += f"; {found['queries_without_match']:,} queries without a correct match are left out"
         parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)]
@@ -102,34 +103,43 @@ def _rankings(report: Report) -> list[str]:
 
 
 def _with_interval(found: Mapping[str, Any], key: str) -> str:
+    if found[f"{key}_ci95"] is None:
+        return f"{100 * found[key]:.1f} (one person: no interval)"
     low, high = found[f"{key}_ci95"]
     return f"{100 * found[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _differences(report: Report) -> str:
-    rows = []
+    rows, keys = [], [key for key in ("rank1", "map_trapezoid") if _compared(report, key)]
     for pair, rankings in report.comparison.items():
         second, first = pair.split("_minus_")
         for ranking in (name for name in RANKINGS if name in rankings):
-            found = rankings[ranking]
-            cells = [_difference(found[key]) for key in ("rank1", "map_trapezoid")]
+            cells = [_difference(rankings[ranking][key]) for key in keys]
             rows.append([f"{title_of(second)} - {title_of(first)}, {RANKINGS[ranking].lower()}", *cells])
     if not rows:
-        return "No paired test exists for this protocol."
-    tests = 2 * len(rows)
+        return "There is only one method, so there is nothing to compare."
     note = (
-        "Differences are in points and paired over the same queries: difference [95 % interval], two-sided p. If the "
-        "interval contains 0, this run shows no difference between the two. If it does not, the difference still comes "
-        f"from a single seed. The table has {tests} tests: a difference is significant at 5 % after Bonferroni "
-        f"correction if p is below {0.05 / tests:.4f}."
+        "**This is one run, and nothing here is a finding about the methods.** Another seed changes every row, and so "
+        "does the same seed on another processor; the order of the methods can change, too. One run cannot tell which "
+        "differences would remain. Several seeds can: `slsr study regularizers --seeds 1-5`, then `slsr compare`; "
+        "docs/results.md shows this for the sample.\n\n"
+        "Differences are in points and paired over the same queries, with the 95 % interval of a bootstrap over people "
+        "with all their queries. If the interval contains 0, not even these two networks can be told apart. If it does "
+        "not, other people would probably show a difference of the same sign between these two networks; other "
+        "networks of the same two methods may not."
     )
-    return f"{note}\n\n{table(['', 'rank-1', 'mAP (trapezoid)'], rows)}"
+    return f"{note}\n\n{table(['this run only', *(RETRIEVAL_MEASURES[key] for key in keys)], rows)}"
+
+
+def _compared(report: Report, key: str) -> bool:
+    return any(key in found for rankings in report.comparison.values() for found in rankings.values())
 
 
 def _difference(found: Mapping[str, Any]) -> str:
+    if found["ci95"] is None:
+        return f"{100 * found['difference']:+.1f} (one person: no interval)"
     low, high = found["ci95"]
-    chance = f"p = {found['p']:.3f}" if found["p"] >= 0.001 else "p < 0.001"
-    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], {chance}"
+    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _published_silhouettes(report: Report) -> Mapping[int, float]:

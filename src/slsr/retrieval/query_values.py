@@ -84,8 +84,12 @@ class QueryValues:
         """Keep one measure alone."""
         return replace(self, values=self.values[:, [self.keys.index(key)]], keys=(key,))
 
+    def named(self, names: Sequence[str], valid: NDArray[np.bool_]) -> QueryValues:
+        """Add the names of the queries; `names` has those without a right match too, which are not `valid`."""
+        return replace(self, names=tuple(name for name, one in zip(names, valid, strict=True) if one))
+
     def sums(self) -> tuple[Values, Values]:
-        """Compute the sums [D, P, M] of the values of each person in each direction, and the numbers of queries [D, P]."""
+        """Compute the sums [D, P, M] of the values of each person by direction, and the numbers of queries [D, P]."""
         directions = int(self.direction.max()) + 1
         sums = np.zeros((directions, self.people_count, self.values.shape[1]))
         counts = np.zeros(sums.shape[:2])

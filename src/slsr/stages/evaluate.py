@@ -42,8 +42,8 @@ PICTURE_SIZE = (128, 64)
 def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
     """Read a model and the tables query, gallery and multi_query; write `artifacts/evaluate/<regularizer>/`.
 
-    It holds metrics.json, per_query.parquet (ranks of the right matches, average precisions), cmc.csv, and pictures of
-    ranked lists, plain and re-ranked.
+    It holds metrics.json, per_query.parquet (ranks of the right matches, average precisions; or expected matches for
+    single-gallery-shot evaluation), cmc.csv, and pictures of ranked lists, plain and re-ranked.
     """
     encoder = load_encoder(TRAINED / regularizer / "model.safetensors")
     protocol = read_json(FACTS)["evaluation"]
@@ -95,7 +95,7 @@ def _pooled(encoder: Encoder, query: Images, train: Train, evaluate: Evaluate, d
 
 def _headline(metrics: Mapping[str, float]) -> str:
     precision = f", mAP {metrics['map_trapezoid']:.3f}" if "map_trapezoid" in metrics else ""
-    counts = f"{metrics['queries']} queries, {metrics['gallery']} images in the gallery"
+    counts = f"{metrics['queries']} queries of {metrics['people']} people, {metrics['gallery']} images in the gallery"
     return f"rank-1 {metrics['rank1']:.3f}{precision} over {counts}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.evaluation.per_query import read_evaluations
+from slsr.evaluation.per_query import read_queries
 from slsr.files import METRICS, read_json, write_bytes, write_json
 from slsr.labels.regularizers import committed_names
 from slsr.params.dataset import Dataset
@@ -21,7 +21,7 @@ from slsr.params.recipe import Image, Recipe, Train
 from slsr.reporting.figures import draw_cmc, draw_curves
 from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render
 from slsr.reporting.titles import RANKINGS
-from slsr.retrieval import compare
+from slsr.retrieval import paired_differences
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRAINED
 
 log = logging.getLogger(__name__)
@@ -103,21 +103,18 @@ def _silhouettes(clusters: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.floa
 
 
 def _comparison(bootstrap: Bootstrap) -> dict[str, Any]:
-    """Compute paired differences between runs over the same queries, for every way of ranking."""
-    evaluations = {name: read_evaluations(EVALUATED / name / "per_query.parquet") for name in committed_names()}
+    """Compute paired differences between runs over the same queries and people, for every way of ranking."""
+    values = {name: read_queries(EVALUATED / name / "per_query.parquet") for name in committed_names()}
     found: dict[str, Any] = {}
     for first, second in combinations(committed_names(), 2):
         found[f"{second}_minus_{first}"] = {
             ranking: {
-                key: {"difference": value.difference, "ci95": list(value.ci95), "p": value.p}
-                for key, value in compare(
-                    evaluations[first][ranking],
-                    evaluations[second][ranking],
-                    resamples=bootstrap.resamples,
-                    seed=bootstrap.seed,
+                key: {"difference": one.difference, "ci95": None if one.ci95 is None else list(one.ci95), "p": one.p}
+                for key, one in paired_differences(
+                    values[first][ranking], values[second][ranking], resamples=bootstrap.resamples, seed=bootstrap.seed
                 ).items()
             }
-            for ranking in evaluations[first]
+            for ranking in values[first]
         }
     return found
 
@@ -133,7 +130,7 @@ def _summary(report: Report) -> dict[str, Any]:
             if key in metrics[ranking]
         }
     for pair, rankings in report.comparison.items():
-        found = rankings.get("single_query", {})
+        found = rankings.get("single_query") or rankings.get("single_gallery_shot", {})
         summary[pair] = {key: found[key]["difference"] for key in ("rank1", "map_trapezoid") if key in found}
     return {key: value for key, value in summary.items() if value}
 

@@ -1,11 +1,11 @@
-"""Intervals over seeds and queries: known special cases, naive loops, and how often they hold the truth."""
+"""Intervals over seeds and people: known special cases, naive loops, and how often they hold the truth."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from slsr.errors import InputError
-from slsr.experiments.seeds_and_queries import crossed_mean
+from slsr.experiments.seeds_and_people import crossed_mean
 
 
 def table(seeds, queries, of_seed, of_query, of_rest, generator, mean=0.0):

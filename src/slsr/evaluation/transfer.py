@@ -108,7 +108,7 @@ def _prepared(folder: Path) -> EvaluationSet:
 
 def _from_archive(collection: Collection, variant: DatasetVariant) -> EvaluationSet:
     """Arrange an archive as `prepare` does with every identity; an image that cannot be read is an error here."""
-    require_sound(collection)
+    require_sound(collection, training=False)
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
     details = [f"{key} {value}" for key, value in variant.model_dump().items() if key != "name" and value is not None]

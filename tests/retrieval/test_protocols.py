@@ -123,23 +123,29 @@ def sides(query, gallery, person, camera):
 def test_both_directions_of_one_image_per_camera_are_the_plain_cmc():
     features, person, camera = two_views(30, 1)
     found = both_directions(features, features, sides(person >= 0, person >= 0, person, camera))
-    assert [one.shape for one in found] == [(30, 20)] * 2
-    for view, one in zip((4, 7), found, strict=True):
+    assert found.matched.shape == (60, 20)
+    for direction, view in enumerate((4, 7)):
+        one = found.matched[found.directions == direction]
         query, gallery = camera == view, camera != view
         labels = sides(query, gallery, person, camera)
         expected = evaluate(features[query], features[gallery], labels).cmc(20)
         np.testing.assert_allclose(one.mean(axis=0), expected)
+    np.testing.assert_array_equal(person[found.images], found.identities)
+    np.testing.assert_array_equal(camera[found.images], np.array([4, 7])[found.directions])
 
 
 def test_both_directions_leave_out_queries_without_a_match():
     features, person, camera = two_views(12, 3)
     alone = person + np.where((person < 4) & (camera == 4), 100, 0)
     found = both_directions(features, features, sides(person >= 0, person >= 0, alone, camera), depth=5)
-    assert [len(one) for one in found] == [24, 24]
+    assert (found.queries, found.excluded) == (48, 24)
     query, gallery = camera == 4, camera == 7
     labels = sides(query, gallery, alone, camera)
     expected = single_gallery_shot(euclidean_distances(features[query], features[gallery]), labels, depth=5)
-    np.testing.assert_allclose(found[0], expected[12:])
+    np.testing.assert_allclose(found.matched[found.valid][:24], expected[12:])
+    means = [found.matched[found.valid & (found.directions == d)].mean(axis=0) for d in (0, 1)]
+    np.testing.assert_allclose(found.cmc(5), np.mean(means, axis=0))
+    assert found.query_values().means() == pytest.approx({"rank1": found.cmc(5)[0], "rank5": found.cmc(5)[4]})
 
 
 def test_both_directions_need_two_cameras_and_matches():

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slsr.evaluation.per_query import PER_QUERY
+from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import METRICS, read_json, write_bytes, write_json
 from slsr.images.tables import table_writer
 from slsr.markdown import table
 from slsr.params.file import run_with_blocks, validate_params
 from slsr.reporting.run_report import Report, ReportParameters, render
 from slsr.reporting.titles import RANKINGS, RETRIEVAL_MEASURES, title_of
-from slsr.retrieval import Evaluation, headline
+from slsr.retrieval import Evaluation, Labels, both_directions, headline
 from slsr.stages import report
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRAINED
 
@@ -186,6 +186,39 @@ def test_differences_are_those_of_a_loop_over_queries(project):
             cell = shown[f"{title_of(second)} - {title_of(first)}, {RANKINGS[ranking].lower()}"][0]
             assert float(cell.split(" ")[0]) == pytest.approx(100 * expected, abs=0.0501)
     assert len(rows) == 6
+
+
+def test_differences_of_single_gallery_shot(project):
+    """The stage pairs people whose queries stand in two directions."""
+    features, labels = (
+        np.random.default_rng(0).normal(size=(24, 4)),
+        Labels(*[np.arange(24) // 2] * 2, *[np.arange(24) % 2] * 2),
+    )
+    expected = {}
+    for number, run in enumerate(RUNS):
+        moved = (
+            features
+            + np.random.default_rng(number + 1).normal(0, 0.3, (24, 4))
+            + 2 * labels.query_identities[:, None] % 7
+        )
+        found = both_directions(moved, moved, labels)
+        expected[run] = found.cmc(1)[0]
+        write_json(EVALUATED / run / "metrics.json", {"single_gallery_shot": headline(found, resamples=100)})
+        sides = [str(row) for row in range(24)], labels.query_identities, labels.query_cameras
+        write_per_query(EVALUATED / run / "per_query.parquet", {"single_gallery_shot": found}, *sides)
+        write_bytes(EVALUATED / run / "cmc.csv", b"rank,single_gallery_shot\n1,0.5\n2,0.75\n")
+    write_json(FLOORS / "metrics.json", {"untrained": {"single_gallery_shot": headline(found, resamples=100)}})
+    run_with_blocks(report.run, project)
+    rows = dict(tables_of((METRICS / "report.md").read_text(encoding="utf-8")))["Differences"]
+    assert rows[0] == ["this run only", "rank-1"]
+    comparison, summary = read_json(METRICS / "comparison.json"), read_json(METRICS / "summary.json")
+    for row, pair in zip(rows[1:], ("lsro_minus_none", "slsr_minus_none", "slsr_minus_lsro"), strict=True):
+        second, first = pair.split("_minus_")
+        difference = comparison[pair]["single_gallery_shot"]["rank1"]
+        assert difference["difference"] == pytest.approx(expected[second] - expected[first])
+        assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
+        assert summary[pair] == {"rank1": difference["difference"]}
+        assert float(row[1].split(" ")[0]) == pytest.approx(100 * difference["difference"], abs=0.0501)
 
 
 def test_what_git_keeps_is_what_the_stages_wrote(project):

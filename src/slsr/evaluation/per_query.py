@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from slsr.errors import InputError
 from slsr.images.tables import read_table, table_writer
 from slsr.retrieval.matching import Integers, offsets_of
 from slsr.retrieval.measures import CMC_RANKS, Evaluation
@@ -32,7 +32,7 @@ PER_QUERY = pa.schema(
     ]
 )
 MEASURES = ("average_precision_trapezoid", "average_precision_standard", "inverse_negative_penalty")
-EXPECTED = ("direction", *(f"rank{rank}" for rank in CMC_RANKS))  # columns of single-gallery-shot evaluation alone
+EXPECTED = tuple(f"rank{rank}" for rank in CMC_RANKS)  # with `direction`, for single-gallery-shot evaluation alone
 
 
 def read_queries(path: Path) -> dict[str, QueryValues]:
@@ -43,10 +43,9 @@ def read_queries(path: Path) -> dict[str, QueryValues]:
     InputError
         The file is missing, it lacks columns, or no query of a ranking has a right match.
     """
-    columns = ["ranking", "name", "identity", "ranks"]
-    if path.is_file() and set(EXPECTED) <= set(pq.read_schema(path).names):  # earlier files have no such columns
-        columns += EXPECTED
-    table = read_table(path, columns)
+    table = read_table(path)
+    if missing := [name for name in ("ranking", "name", "identity", "ranks") if name not in table.column_names]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; make it again with `dvc repro`")
     rankings = np.array(table.column("ranking").to_pylist())
     return {
         ranking: _values_of(table.filter(pa.array(rankings == ranking))) for ranking in dict.fromkeys(rankings.tolist())
@@ -62,10 +61,10 @@ def _values_of(table: pa.Table) -> QueryValues:
         flat = np.array([rank for one in ranks for rank in one], np.int32)
         evaluation = Evaluation(offsets, flat, 0, identities)
         return evaluation.query_values().named(names, evaluation.valid)
-    directions, *matched = (table.column(name).to_numpy() for name in EXPECTED)
-    values = np.stack(matched, axis=1).astype(np.float64)
+    values = np.stack([table.column(name).to_numpy() for name in EXPECTED], axis=1).astype(np.float64)
+    directions = table.column("direction").to_numpy()
     valid = np.isfinite(values[:, 0])
-    found = QueryValues(values[valid], EXPECTED[1:], identities[valid], directions[valid].astype(np.int64))
+    found = QueryValues(values[valid], EXPECTED, identities[valid], directions[valid].astype(np.int64))
     return found.named(names, valid)
 
 

@@ -169,3 +169,15 @@ def test_prepare_still_needs_training_images(tmp_path, monkeypatch):
     write_zip(tmp_path / "data" / "t.zip", TEST_ONLY)
     with pytest.raises(InputError, match="no train images; train, query and gallery all need images"):
         run_with_blocks(prepare.run, params({"name": "market1501", "archive": "t.zip"}))
+
+
+def test_published_halves_choose_the_test_people(tmp_path):
+    archive, halves = write_folder(tmp_path / "viper", viper_files()), tmp_path / "halves.txt"
+    halves.write_text("".join(f"{' '.join([str(row)] * 11)}\n" for row in (2, 3, 5, 8)))
+    data = read_evaluation_set(archive, split=11, halves=halves)
+    assert data.dataset == "viper split 11 of halves.txt"
+    assert set(data.query.identities) == {2, 3, 5, 8}
+    with pytest.raises(InputError, match=r"--split-file .* only VIPeR has such files, but .* is market1501"):
+        read_evaluation_set(write_zip(tmp_path / "m.zip", market_files()), halves=halves)
+    with pytest.raises(InputError, match="split 11, but name: viper has the splits 1 to 10"):
+        read_evaluation_set(archive, split=11)

@@ -222,9 +222,7 @@ def test_options_replace_what_a_file_says():
 def test_a_new_study_needs_parameters_or_seeds():
     assert read_study(ROOT, "regularizers", {"seeds": [1, 2]})[1].regularizers == ALL
     for name in ("tabel2", "studies/tabel2.yaml"):
-        with pytest.raises(
-            InputError, match=r"no file studies/tabel2\.yaml; choose one of splits, splits20, table2, table4"
-        ):
+        with pytest.raises(InputError, match=r"no file studies/tabel2\.yaml; choose one of splits, splits20, table2,"):
             read_study(ROOT, name, {})
     with pytest.raises(InputError, match=r"no file my\.yaml"):
         read_study(ROOT, "my.yaml", {"seeds": [1]})

@@ -294,6 +294,9 @@ def transfer(
     protocol: Annotated[str | None, typer.Option(help="CUHK03: classic or np")] = None,
     boxes: Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")] = None,
     split: Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="VIPeR: published halves, of which --split is one")
+    ] = None,
     params: Annotated[
         Path | None, typer.Option(metavar="params.yaml", help="read the block `evaluate` from this file")
     ] = None,
@@ -315,7 +318,7 @@ def transfer(
 
     settings = given or stage.PUBLISHED
     encoder = load_encoder(model, device, flip=settings.flip)
-    test = stage.read_evaluation_set(data, protocol, boxes, split)
+    test = stage.read_evaluation_set(data, protocol, boxes, split, split_file)
     measured = stage.transfer(encoder, test, settings)
     if json_path is not None:
         write_json(json_path, stage.as_json(encoder, test, measured, settings))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,11 @@ class EvaluationSet:
 
 
 def read_evaluation_set(
-    data: Path, protocol: str | None = None, boxes: str | None = None, split: int | None = None
+    data: Path,
+    protocol: str | None = None,
+    boxes: str | None = None,
+    split: int | None = None,
+    halves: Path | None = None,
 ) -> EvaluationSet:
     """Read query and gallery of a data set.
 
@@ -82,6 +86,8 @@ def read_evaluation_set(
         A folder of prepared tables (query.parquet, gallery.parquet, facts.json), or an archive as published.
     protocol, boxes, split
         Which split of an archive, if its data set has several; None chooses the first one of its preset.
+    halves
+        A file of published halves of VIPeR, of which `split` is one.
 
     Raises
     ------
@@ -89,14 +95,27 @@ def read_evaluation_set(
         The data set is missing or cannot be read, one of its images cannot be read, or it has no such split.
     """
     if (data / "facts.json").is_file():
-        if named := [name for name, value in (("protocol", protocol), ("boxes", boxes), ("split", split)) if value]:
+        given = {"protocol": protocol, "boxes": boxes, "split": split, "split-file": halves}
+        if named := [name for name, value in given.items() if value]:
             raise InputError(f"{data}: prepared tables, whose split is chosen already; leave out --{named[0]}")
         return _prepared(data)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
-    variant = choose(recognize(data), protocol, boxes, split)
-    with tempfile.TemporaryDirectory() as scratch, open_collection(data, variant, Path(scratch)) as collection:
-        return _from_archive(collection, variant)
+    variant = recognize(data)
+    if halves is not None and variant.name != "viper":
+        raise InputError(
+            f"--split-file {halves}: only VIPeR has such files, but {data} is {variant.name}; leave it out"
+        )
+    if halves is None:
+        variant = choose(variant, protocol, boxes, split)
+    else:
+        variant = choose(variant, protocol, boxes).model_copy(update={"split": split or 1})  # the file knows its splits
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_collection(data, variant, Path(scratch), halves) as collection,
+    ):
+        found = _from_archive(collection, variant)
+    return found if halves is None else replace(found, dataset=f"{found.dataset} of {halves.name}")
 
 
 def _prepared(folder: Path) -> EvaluationSet:

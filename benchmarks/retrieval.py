@@ -204,12 +204,12 @@ def dense_rerank(features: NDArray[Any], queries: int, k1: int = 20, k2: int = 6
 
 
 def case_bootstrap(queries: int, repeats: int) -> Figures:
-    """Intervals of as many numbers as `slsr score` prints."""
+    """Intervals of as many numbers as `slsr score` prints, with every query a person of its own: the slowest case."""
     import numpy as np
 
-    from slsr.retrieval import intervals
+    from slsr.retrieval import QueryValues, intervals
 
-    values = np.random.default_rng(0).random((queries, 7))
+    values = QueryValues(np.random.default_rng(0).random((queries, 7)), tuple("abcdefg"))
     intervals(values, resamples=10)
     return named(("intervals",), repeated(repeats, lambda: intervals(values)))
 

@@ -8,6 +8,7 @@ import yaml
 from tiny import ROOT
 
 from slsr.errors import CheckFailed, InputError
+from slsr.project.revisions import md5_of
 from slsr.reporting.model_card import model_card
 
 ARTIFACTS = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
@@ -56,6 +57,42 @@ def test_the_hash_and_the_recipe_are_those_of_the_lock(run):
     assert out["md5"] in card
     assert f"{recipe['epochs']} epochs" in card
     assert recipe["backbone"] in card
+
+
+def rewrite(run, name, change):
+    """Change a file of metrics, and its hash in dvc.lock, as a run that measured this would have."""
+    path, lock = run / "metrics" / name, run / "dvc.lock"
+    before = md5_of(path.read_bytes())
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    lock.write_text(lock.read_text().replace(before, md5_of(path.read_bytes())))
+
+
+def test_metrics_without_people_are_of_an_earlier_version(run):
+    rewrite(
+        run, "slsr.json", lambda old: {k: {n: v for n, v in one.items() if n != "people"} for k, one in old.items()}
+    )
+    with pytest.raises(CheckFailed, match=r"slsr\.json: no number of people; it is of an earlier version"):
+        model_card("slsr", run)
+
+
+def test_one_person_has_no_interval(run):
+    def alone(old):
+        return {
+            ranking: one | {key: None for key in one if key.endswith("_ci95")} | {"people": 1}
+            for ranking, one in old.items()
+        }
+
+    def differences(old):
+        none = {"difference": 0.25, "ci95": None, "p": None}
+        return old | {"slsr_minus_none": {"single_query": {"rank1": none, "map_trapezoid": none}}}
+
+    rewrite(run, "slsr.json", alone)
+    rewrite(run, "comparison.json", differences)
+    card = model_card("slsr", run)
+    assert "of 1 people" in card
+    assert "rank-1 +25.0 (one person: no interval)" in card
+    assert "None" not in card
+    assert "p = " not in card
 
 
 def test_metrics_of_another_run_are_refused(run):

@@ -19,7 +19,7 @@ class Rerank(Block):
 
 
 class Bootstrap(Block):
-    """The bootstrap that gives confidence intervals over queries."""
+    """The bootstrap over people, with all their queries, that gives intervals."""
 
     resamples: Annotated[int, Field(ge=100)]
     seed: Seed

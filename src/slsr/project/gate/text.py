@@ -14,6 +14,10 @@ from slsr.project.gate.verdicts import SEVERITY, MetricVerdict, Verdict
 HEADER = ("", "metric", "base", "now", "change", "allowed loss", "rule", "")
 RIGHT = (False, False, True, True, True, True, True, False)
 WORTH_READING: tuple[Verdict, ...] = ("fail", "warn", "accepted", "new")
+ONE_RUN = (
+    "Each side is one run. Another seed, or the same seed on another processor, changes every metric of a training: a "
+    "loss here needs a look, and is no finding about a method."
+)
 WORDS: dict[Verdict, str] = {
     "warn": "with a warning",
     "accepted": "accepted",
@@ -45,6 +49,8 @@ def render(result: GateResult, every_row: bool) -> str:
         parts.append("\n".join(f"- **fail** {defect}" for defect in judgment.defects))
     if rows := [row for row in judgment.rows if row.verdict in WORTH_READING]:
         parts.append(_table(rows))
+        if any(row.verdict in ("fail", "warn") for row in rows):
+            parts.append(ONE_RUN)
     if judgment.notices:
         parts.append("\n".join(f"- {notice}" for notice in judgment.notices))
     if result.policy_diff:

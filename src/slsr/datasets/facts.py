@@ -65,10 +65,11 @@ def read_facts(path: Path) -> Mapping[str, Any]:
         `prepare` did not write the file: it does not name the data set, its protocol, and whether it has several boxes
         per query.
     """
-    facts = read_json(path)
+    facts: object = read_json(path)
     evaluation = facts.get("evaluation") if isinstance(facts, dict) else None
     if (
-        not isinstance(evaluation, dict)
+        not isinstance(facts, dict)
+        or not isinstance(evaluation, dict)
         or evaluation.get("protocol") not in get_args(ProtocolName)
         or not isinstance(facts.get("dataset"), str)
         or not isinstance(evaluation.get("multi_query"), bool)

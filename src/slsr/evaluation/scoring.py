@@ -83,7 +83,7 @@ class ScoredArrays:
             if self.features is None:
                 return both_directions_of_distances(self.distances, self.labels)
             return both_directions(*self.features, self.labels, normalize=self.normalize)
-        distances = self.distances
+        distances: Any = self.distances
         if self.features is not None:
             distances = euclidean_distances(*self.features, normalize=self.normalize)
         return SingleGalleryShot.of_queries(single_gallery_shot(distances, self.labels), self.labels)

@@ -139,11 +139,9 @@ class SingleGalleryShot:
 
     def cmc(self, depth: int) -> NDArray[np.float64]:
         """Compute the expected CMC curve [depth], the mean over directions."""
-        valid = self.valid
-        return np.mean(
-            [self.matched[valid & (self.directions == d), :depth].mean(axis=0) for d in np.unique(self.directions)],
-            axis=0,
-        )
+        valid, directions = self.valid, np.unique(self.directions)
+        curves = [self.matched[valid & (self.directions == d), :depth].mean(axis=0) for d in directions]
+        return np.asarray(np.mean(curves, axis=0))
 
 
 def single_gallery_shot(distances: DistanceRows | Any, labels: Labels, *, depth: int = 20) -> NDArray[np.float64]:

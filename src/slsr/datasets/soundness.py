@@ -55,9 +55,10 @@ def _bad_split(collection: Collection, training: bool) -> Iterator[str]:
         for split in ("train", "query", "gallery")
     )
     for split, identities in (("train", train), ("query", query), ("gallery", gallery)):
-        if not identities and (training or split != "train"):
-            needed = "train, query and gallery all" if training else "query and gallery"
-            yield f"no {split} images; {needed} need images"
+        if not identities and training:
+            yield f"no {split} images; train, query and gallery all need images"
+        elif not identities and split != "train":
+            yield f"no {split} images; query and gallery need images"
     if training and len(train) == 1:
         yield "only 1 training identity; at least 2 are needed"
     if both := sorted(train & (query | gallery)):

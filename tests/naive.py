@@ -1,5 +1,7 @@
 """Slow, simple versions of the formulas, with loops, to which the tests compare."""
 
+import itertools
+
 import numpy as np
 
 from slsr.retrieval import Labels
@@ -19,6 +21,42 @@ def naive_ranks(distances, labels):
         ranked = sorted(left, key=lambda image: (row[image], image))
         everything.append([i + 1 for i, image in enumerate(ranked) if labels.gallery_identities[image] == identity])
     return everything
+
+
+def naive_gallery_shot(distances, labels, depth):
+    """The CMC of each query [Q, depth] over every gallery of one image per identity; None without a right match."""
+    everything = []
+    for query, row in enumerate(distances):
+        identity, camera = labels.query_identities[query], labels.query_cameras[query]
+        images = {}
+        for image, other in enumerate(labels.gallery_identities):
+            if other != -1 and not (other == identity and labels.gallery_cameras[image] == camera):
+                images.setdefault(other, []).append(image)
+        if identity not in images:
+            everything.append(None)
+            continue
+        ranks = []
+        for gallery in itertools.product(*images.values()):
+            ranked = sorted(gallery, key=lambda image: (row[image], image))
+            ranks.append(1 + [labels.gallery_identities[image] for image in ranked].index(identity))
+        everything.append([sum(rank <= k for rank in ranks) / len(ranks) for k in range(1, depth + 1)])
+    return everything
+
+
+def naive_directions(distances, labels, depth):
+    """The mean CMC of both directions between two cameras; `distances` are symmetric, of one set of images."""
+    means = []
+    for camera in sorted(set(labels.query_cameras.tolist())):
+        query, gallery = labels.query_cameras == camera, labels.gallery_cameras != camera
+        own = Labels(
+            labels.query_identities[query],
+            labels.gallery_identities[gallery],
+            labels.query_cameras[query],
+            labels.gallery_cameras[gallery],
+        )
+        found = naive_gallery_shot(distances[query][:, gallery], own, depth)
+        means.append(np.mean([one for one in found if one is not None], axis=0))
+    return np.mean(means, axis=0)
 
 
 def naive_measures(ranks):

@@ -76,7 +76,7 @@ def test_embedded_tables_are_what_score_reads(slsr):
     assert slsr("embed", "model", "gallery.parquet", "--query", "query.parquet", "-o", "test.npz")[0] == 0
     code, out, _ = slsr("score", "test.npz")
     assert code == 0
-    assert out.startswith("6 queries, 20 gallery images")
+    assert out.startswith("cross-camera: 6 queries of 5 people, 20 gallery images")
     with np.load("test.npz") as arrays:
         gallery = Images.read(Path("gallery.parquet"))
         assert arrays["gallery_names"].tolist() == gallery.names

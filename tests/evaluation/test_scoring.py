@@ -52,7 +52,9 @@ def test_numbers_are_those_of_the_functions(features, tmp_path):
     assert result.exit_code == 0, result.output
     plain, reranked = evaluate(QUERY, GALLERY, TRUTH), evaluate_reranked(QUERY, GALLERY, TRUTH)
     left_out = {"queries_without_match": plain.excluded}
-    assert json.loads(target.read_text()) == headline(plain) | left_out | {"rerank": headline(reranked) | left_out}
+    protocol = {"protocol": "cross-camera", "directions": "one"}
+    numbers = headline(plain) | left_out | protocol | {"rerank": headline(reranked) | left_out}
+    assert json.loads(target.read_text()) == numbers
     assert f"{100 * plain.means()['rank1']:.2f}" in result.output
     both = pq.read_table(table).to_pylist()
     for found, ranking in ((plain, "single_query"), (reranked, "single_query_rerank")):

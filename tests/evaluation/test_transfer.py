@@ -132,3 +132,52 @@ def test_features_without_mirrored_images_need_an_encoder_without(project, encod
 def test_published_settings_are_the_defaults(values):
     defaults = values["evaluate"] | {"batch_size": PUBLISHED.batch_size}
     assert PUBLISHED.model_dump() == defaults
+
+
+TEST_ONLY = {name: content for name, content in market_files().items() if "train" not in name}
+
+
+@pytest.mark.parametrize("form", ["market1501", "folder", "table"])
+def test_a_test_set_needs_no_training_images(tmp_path, encoder, form):
+    """The numbers are those of the whole archive; `prepare` still refuses it."""
+    images = [name.removeprefix("Market/") for name in TEST_ONLY if "/query/" in name or "_test/" in name]
+    rows = []
+    for name in images:
+        folder, _, file = name.partition("/")
+        identity, camera = int(file[: file.index("_")]), int(file[file.index("_c") + 2])
+        rows.append(("query" if folder == "query" else "gallery", identity, camera, TEST_ONLY[f"Market/{name}"]))
+    rows = [row for row in rows if form == "market1501" or row[1] > 0]  # folders have no number for junk
+    if form == "market1501":
+        files = TEST_ONLY
+    elif form == "folder":
+        files = {
+            f"{split}/{identity}/{camera}/{n}.jpg": content for n, (split, identity, camera, content) in enumerate(rows)
+        }
+    else:
+        files = {f"{n}.jpg": row[3] for n, row in enumerate(rows)}
+        lines = [f"{n}.jpg,{identity},{camera},{split}" for n, (split, identity, camera, _) in enumerate(rows)]
+        files["people.csv"] = "\n".join(["path,identity,camera,split", *lines]).encode()
+    archive = write_zip(tmp_path / "data" / "t.zip", files)
+    measured = transfer(encoder, read_evaluation_set(archive), SETTINGS).metrics["single_query"]
+    whole = transfer(encoder, read_evaluation_set(write_zip(tmp_path / "m.zip", market_files())), SETTINGS)
+    kept = [key for key in measured if "ci95" not in key and (form == "market1501" or key == "queries")]
+    assert {key: measured[key] for key in kept} == {key: whole.metrics["single_query"][key] for key in kept}
+
+
+def test_prepare_still_needs_training_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_zip(tmp_path / "data" / "t.zip", TEST_ONLY)
+    with pytest.raises(InputError, match="no train images; train, query and gallery all need images"):
+        run_with_blocks(prepare.run, params({"name": "market1501", "archive": "t.zip"}))
+
+
+def test_published_halves_choose_the_test_people(tmp_path):
+    archive, halves = write_folder(tmp_path / "viper", viper_files()), tmp_path / "halves.txt"
+    halves.write_text("".join(f"{' '.join([str(row)] * 11)}\n" for row in (2, 3, 5, 8)))
+    data = read_evaluation_set(archive, split=11, halves=halves)
+    assert data.dataset == "viper split 11 of halves.txt"
+    assert set(data.query.identities) == {2, 3, 5, 8}
+    with pytest.raises(InputError, match=r"--split-file .* only VIPeR has such files, but .* is market1501"):
+        read_evaluation_set(write_zip(tmp_path / "m.zip", market_files()), halves=halves)
+    with pytest.raises(InputError, match="split 11, but name: viper has the splits 1 to 10"):
+        read_evaluation_set(archive, split=11)

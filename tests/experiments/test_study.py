@@ -8,6 +8,7 @@ import pytest
 from slsr.errors import InputError
 from slsr.experiments.study import Study, numbers, read_study, settings_of, study_names, values_of_parameters
 from slsr.experiments.study_runs import plan, targets_of
+from slsr.params.presets import render_preset
 
 ROOT = Path(__file__).parents[2]
 ALL = ["none", "lsro", "slsr"]
@@ -19,7 +20,7 @@ def checkout(tmp_path):
     """The files that a plan reads."""
     for name in ("dvc.yaml", "params.yaml", "data.dvc"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    for name in ("src", "weights", "studies"):
+    for name in ("src", "splits", "weights", "studies"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -176,15 +177,38 @@ def test_a_study_that_contradicts_itself_is_refused(options, said):
 
 
 def test_the_tables_of_the_paper_have_files():
-    assert study_names(ROOT) == ["table2", "table4"]
+    assert study_names(ROOT) == ["splits", "splits20", "table2", "table4"]
     name, table = read_study(ROOT, "table2", {})
     assert name == "table2"
     assert table.vary["cluster.k"] == [2, 3, 4]
     assert table.vary["generate.images"] == [12000, 18000, 24000, 30000, 36000]
     assert len(settings_of(table, [2, 3, 4, 5])) == 3 * 5 * len(table.seeds)
     assert read_study(ROOT, "studies/table4.yaml", {})[1].vary == {"train.backbone": ["resnet50", "densenet121"]}
-    for known in study_names(ROOT):
+    for known in ("table2", "table4"):
         assert plan(ROOT, *read_study(ROOT, known, {}))
+
+
+@pytest.mark.parametrize(("study_file", "preset", "count"), [("splits", "viper", 10), ("splits20", "cuhk03", 20)])
+def test_the_splits_of_a_data_set_have_a_file(checkout, study_file, preset, count):
+    (checkout / "params.yaml").write_text(render_preset(ROOT / "presets", preset))
+    planned = plan(checkout, *read_study(checkout, study_file, {}))
+    assert [one.overrides["dataset.split"] for one in planned] == list(range(1, count + 1))
+    assert all(one.targets == ("report",) for one in planned)
+    with pytest.raises(InputError, match="split 1 means nothing for name: market1501"):
+        plan(ROOT, *read_study(ROOT, study_file, {}))
+
+
+def test_a_name_follows_the_file_of_halves(checkout):
+    values = render_preset(ROOT / "presets", "viper").replace("split_file: none", "split_file: halves.txt")
+    (checkout / "params.yaml").write_text(values)
+    names = []
+    for content in ("1 2", "1 2", "2 1"):
+        (checkout / "splits/halves.txt").write_text(content)
+        names.append(plan(checkout, "s", study())[0].name)
+    assert names[0] == names[1] != names[2]
+    (checkout / "splits/halves.txt").unlink()
+    with pytest.raises(InputError, match=r"splits/halves.txt: no such file"):
+        plan(checkout, "s", study())
 
 
 def test_options_replace_what_a_file_says():
@@ -198,7 +222,7 @@ def test_options_replace_what_a_file_says():
 def test_a_new_study_needs_parameters_or_seeds():
     assert read_study(ROOT, "regularizers", {"seeds": [1, 2]})[1].regularizers == ALL
     for name in ("tabel2", "studies/tabel2.yaml"):
-        with pytest.raises(InputError, match=r"no file studies/tabel2\.yaml; choose one of table2, table4"):
+        with pytest.raises(InputError, match=r"no file studies/tabel2\.yaml; choose one of splits, splits20, table2,"):
             read_study(ROOT, name, {})
     with pytest.raises(InputError, match=r"no file my\.yaml"):
         read_study(ROOT, "my.yaml", {"seeds": [1]})

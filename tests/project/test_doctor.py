@@ -304,6 +304,20 @@ def params_with(**train):
     return validate_params(values, "params.yaml")
 
 
+def test_a_missing_file_of_halves_is_a_problem(tmp_path):
+    import yaml
+
+    values = yaml.safe_load(render_preset(ROOT / "presets", "viper"))
+    values["dataset"]["split_file"] = "halves.txt"
+    params = validate_params(values, "params.yaml")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / params.dataset.archive).write_bytes(b"x")
+    assert [one.level for one in clone_checks.data(tmp_path, params)] == ["ok", "problem"]
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/halves.txt").write_text("1")
+    assert [one.level for one in clone_checks.data(tmp_path, params)] == ["ok"]
+
+
 AMPERE, VOLTA = {"name": "A", "memory": 2**33, "major": 8}, {"name": "V", "memory": 2**33, "major": 7}
 
 

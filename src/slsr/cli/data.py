@@ -79,13 +79,15 @@ def data_check(
     from slsr.datasets.survey import render_survey, survey
     from slsr.params.file import load_params
 
+    halves = None
     if archive is None:
         dataset = load_params(PARAMS).dataset
+        halves = dataset.halves()
         archive, variant = Path("data") / dataset.archive, choose(dataset, protocol, boxes, split)
     else:
         variant = choose(recognize(archive), protocol, boxes, split)
     with tempfile.TemporaryDirectory() as scratch:
-        found = survey(archive, variant, Path(scratch))
+        found = survey(archive, variant, Path(scratch), halves)
     typer.echo(render_survey(found))
     if found.problems or found.unreadable:
         raise CheckFailed(f"{archive}: not usable; see PROBLEM above")

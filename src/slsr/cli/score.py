@@ -1,4 +1,4 @@
-"""Score features that any tool has computed."""
+"""Score features or distances that any tool has computed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from slsr.cli.options import TOOLS
+from slsr.datasets.collection import Directions, ProtocolName
 
 app = typer.Typer()
 
@@ -18,19 +19,40 @@ def score(
         Path,
         typer.Argument(
             metavar="FILE.npz",
-            help="arrays query_features, query_identities, query_cameras and the same three for the gallery",
+            help="arrays query_features, query_identities, query_cameras and the same three for the gallery; or "
+            "distances in place of the features",
         ),
     ],
     rerank: Annotated[
         bool, typer.Option("--rerank", help="also re-rank by k-reciprocal encoding (k1 20, k2 6, lambda 0.3)")
     ] = False,
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(show_default="what the file says, else cross-camera", help="how the data set is evaluated"),
+    ] = None,
+    directions: Annotated[
+        Directions | None,
+        typer.Option(
+            show_default="what the file says, else both", help="of single-gallery-shot: one, or the mean of both"
+        ),
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the numbers here")] = None,
     per_query: Annotated[
         Path | None, typer.Option(metavar="OUT.parquet", help="write the measures of every query here")
     ] = None,
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="scale features to length 1")] = True,
 ) -> None:
-    """Compute CMC, average precision and mINP of features from any tool."""
+    """Compute CMC, average precision and mINP of features or distances from any tool."""
     from slsr.evaluation.scoring import score_file
 
-    typer.echo(score_file(features, rerank=rerank, normalize=normalize, json_path=json_path, per_query=per_query))
+    typer.echo(
+        score_file(
+            features,
+            rerank=rerank,
+            normalize=normalize,
+            protocol=protocol,
+            directions=directions,
+            json_path=json_path,
+            per_query=per_query,
+        )
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from slsr.cli.options import TOOLS
-from slsr.experiments.seeds import SeedsOf
+from slsr.experiments.seeds import Over, SeedsOf
 
 app = typer.Typer()
 
@@ -83,13 +83,18 @@ def study(
 @app.command(rich_help_panel=TOOLS)
 def compare(
     experiments: ExperimentsArgument = None,
-    ranking: Annotated[str, typer.Option(help="single_query, single_query_rerank, multi_query, ...")] = "single_query",
+    ranking: Annotated[
+        str, typer.Option(help="single_query, single_query_rerank, multi_query, ...; single_gallery_shot")
+    ] = "single_query",
     baseline: Annotated[str, typer.Option(help="the regularizer that is subtracted from the others")] = "none",
     against: AgainstOption = None,
     seeds_of: Annotated[
         SeedsOf,
         typer.Option(help="what differs between the seeds of a row: only `train.seed`, or the seeds of all stages"),
     ] = "training",
+    over: Annotated[
+        Over, typer.Option(help="what a row is the mean of: seeds, or the splits of VIPeR and CUHK03 classic, too")
+    ] = "seeds",
     csv_path: Annotated[Path | None, typer.Option("--csv", metavar="OUT", help="write every measure here")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the table here")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw it here")] = None,
@@ -97,6 +102,7 @@ def compare(
     """Print one table of experiments: means and deviations over seeds, and differences to the baseline."""
     from slsr.experiments.comparison import compare_networks
     from slsr.experiments.networks import read_networks
+    from slsr.experiments.splits import compare_over_splits
     from slsr.experiments.study_runs import finished_of_last_study
     from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
     from slsr.files import write_bytes
@@ -105,7 +111,8 @@ def compare(
     root = Path()
     networks = read_networks(find_revisions(root, experiments or finished_of_last_study(root)), ranking)
     controls = read_networks(find_revisions(root, against), ranking) if against else None
-    found = compare_networks(networks, ranking, baseline, controls, seeds_of=seeds_of)
+    compare_rows = compare_over_splits if over == "splits" else compare_networks
+    found = compare_rows(networks, ranking, baseline, controls, seeds_of=seeds_of)
     text = render_markdown(found)
     if csv_path is not None:
         write_bytes(csv_path, render_csv(found).encode())

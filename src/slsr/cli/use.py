@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
@@ -19,6 +19,8 @@ from slsr.errors import InputError
 if TYPE_CHECKING:
     from slsr.embedding.export import Format
     from slsr.embedding.files import NamedFeatures, Origin, Side
+    from slsr.embedding.protocol import DataProtocol
+    from slsr.embedding.sources import ImageSources
     from slsr.search.kinds import Kind
     from slsr.search.store import Index
 
@@ -85,20 +87,37 @@ def embed(
 ) -> None:
     """Compute features of images, for `slsr score`, `slsr index` and your own programs."""
     from slsr.embedding.checkpoint_file import checkpoint_file
-    from slsr.embedding.sources import ImageSources, find_images
+    from slsr.embedding.sources import find_images
 
     _check_target(out, force, ".npz")
     checkpoint_file(model)
     sources: dict[Side, ImageSources] = {"gallery": find_images(images)}
     if query:
         sources["query"] = find_images(query)
+    protocol = _protocol_of(sources.values()) if query else None
     from slsr.embedding.encoder import load_encoder
     from slsr.embedding.stream import embed_into, origin_of
 
     encoder = load_encoder(model, device, flip=flip)
-    counts = embed_into(out, encoder, origin_of(encoder, model), sources, batch_size=batch_size, strict=strict)
+    counts = embed_into(
+        out, encoder, origin_of(encoder, model), sources, batch_size=batch_size, strict=strict, protocol=protocol
+    )
     written = " and ".join(f"{count:,} {side}" for side, count in counts.items())
     typer.echo(f"wrote {out}: features of {written} images, {encoder.dimension} dimensions")
+
+
+def _protocol_of(sources: Collection[ImageSources]) -> DataProtocol | None:
+    """Find how the data set of the tables is evaluated, and warn if tables with labels do not tell."""
+    from slsr.embedding.protocol import protocol_of_tables
+
+    found = protocol_of_tables(part for one in sources for part in one.parts)
+    if found is None and all(one.labeled for one in sources):
+        typer.echo(
+            "warning: no facts.json beside the tables says how their data set is evaluated, so `slsr score` will use "
+            "cross-camera unless you give it --protocol",
+            err=True,
+        )
+    return found
 
 
 @app.command(rich_help_panel=USE)
@@ -275,6 +294,9 @@ def transfer(
     protocol: Annotated[str | None, typer.Option(help="CUHK03: classic or np")] = None,
     boxes: Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")] = None,
     split: Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="VIPeR: published halves, of which --split is one")
+    ] = None,
     params: Annotated[
         Path | None, typer.Option(metavar="params.yaml", help="read the block `evaluate` from this file")
     ] = None,
@@ -296,7 +318,7 @@ def transfer(
 
     settings = given or stage.PUBLISHED
     encoder = load_encoder(model, device, flip=settings.flip)
-    test = stage.read_evaluation_set(data, protocol, boxes, split)
+    test = stage.read_evaluation_set(data, protocol, boxes, split, split_file)
     measured = stage.transfer(encoder, test, settings)
     if json_path is not None:
         write_json(json_path, stage.as_json(encoder, test, measured, settings))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Split = Literal["train", "query", "gallery", "multi_query"]
+ProtocolName = Literal["cross-camera", "single-gallery-shot"]
+Directions = Literal["one", "both"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery", "multi_query")
 
 JUNK = -1
@@ -55,8 +57,8 @@ class EvaluationProtocol:
         of the higher one, then the other way round, and the mean of the two.
     """
 
-    protocol: Literal["cross-camera", "single-gallery-shot"] = "cross-camera"
-    directions: Literal["one", "both"] = "one"
+    protocol: ProtocolName = "cross-camera"
+    directions: Directions = "one"
 
 
 @dataclass(frozen=True)

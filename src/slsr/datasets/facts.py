@@ -6,13 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, queries_without_match, queries_without_pool
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, ProtocolName, counted
 from slsr.datasets.inspection import Inspection
+from slsr.errors import InputError
+from slsr.files import read_json
 
 Inspections = Mapping[TableName, Sequence[Inspection]]
 
@@ -51,6 +54,28 @@ def describe(
         "notes": list(collection.notes),
         "evaluation": {**asdict(collection.evaluation), "multi_query": bool(tables["query"]) and not unpooled},
     }
+
+
+def read_facts(path: Path) -> Mapping[str, Any]:
+    """Read facts.json.
+
+    Raises
+    ------
+    InputError
+        `prepare` did not write the file: it does not name the data set, its protocol, and whether it has several boxes
+        per query.
+    """
+    facts: object = read_json(path)
+    evaluation = facts.get("evaluation") if isinstance(facts, dict) else None
+    if (
+        not isinstance(facts, dict)
+        or not isinstance(evaluation, dict)
+        or evaluation.get("protocol") not in get_args(ProtocolName)
+        or not isinstance(facts.get("dataset"), str)
+        or not isinstance(evaluation.get("multi_query"), bool)
+    ):
+        raise InputError(f"{path}: not written by `prepare`; make it again with `dvc repro prepare`")
+    return facts
 
 
 def describe_table(entries: Sequence[Entry], inspections: Sequence[Inspection]) -> dict[str, Any]:

@@ -32,7 +32,9 @@ FIRST_SPLIT: Mapping[str, Mapping[str, Any]] = {
 
 
 @contextmanager
-def open_collection(path: Path, variant: DatasetVariant, scratch: Path) -> Iterator[Collection]:
+def open_collection(
+    path: Path, variant: DatasetVariant, scratch: Path, halves: Path | None = None
+) -> Iterator[Collection]:
     """Open an archive as a data set; its images can be read inside the `with` block.
 
     Parameters
@@ -43,6 +45,8 @@ def open_collection(path: Path, variant: DatasetVariant, scratch: Path) -> Itera
         Which data set, and which split of it: what `recognize` returns, or the block `dataset` of params.yaml.
     scratch
         An existing folder for temporary files, which are removed afterwards.
+    halves
+        A file of halves of VIPeR that authors published; None: those of `variant.split` are drawn.
 
     Raises
     ------
@@ -62,7 +66,7 @@ def open_collection(path: Path, variant: DatasetVariant, scratch: Path) -> Itera
             with open_cuhk03(archive, variant, scratch) as collection:
                 yield collection
         elif variant.split:
-            yield read_viper(archive, variant.split)
+            yield read_viper(archive, variant.split, halves)
         else:
             yield SIMPLE_READERS[variant.name](archive)
 

@@ -12,14 +12,17 @@ LARGEST_IDENTITY = 2**31 - 1
 LARGEST_CAMERA = 2**15 - 1
 
 
-def find_problems(collection: Collection) -> list[str]:
-    """List every problem of the numbers, the names and the split, one sentence each."""
-    return [*_bad_entries(collection), *_names_twice(collection), *_bad_split(collection)]
+def find_problems(collection: Collection, training: bool = True) -> list[str]:
+    """List every problem of the numbers, the names and the split, one sentence each.
+
+    Without `training`, images to train on are not needed.
+    """
+    return [*_bad_entries(collection), *_names_twice(collection), *_bad_split(collection, training)]
 
 
-def require_sound(collection: Collection) -> None:
+def require_sound(collection: Collection, training: bool = True) -> None:
     """Raise InputError with the first problem and the name of the archive, if there is a problem."""
-    for problem in find_problems(collection):
+    for problem in find_problems(collection, training):
         raise InputError(f"{collection.origin}: {problem}")
 
 
@@ -46,15 +49,17 @@ def _names_twice(collection: Collection) -> Iterator[str]:
         )
 
 
-def _bad_split(collection: Collection) -> Iterator[str]:
+def _bad_split(collection: Collection, training: bool) -> Iterator[str]:
     train, query, gallery = (
         {entry.identity for entry in collection.entries if entry.split == split}
         for split in ("train", "query", "gallery")
     )
     for split, identities in (("train", train), ("query", query), ("gallery", gallery)):
-        if not identities:
+        if not identities and training:
             yield f"no {split} images; train, query and gallery all need images"
-    if len(train) == 1:
+        elif not identities and split != "train":
+            yield f"no {split} images; query and gallery need images"
+    if training and len(train) == 1:
         yield "only 1 training identity; at least 2 are needed"
     if both := sorted(train & (query | gallery)):
         yield (

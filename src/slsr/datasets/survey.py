@@ -68,13 +68,15 @@ class Survey:
         return bool(self.published) and not any(self.differences().values())
 
 
-def survey(path: Path, variant: DatasetVariant, scratch: Path) -> Survey:
+def survey(path: Path, variant: DatasetVariant, scratch: Path, halves: Path | None = None) -> Survey:
     """Read and decode every image of an archive.
 
     Parameters
     ----------
     scratch
         An existing folder for temporary files, which are removed afterwards.
+    halves
+        As for `open_collection`.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def survey(path: Path, variant: DatasetVariant, scratch: Path) -> Survey:
         The archive cannot be read at all, or is not this data set. Problems of single images or of the split are in
         the result instead.
     """
-    with open_collection(path, variant, scratch) as collection:
+    with open_collection(path, variant, scratch, halves) as collection:
         inspections, unreadable = inspect_collection(collection)
         kept = collection.without(unreadable)
         arrangement = arrange(kept, None, "none", 0)

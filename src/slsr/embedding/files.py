@@ -1,9 +1,9 @@
 """The .npz files of features that `slsr embed` writes and that `slsr score` and `slsr index` read.
 
 A file holds `gallery_features` [N, D], `gallery_names` [N] and, if they are known, `gallery_identities` and
-`gallery_cameras` [N]. If there are queries, it holds the same four arrays of the queries. It also says which model the
-features come from. Features are written block by block, and mapped into memory when they are read, so that a file may
-be larger than the memory.
+`gallery_cameras` [N]. If there are queries, it holds the same four arrays of the queries, and says by which protocol
+the data set is evaluated if that is known. It also says which model the features come from. Features are written block
+by block, and mapped into memory when they are read, so that a file may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from slsr.embedding.npz import map_array, read_arrays
+from slsr.embedding.npz import array_names, map_array, read_arrays
+from slsr.embedding.protocol import DataProtocol
 from slsr.errors import InputError
 from slsr.files import replaced_file
 
@@ -63,7 +64,12 @@ class NamedFeatures:
     cameras: NDArray[np.int64] | None
 
 
-def write_features(path: Path, origin: Origin, sides: Mapping[Side, Iterable[NamedFeatures]]) -> dict[Side, int]:
+def write_features(
+    path: Path,
+    origin: Origin,
+    sides: Mapping[Side, Iterable[NamedFeatures]],
+    protocol: DataProtocol | None = None,
+) -> dict[Side, int]:
     """Write blocks of features as they come; the file appears under its name only when it is complete.
 
     While it is written, the features of a side need their size on the disk a second time.
@@ -83,6 +89,8 @@ def write_features(path: Path, origin: Origin, sides: Mapping[Side, Iterable[Nam
             counts[side] = _write_side(archive, side, blocks, path.parent)
             if not counts[side]:
                 raise InputError(f"{path}: not written, because no {side} image could be read")
+        for name, value in (protocol.arrays() if protocol else {}).items():
+            _write(archive, name, value)
         _write(archive, "model_fingerprint", origin.fingerprint)
         _write(archive, "model_flip", origin.flip)
         _write(archive, "model_path", origin.model)
@@ -137,13 +145,6 @@ def read_origin(path: Path) -> Origin:
         )
     fingerprint, flip, model = (array[()] for array in read_arrays(path, names).values())
     return Origin(str(fingerprint), bool(flip), str(model))
-
-
-def array_names(path: Path) -> list[str]:
-    """List the arrays in an .npz file; errors as `read_arrays`."""
-    read_arrays(path, ())
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def read_features(path: Path, side: Side = "gallery") -> NamedFeatures:

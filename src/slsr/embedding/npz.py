@@ -49,6 +49,13 @@ def _read_array(path: Path, archive: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def array_names(path: Path) -> list[str]:
+    """List the arrays in an .npz file; errors as `read_arrays`."""
+    read_arrays(path, ())
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
 def map_array(path: Path, name: str) -> NDArray[Any]:
     """Map an array into memory if it is stored without compression, as `numpy.savez` does; else read it.
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from slsr.embedding.encoder import LoadedEncoder
 from slsr.embedding.files import NamedFeatures, Origin, Side, write_features
 from slsr.embedding.pictures import ImageLike
+from slsr.embedding.protocol import DataProtocol
 from slsr.embedding.sources import ImageSources, SourceImage
 from slsr.errors import InputError
 
@@ -88,6 +89,7 @@ def embed_into(
     *,
     batch_size: int = 64,
     strict: bool = False,
+    protocol: DataProtocol | None = None,
 ) -> dict[Side, int]:
     """Write the features of images into a file; see `write_features`.
 
@@ -100,7 +102,7 @@ def embed_into(
         side: embed_sources(encoder, sources, batch_size=batch_size, skipped=None if strict else skipped, title=side)
         for side, sources in sides.items()
     }
-    counts = write_features(path, origin, blocks)
+    counts = write_features(path, origin, blocks, protocol)
     if skipped.count:
         log.warning("skipped %d unreadable images of %d", skipped.count, skipped.count + sum(counts.values()))
     return counts

@@ -1,4 +1,4 @@
-"""Measures of features that any other tool extracted, for `slsr score`."""
+"""Measures of features or distances that any other tool computed, for `slsr score`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slsr.embedding.npz import read_arrays
+from slsr.datasets.collection import Directions, ProtocolName
+from slsr.embedding.npz import array_names, read_arrays
+from slsr.embedding.protocol import DataProtocol, chosen_protocol
 from slsr.errors import InputError
 from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import write_json
 from slsr.retrieval.bootstrap import headline
+from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
 from slsr.retrieval.measures import Evaluation
-from slsr.retrieval.ranking import check_fit, evaluate
+from slsr.retrieval.protocols import (
+    SingleGalleryShot,
+    both_directions,
+    both_directions_of_distances,
+    single_gallery_shot,
+)
+from slsr.retrieval.ranking import check_fit, evaluate, evaluate_distances
 from slsr.retrieval.reranking import evaluate_reranked
 
 FEATURES = ("query_features", "gallery_features")
+DISTANCES = "distances"
 LABELS = ("query_identities", "gallery_identities", "query_cameras", "gallery_cameras")
-PLAIN, RERANKED = "single_query", "single_query_rerank"  # the names of rankings, as `evaluate` writes them
-TITLES = {PLAIN: "plain", RERANKED: "rerank"}
+PLAIN, RERANKED, GALLERY_SHOT = (
+    "single_query",
+    "single_query_rerank",
+    "single_gallery_shot",
+)  # as `evaluate` writes them
+TITLES = {PLAIN: "plain", RERANKED: "rerank", GALLERY_SHOT: "plain"}
 WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
 
 log = logging.getLogger(__name__)
@@ -32,44 +47,120 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The evaluations of one file: `single_query`, and `single_query_rerank` if it was asked for."""
+    """The measures of one file.
+
+    Attributes
+    ----------
+    protocol
+        By which the file was evaluated.
+    evaluations
+        `single_query`, and `single_query_rerank` if it was asked for; or `single_gallery_shot`.
+    """
 
     labels: Labels
-    evaluations: Mapping[str, Evaluation]
+    protocol: DataProtocol
+    evaluations: Mapping[str, Evaluation | SingleGalleryShot]
 
 
-def score(path: Path, *, rerank: bool = False, normalize: bool = True) -> Scores:
-    """Evaluate the features of an .npz file.
+@dataclass(frozen=True, eq=False)
+class ScoredArrays:
+    """Features of queries [Q, D] and gallery [G, D], or their distances [Q, G]."""
+
+    features: tuple[NDArray[Any], NDArray[Any]] | None
+    distances: NDArray[Any] | None
+    labels: Labels
+    normalize: bool
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate by the cross-camera protocol."""
+        if self.features is None:
+            return evaluate_distances(self.distances, self.labels)
+        return evaluate(*self.features, self.labels, normalize=self.normalize)
+
+    def gallery_shot(self, directions: Directions) -> SingleGalleryShot:
+        """Evaluate by the protocol single-gallery-shot."""
+        if directions == "both":
+            if self.features is None:
+                return both_directions_of_distances(self.distances, self.labels)
+            return both_directions(*self.features, self.labels, normalize=self.normalize)
+        distances: Any = self.distances
+        if self.features is not None:
+            distances = euclidean_distances(*self.features, normalize=self.normalize)
+        return SingleGalleryShot.of_queries(single_gallery_shot(distances, self.labels), self.labels)
+
+
+def score(
+    path: Path,
+    *,
+    rerank: bool = False,
+    normalize: bool = True,
+    protocol: ProtocolName | None = None,
+    directions: Directions | None = None,
+) -> Scores:
+    """Evaluate the features or the distances of an .npz file.
 
     Parameters
     ----------
     path
-        Holds `query_features` [Q, D] and `gallery_features` [G, D] (float16, float32 or float64), and the integers
-        `query_identities`, `query_cameras` [Q], `gallery_identities`, `gallery_cameras` [G]; other arrays are not read.
+        Holds `query_features` [Q, D] and `gallery_features` [G, D] (float16, float32 or float64), or `distances`
+        [Q, G]; and the integers `query_identities`, `query_cameras` [Q], `gallery_identities`, `gallery_cameras` [G].
+        It may hold `protocol` and `directions`; other arrays are not read.
     rerank
         Evaluate the re-ranked distances too.
     normalize
         Scale every feature to length 1 first.
+    protocol, directions
+        By which the file is evaluated, if it does not say so itself; cross-camera if nothing does.
 
     Raises
     ------
     InputError
-        The file cannot be scored; the message is one line that begins with its name.
+        The file cannot be scored as asked; the message is one line that begins with its name.
     """
-    arrays = read_arrays(path, (*FEATURES, *LABELS))
-    query, gallery = (arrays.pop(name) for name in FEATURES)
+    chosen, known = chosen_protocol(path, protocol, directions)
+    single = chosen.evaluation.protocol == "single-gallery-shot"
+    arrays = _read(path, rerank, normalize)
+    evaluations: dict[str, Evaluation | SingleGalleryShot] = {}
     try:
-        labels = Labels(*(arrays[name] for name in LABELS))
-        check_fit((_rows(FEATURES[0], query), _rows(FEATURES[1], gallery)), labels)
-        evaluations = {PLAIN: evaluate(query, gallery, labels, normalize=normalize)}
-        if rerank:
-            evaluations[RERANKED] = evaluate_reranked(query, gallery, labels, normalize=normalize)
+        if single and rerank:
+            raise InputError("--rerank: single-gallery-shot is evaluated without re-ranking; leave it out")
+        if single:
+            evaluations[GALLERY_SHOT] = arrays.gallery_shot(chosen.evaluation.directions)
+        else:
+            evaluations[PLAIN] = arrays.evaluate()
+        if rerank and arrays.features is not None:
+            evaluations[RERANKED] = evaluate_reranked(*arrays.features, arrays.labels, normalize=normalize)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    excluded = evaluations[PLAIN].excluded
-    if excluded:
-        log.warning("%d of %d queries have no right match and are left out of every number", excluded, labels.queries)
-    return Scores(labels, evaluations)
+    _warn(arrays.labels, next(iter(evaluations.values())), known)
+    return Scores(arrays.labels, chosen, evaluations)
+
+
+def _read(path: Path, rerank: bool, normalize: bool) -> ScoredArrays:
+    """Read features or distances, and check that they fit the labels and the options."""
+    present = array_names(path)
+    names = (DISTANCES,) if DISTANCES in present else FEATURES
+    arrays = read_arrays(path, (*names, *LABELS))
+    try:
+        labels = Labels(*(arrays[name] for name in LABELS))
+        if names == FEATURES:
+            query, gallery = (arrays[name] for name in FEATURES)
+            check_fit((_rows(FEATURES[0], query), _rows(FEATURES[1], gallery)), labels)
+            return ScoredArrays((query, gallery), None, labels, normalize)
+        if both := [name for name in FEATURES if name in present]:
+            raise InputError(f"holds {DISTANCES} and {', '.join(both)}; leave out what is not to be scored")
+        if arrays[DISTANCES].dtype.kind not in "fiu":
+            raise InputError(f"{DISTANCES} is of type {arrays[DISTANCES].dtype}; distances must be real numbers")
+        if rerank:
+            raise InputError(
+                "--rerank: re-ranking also needs the distances within the queries and within the gallery; write "
+                "query_features and gallery_features in place of distances, or leave it out"
+            )
+        if not normalize:
+            raise InputError("--no-normalize: no effect on distances; leave it out")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return ScoredArrays(None, arrays[DISTANCES], labels, normalize)
 
 
 def _rows(name: str, features: NDArray[Any]) -> int:
@@ -78,7 +169,29 @@ def _rows(name: str, features: NDArray[Any]) -> int:
     return len(features)
 
 
-def score_file(path: Path, *, rerank: bool, normalize: bool, json_path: Path | None, per_query: Path | None) -> str:
+def _warn(labels: Labels, found: Evaluation | SingleGalleryShot, known: bool) -> None:
+    """Warn of queries without a match, and of data that looks as if it had another protocol."""
+    if found.excluded:
+        queries = found.excluded + found.queries
+        log.warning("%d of %d queries have no right match and are left out of every number", found.excluded, queries)
+    same = np.array_equal(labels.query_identities, labels.gallery_identities)
+    if not known and same and np.array_equal(labels.query_cameras, labels.gallery_cameras):
+        log.warning(
+            "the gallery has the identities and cameras of the queries: if every image is both, as in VIPeR and CUHK03 "
+            "classic, give --protocol single-gallery-shot"
+        )
+
+
+def score_file(
+    path: Path,
+    *,
+    rerank: bool = False,
+    normalize: bool = True,
+    protocol: ProtocolName | None = None,
+    directions: Directions | None = None,
+    json_path: Path | None = None,
+    per_query: Path | None = None,
+) -> str:
     """Score a file, write the outputs that were asked for, and return a table for people to read.
 
     Raises
@@ -91,15 +204,23 @@ def score_file(path: Path, *, rerank: bool, normalize: bool, json_path: Path | N
             _check_target(target, path)
     if json_path is not None and json_path == per_query:
         raise InputError(f"{json_path}: this name is given for both --json and --per-query; choose two names")
-    scores = score(path, rerank=rerank, normalize=normalize)
+    scores = score(path, rerank=rerank, normalize=normalize, protocol=protocol, directions=directions)
     numbers = {TITLES[ranking]: summary(found) for ranking, found in scores.evaluations.items()}
     if json_path is not None:
-        write_json(json_path, numbers["plain"] | {name: part for name, part in numbers.items() if name != "plain"})
+        others = {name: part for name, part in numbers.items() if name != "plain"}
+        write_json(json_path, {**numbers["plain"], **scores.protocol.arrays(), **others})
     if per_query is not None:
-        names = [str(row) for row in range(scores.labels.queries)]
-        labels = (scores.labels.query_identities, scores.labels.query_cameras)
-        write_per_query(per_query, scores.evaluations, names, *labels, schema=WIDE)
-    return render(numbers)
+        _write_per_query(per_query, scores)
+    return f"{scores.protocol}: {render(numbers)}"
+
+
+def _write_per_query(path: Path, scores: Scores) -> None:
+    """Write the table of queries: named by their rows, and gallery images that are queries by `gallery ROW`."""
+    labels = scores.labels
+    names = [*map(str, range(labels.queries)), *(f"gallery {row}" for row in range(labels.gallery))]
+    identities = np.concatenate([labels.query_identities, labels.gallery_identities])
+    cameras = np.concatenate([labels.query_cameras, labels.gallery_cameras])
+    write_per_query(path, scores.evaluations, names, identities, cameras, schema=WIDE)
 
 
 def _check_target(target: Path, source: Path) -> None:
@@ -109,7 +230,7 @@ def _check_target(target: Path, source: Path) -> None:
         raise InputError(f"{target}: this is the input; choose another name")
 
 
-def summary(evaluation: Evaluation) -> dict[str, Any]:
+def summary(evaluation: Evaluation | SingleGalleryShot) -> dict[str, Any]:
     """Compute the headline numbers, and count the queries that they leave out."""
     return headline(evaluation) | {"queries_without_match": evaluation.excluded}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from slsr.datasets.arrangement import arrange, queries_without_pool
 from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.facts import read_facts
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
 from slsr.datasets.soundness import require_sound
@@ -34,7 +35,6 @@ from slsr.evaluation.measures import (
     reranked,
 )
 from slsr.evaluation.scoring import render as render_numbers
-from slsr.files import read_json
 from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features
@@ -50,8 +50,6 @@ PUBLISHED = Evaluate(
     bootstrap=Bootstrap(resamples=10_000, seed=1),
     ranked_list=RankedList(queries=6, depth=10),
 )
-
-PROTOCOLS = ("cross-camera", "single-gallery-shot")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,11 @@ class EvaluationSet:
 
 
 def read_evaluation_set(
-    data: Path, protocol: str | None = None, boxes: str | None = None, split: int | None = None
+    data: Path,
+    protocol: str | None = None,
+    boxes: str | None = None,
+    split: int | None = None,
+    halves: Path | None = None,
 ) -> EvaluationSet:
     """Read query and gallery of a data set.
 
@@ -84,6 +86,8 @@ def read_evaluation_set(
         A folder of prepared tables (query.parquet, gallery.parquet, facts.json), or an archive as published.
     protocol, boxes, split
         Which split of an archive, if its data set has several; None chooses the first one of its preset.
+    halves
+        A file of published halves of VIPeR, of which `split` is one.
 
     Raises
     ------
@@ -91,37 +95,39 @@ def read_evaluation_set(
         The data set is missing or cannot be read, one of its images cannot be read, or it has no such split.
     """
     if (data / "facts.json").is_file():
-        if named := [name for name, value in (("protocol", protocol), ("boxes", boxes), ("split", split)) if value]:
+        given = {"protocol": protocol, "boxes": boxes, "split": split, "split-file": halves}
+        if named := [name for name, value in given.items() if value]:
             raise InputError(f"{data}: prepared tables, whose split is chosen already; leave out --{named[0]}")
         return _prepared(data)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
-    variant = choose(recognize(data), protocol, boxes, split)
-    with tempfile.TemporaryDirectory() as scratch, open_collection(data, variant, Path(scratch)) as collection:
-        return _from_archive(collection, variant)
+    variant = recognize(data)
+    if halves is not None and variant.name != "viper":
+        raise InputError(
+            f"--split-file {halves}: only VIPeR has such files, but {data} is {variant.name}; leave it out"
+        )
+    if halves is None:
+        variant = choose(variant, protocol, boxes, split)
+    else:
+        variant = choose(variant, protocol, boxes).model_copy(update={"split": split or 1})  # the file knows its splits
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_collection(data, variant, Path(scratch), halves) as collection,
+    ):
+        found = _from_archive(collection, variant)
+    return found if halves is None else replace(found, dataset=f"{found.dataset} of {halves.name}")
 
 
 def _prepared(folder: Path) -> EvaluationSet:
-    facts = read_json(folder / "facts.json")
-    if not _has_facts(facts):
-        raise InputError(f"{folder / 'facts.json'}: not written by `prepare`; make it again with `dvc repro prepare`")
+    facts = read_facts(folder / "facts.json")
     query, gallery = (Images.read(folder / f"{name}.parquet") for name in ("query", "gallery"))
     pool = Images.read(folder / "multi_query.parquet") if facts["evaluation"]["multi_query"] else None
     return EvaluationSet(facts["dataset"], query, gallery, pool, facts["evaluation"])
 
 
-def _has_facts(facts: object) -> bool:
-    """Tell whether facts name the data set, its protocol, and whether it has several boxes per query."""
-    if not isinstance(facts, dict) or not isinstance(facts.get("evaluation"), dict):
-        return False
-    evaluation = facts["evaluation"]
-    known = evaluation.get("protocol") in PROTOCOLS
-    return known and isinstance(facts.get("dataset"), str) and isinstance(evaluation.get("multi_query"), bool)
-
-
 def _from_archive(collection: Collection, variant: DatasetVariant) -> EvaluationSet:
     """Arrange an archive as `prepare` does with every identity; an image that cannot be read is an error here."""
-    require_sound(collection)
+    require_sound(collection, training=False)
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
     details = [f"{key} {value}" for key, value in variant.model_dump().items() if key != "name" and value is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from slsr.errors import InputError
 from slsr.experiments.networks import EvaluatedNetwork, Settings
-from slsr.experiments.seeds import EARLIER_SEEDS, SeedsOf
+from slsr.experiments.seeds import EARLIER_SEEDS, Over, SeedsOf
 from slsr.experiments.seeds_and_people import CrossedMean, crossed_mean
 from slsr.labels.regularizers import REGULARIZERS
 from slsr.reporting.published import Published, published
@@ -20,7 +21,7 @@ from slsr.retrieval.bootstrap import PairedDifference, paired_differences
 from slsr.retrieval.query_values import QueryValues, require_same_queries
 
 # What decides which people are searched, and among whom.
-TEST_SETTINGS = ("archive", "name", "protocol", "boxes", "split", "identities")
+TEST_SETTINGS = ("archive", "name", "protocol", "boxes", "split", "split_file", "identities")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class SeedGroup:
     def seeds(self) -> list[int]:
         """The seeds, ascending."""
         return [network.seed for network in self.networks]
+
+    @property
+    def size(self) -> int:
+        """The number of values that a mean is taken over."""
+        return len(self.networks)
 
     def measured(self, measure: str) -> NDArray[np.float64]:
         """Return a measure of the network of every seed, [S]."""
@@ -53,19 +59,28 @@ class Difference:
     """A group minus its baseline, paired by seed and query, over the seeds that both have.
 
     The interval of `both` is for other seeds and other people; `both` is None with one common seed or one person.
-    `people` is the paired bootstrap over people of the mean over seeds, for these seeds only.
+    `people` is the paired bootstrap over people of the mean over seeds, for these seeds only. Over splits, `both` is
+    for other splits, and `people` is None.
     """
 
     seeds: Sequence[int]
     both: CrossedMean | None
-    people: PairedDifference
+    people: PairedDifference | None
+
+    @property
+    def mean(self) -> float:
+        """The mean difference."""
+        if self.people is not None:
+            return self.people.difference
+        return self.both.mean if self.both is not None else math.nan
 
 
 @dataclass(frozen=True)
 class ExperimentComparison:
     """Groups of networks in the order of the table, and the differences of each to its baseline, by measure.
 
-    `against` is the one baseline of all groups, if the user named one. `seeds_of` says what differs within a group.
+    `against` is the one baseline of all groups, if the user named one. `seeds_of` says what differs within a group, and
+    `over` whether a group has several splits.
     """
 
     ranking: str
@@ -76,6 +91,7 @@ class ExperimentComparison:
     published: Sequence[Published | None]
     against: SeedGroup | None = None
     seeds_of: SeedsOf = "training"
+    over: Over = "seeds"
 
 
 def compare_networks(
@@ -105,8 +121,8 @@ def compare_networks(
     if seeds_of == "pipeline":
         every = without_earlier_seeds(every)
         controls = every[len(networks) :]
-    groups = sorted(group_by_settings(every), key=lambda group: _order(group, baseline))
-    control = None if against is None else _control(groups, group_by_settings(controls), baseline)
+    groups = sorted(group_by_settings(every), key=lambda group: order_of(group, baseline))
+    control = None if against is None else control_of(groups, group_by_settings(controls), baseline)
     measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
     differences = [
         _differences(group, control or baseline_of(group, groups, baseline), measures, resamples, seed)
@@ -196,6 +212,23 @@ def difference(
     InputError
         The two were not measured on the same queries of the same people; the message names the setting that differs.
     """
+    pair = paired_values(group, baseline, measure)
+    if pair is None:
+        return None
+    seeds, values = pair
+    subtracted = _of_people(values[1]) - _of_people(values[0])
+    means = [replace(one[0], values=np.mean([of_seed.values for of_seed in one], axis=0)) for one in values]
+    return Difference(
+        seeds,
+        crossed_mean(subtracted, (-1, 1)) if min(subtracted.shape) > 1 else None,
+        paired_differences(*means, resamples=resamples, seed=seed)[measure],
+    )
+
+
+def paired_values(
+    group: SeedGroup, baseline: SeedGroup, measure: str
+) -> tuple[list[int], tuple[list[QueryValues], list[QueryValues]]] | None:
+    """Return the common seeds, and the values of the baseline and of the group for each; errors as `difference`."""
     first, second = ({network.seed: network for network in one.networks} for one in (baseline, group))
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
@@ -207,13 +240,7 @@ def difference(
         return None
     for number, pair in enumerate(zip(*values, strict=True)):
         _require_same_people(first[seeds[number]], second[seeds[number]], *pair)
-    subtracted = _of_people(values[1]) - _of_people(values[0])
-    means = [replace(one[0], values=np.mean([of_seed.values for of_seed in one], axis=0)) for one in values]
-    return Difference(
-        seeds,
-        crossed_mean(subtracted, (-1, 1)) if min(subtracted.shape) > 1 else None,
-        paired_differences(*means, resamples=resamples, seed=seed)[measure],
-    )
+    return seeds, (values[0], values[1])
 
 
 def _of_people(values: Sequence[QueryValues]) -> NDArray[np.float64]:
@@ -263,7 +290,7 @@ def _differences(
     return {measure: one for measure, one in found.items() if one is not None}
 
 
-def _control(groups: Sequence[SeedGroup], against: Sequence[SeedGroup], baseline: str) -> SeedGroup:
+def control_of(groups: Sequence[SeedGroup], against: Sequence[SeedGroup], baseline: str) -> SeedGroup:
     """Find the group that contains the only baseline of `against`."""
     fitting = [group for group in against if group.regularizer == baseline]
     if len(fitting) != 1:
@@ -274,7 +301,7 @@ def _control(groups: Sequence[SeedGroup], against: Sequence[SeedGroup], baseline
     return next(group for group in groups if group.regularizer == baseline and group.settings == fitting[0].settings)
 
 
-def _order(group: SeedGroup, baseline: str) -> tuple[Any, ...]:
+def order_of(group: SeedGroup, baseline: str) -> tuple[Any, ...]:
     """Sort by data, backbone, regularizer (the baseline first), number of clusters and number of images."""
     known = list(REGULARIZERS)
     place = known.index(group.regularizer) if group.regularizer in known else len(known)

@@ -33,7 +33,7 @@ class EvaluatedNetwork:
     (`data:path` -> MD5) and code (`code:path` -> MD5). `values` has every measure of every query with a right match,
     with its person; None for single-gallery-shot results of earlier versions, which did not keep them. `quality` is the
     quality.json of the generated images that it was trained on; None if there are none, or if the cache does not have
-    it.
+    it. `training_people` is the number of identities in the training images; None if the cache lacks facts.json.
     """
 
     experiment: str
@@ -43,6 +43,7 @@ class EvaluatedNetwork:
     metrics: Mapping[str, Any]
     values: QueryValues | None
     quality: Mapping[str, Any] | None = None
+    training_people: int | None = None
 
 
 def read_networks(revisions: Sequence[Revision], ranking: str) -> list[EvaluatedNetwork]:
@@ -92,6 +93,7 @@ def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking:
         metrics[ranking],
         values,
         _read_quality(revision, stages["generate"]) if "generate" in earlier else None,
+        _training_people(revision, stages["prepare"]) if "prepare" in earlier else None,
     )
 
 
@@ -101,11 +103,20 @@ def _settings_of(stages: Stages, names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         settings |= locked_parameters(stages[name])
         for dep in stages[name]["deps"]:
-            if dep["path"].startswith(("data/", "weights/")):
+            if dep["path"].startswith(("data/", "splits/", "weights/")):
                 settings[f"{DATA}{dep['path']}"] = dep["md5"]
             elif dep["path"].startswith("src/"):
                 settings[f"{CODE}{dep['path']}"] = dep["md5"]
     return {key: value for key, value in settings.items() if not key.startswith(WITHOUT_EFFECT)}
+
+
+def _training_people(revision: Revision, stage: Mapping[str, Any]) -> int | None:
+    """Read the number of training identities."""
+    try:
+        return int(read_json(cached_file(revision, stage, "artifacts/prepared/facts.json"))["training_identities"])
+    except InputError as error:
+        log.info("%s: without the number of its training people: %s", revision.name, error)
+        return None
 
 
 def _read_quality(revision: Revision, stage: Mapping[str, Any]) -> Mapping[str, Any] | None:

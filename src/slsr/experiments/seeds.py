@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 SeedsOf = Literal["training", "pipeline"]
+Over = Literal["seeds", "splits"]
 SEED = "train.seed"
 EARLIER_SEEDS = ("encoder.seed", "cluster.seed", "gan.seed", "generate.seed")
 

@@ -22,6 +22,7 @@ from slsr.experiments.seeds import EARLIER_SEEDS
 from slsr.experiments.study import REGULARIZERS_KEY, Study, settings_of
 from slsr.files import read_json, write_json
 from slsr.labels.regularizers import committed_names, studied_names
+from slsr.params.dataset import SPLITS
 from slsr.params.file import Params, load_params, with_overrides
 from slsr.params.reading import read_yaml
 from slsr.project.revisions import experiments
@@ -69,7 +70,7 @@ def plan(root: Path, name: str, study: Study) -> list[Experiment]:
     for setting in settings_of(study, params.cluster.sweep):
         overrides = {**setting.overrides, **({REGULARIZERS_KEY: studied} if studied else {})}
         changed = with_overrides(params, overrides, f"study {name}")
-        parts = [code, _weights_digest(root, changed), targets, changed.model_dump()]
+        parts = [code, _named_files_digest(root, changed), targets, changed.model_dump()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         planned.append(Experiment(f"{name}-{setting.label}-{digest[:8]}", overrides, targets))
     return planned
@@ -97,10 +98,11 @@ def _code_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _weights_digest(root: Path, params: Params) -> str:
-    """Hash the files in weights/ that the networks start from."""
+def _named_files_digest(root: Path, params: Params) -> str:
+    """Hash the files in weights/ and splits/ that params.yaml names."""
     names = sorted({params.encoder.weights, params.train.weights})
-    return hashlib.sha256(b"".join(_content(root / "weights" / name) for name in names)).hexdigest()
+    files = [*(root / "weights" / name for name in names), root / SPLITS / params.dataset.split_file]
+    return hashlib.sha256(b"".join(map(_content, files))).hexdigest()
 
 
 def _content(path: Path) -> bytes:
@@ -153,7 +155,11 @@ def run_study(
 
 def _next_step(queue: bool, rest: int, planned: Sequence[Experiment]) -> str:
     of_pipeline = any(EARLIER_SEEDS[0] in one.overrides for one in planned)
-    compare = f"compare them with `slsr compare{' --seeds-of pipeline' if of_pipeline else ''}`"
+    splits = any("dataset.split" in one.overrides for one in planned)
+    options = (" --seeds-of pipeline" if of_pipeline else "") + (
+        " --over splits --ranking single_gallery_shot" if splits else ""
+    )
+    compare = f"compare them with `slsr compare{options}`"
     if not queue:
         return compare
     start = "start a worker per GPU with `dvc queue start`: docs/experiments.md"

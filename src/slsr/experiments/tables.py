@@ -14,6 +14,7 @@ from typing import Any
 from slsr.experiments.comparison import Difference, ExperimentComparison, SeedGroup
 from slsr.experiments.generated_quality import quality_columns, quality_table
 from slsr.experiments.networks import CODE, DATA
+from slsr.experiments.splits import SplitGroup
 from slsr.markdown import table
 from slsr.reporting.figures import Estimate, draw_estimates
 from slsr.reporting.published import NOTE, Published
@@ -25,6 +26,13 @@ SEEDS = {
     "training": "Within a row, a seed changes only the training of the re-ID network: encoder, clusters and generators "
     "stay the same.",
     "pipeline": "Each seed has its own encoder, clusters, generators, generated images and training.",
+}
+OVER = {
+    "seeds": "Mean over seeds ± standard deviation (n - 1) between seeds. Differences are in points and paired by seed "
+    "and query, with the 95 % interval for other seeds and other people, and a two-sided p.",
+    "splits": "Mean over splits ± standard deviation (n - 1) between splits; a split with several seeds is the mean "
+    "over them. Differences are in points and paired by split, seed and query, with the 95 % interval and the "
+    "two-sided p of the corrected resampled t-test (Nadeau and Bengio 2003); approximate, because splits share people.",
 }
 SHORT = {
     "train.backbone": "backbone",
@@ -76,11 +84,8 @@ def _setting(comparison: ExperimentComparison) -> str:
     people = "" if network.values is None else f" of {network.values.people_count:,} people"
     text = (
         f"{comparison.ranking.replace('_', ' ')}: {network.metrics['queries']:,} queries{people}, "
-        f"{network.metrics['gallery']:,} gallery images. Mean over seeds ± standard deviation (n - 1) between seeds. "
-        "Differences are in points and paired by seed and query, "
-        "with the 95 % interval for other seeds and other people, and a two-sided p. "
+        f"{network.metrics['gallery']:,} gallery images. {OVER[comparison.over]} {SEEDS[comparison.seeds_of]}"
     )
-    text += SEEDS[comparison.seeds_of]
     if control is not None:
         names = ", ".join(network.experiment for network in control.networks)
         text += f" Differences are to {names}, whatever else differs in the row."
@@ -90,13 +95,13 @@ def _setting(comparison: ExperimentComparison) -> str:
 def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> str:
     measures = _shown_measures(comparison)
     with_published = any(comparison.published)
-    header = ["", *_short(settings), "seeds", *(f"{MEASURES[key]}, %" for key in measures)]
+    header = ["", *_short(settings), comparison.over, *(f"{MEASURES[key]}, %" for key in measures)]
     header += [f"{MEASURES[key]} - {_baseline(comparison, settings)}" for key in measures]
     header += ["published: rank-1 / mAP"] if with_published else []
     lines = []
     for number, group in enumerate(comparison.groups):
         found = comparison.differences[number]
-        cells = [*_first_cells(group, settings, number), str(len(group.networks))]
+        cells = [*_first_cells(group, settings, number), str(group.size)]
         cells += [_mean_and_deviation(group, measure) for measure in measures]
         cells += [_over_seeds_and_people(found.get(measure)) for measure in measures]
         cells += [_published(comparison.published[number])] if with_published else []
@@ -111,7 +116,7 @@ def _table_over_people(comparison: ExperimentComparison, settings: Mapping[str, 
         for number, (group, found) in enumerate(zip(comparison.groups, comparison.differences, strict=True))
         if found
     ]
-    if not lines:
+    if not lines or comparison.over == "splits":
         return []
     return [
         "The same differences by a paired bootstrap over people with all their queries, for these seeds only (another "
@@ -158,11 +163,13 @@ def _over_seeds_and_people(found: Difference | None) -> str:
         return "-"
     if found.both is None:
         reason = "one seed" if len(found.seeds) == 1 else "one person"
-        return f"{100 * found.people.difference:+.1f} ({reason}: no interval)"
+        return f"{100 * found.mean:+.1f} ({reason}: no interval)"
     return _points(found.both.mean, found.both.ci95, found.both.p)
 
 
 def _over_people(found: Difference) -> str:
+    if found.people is None:
+        return "-"
     return _points(found.people.difference, found.people.ci95, found.people.p)
 
 
@@ -185,7 +192,8 @@ def render_csv(comparison: ExperimentComparison) -> str:
         line: dict[str, object] = {"regularizer": group.regularizer, "ranking": comparison.ranking}
         line |= {key: THOUSANDS.sub("", column[number]) for key, column in settings.items()}
         line |= {
-            "seeds": " ".join(map(str, group.seeds)),
+            **({"splits": " ".join(map(str, group.splits))} if isinstance(group, SplitGroup) else {}),
+            "seeds": " ".join(map(str, dict.fromkeys(group.seeds))),
             "experiments": " ".join(network.experiment for network in group.networks),
         }
         for measure in comparison.measures:
@@ -214,7 +222,9 @@ def _measure_columns(group: SeedGroup, measure: str, found: Difference | None) -
     both, people = found.both, found.people
     if both is not None:
         line |= _difference_columns(f"{measure}_difference", both.mean, both.ci95, both.p)
-    return line | _difference_columns(f"{measure}_difference_people", people.difference, people.ci95, people.p)
+    if people is not None:
+        line |= _difference_columns(f"{measure}_difference_people", people.difference, people.ci95, people.p)
+    return line
 
 
 def _difference_columns(name: str, mean: float, ci95: tuple[float, float] | None, p: float | None) -> dict[str, object]:
@@ -238,7 +248,10 @@ def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
                 _difference_estimate(name, found.get(measure))
                 for name, found in zip(names, comparison.differences, strict=True)
             ]
-    note = "dot: mean over seeds; bar: 95 % interval over seeds and people; tick: one seed"
+    note = {
+        "seeds": "dot: mean over seeds; bar: 95 % interval over seeds and people; tick: one seed",
+        "splits": "dot: mean over splits; bar: 95 % interval over splits, which share people; tick: one split",
+    }[comparison.over]
     if any(comparison.published):
         note += "; diamond: published, a single run with another recipe"
     draw_estimates(path, panels, note, zero)
@@ -259,4 +272,4 @@ def _difference_estimate(name: str, found: Difference | None) -> Estimate:
     if found is None:
         return Estimate(name, None, None, [])
     interval = None if found.both is None else _percent(found.both.ci95)
-    return Estimate(name, 100 * found.people.difference, interval, [])
+    return Estimate(name, 100 * found.mean, interval, [])

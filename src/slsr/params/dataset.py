@@ -14,6 +14,10 @@ DatasetName = Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "fol
 PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
 
 
+SPLITS = Path("splits")
+NO_SPLIT_FILE = "none"
+MOST_SPLITS = 10_000  # of a file
+
 SAMPLE = "slsr-sample.zip"  # has the layout of market1501, but its people are drawn
 
 
@@ -46,7 +50,7 @@ class DatasetVariant(Block):
                 return f"{key} {_shown(value)}, but name: cuhk03 needs {' or '.join(allowed)}"
             if name != "cuhk03" and value is not None:
                 return f"{key} {value} means nothing for name: {name}; make it null"
-        splits = 10 if name == "viper" else 20 if protocol == "classic" else 0
+        splits = self.split_count()
         whose = f"name: {name}" + (f" with protocol: {protocol}" if protocol else "")
         if splits and (self.split is None or not 1 <= self.split <= splits):
             return f"split {_shown(self.split)}, but {whose} has the splits 1 to {splits}; choose one"
@@ -54,22 +58,41 @@ class DatasetVariant(Block):
             return f"split {self.split} means nothing for {whose}; make it null"
         return None
 
+    def split_count(self) -> int:
+        """Return the number of splits; 0 if there is only one."""
+        return 10 if self.name == "viper" else 20 if self.protocol == "classic" else 0
+
 
 class Dataset(DatasetVariant):
-    """Which archive, and how it is split."""
+    """Which archive, and how it is split.
+
+    `split_file` is a file in splits/ with halves of VIPeR that authors published, or `none`.
+    """
 
     archive: Annotated[str, Field(min_length=1)]
+    split_file: Annotated[str, Field(min_length=1)]
     identities: Annotated[int, Field(ge=2)] | None
     validation: Literal["one-per-identity", "none"]
     unreadable_images: Literal["fail", "skip"]
     seed: Seed
 
     @model_validator(mode="after")
-    def archive_stays_in_data(self) -> Self:
-        path = Path(self.archive)
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"archive {self.archive!r} must be a path below data/, without `..`")
+    def files_stay_in_their_folders(self) -> Self:
+        for key, folder in (("archive", "data"), ("split_file", "splits")):
+            path = Path(getattr(self, key))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{key} {str(path)!r} must be a path below {folder}/, without `..`")
+        if self.split_file != NO_SPLIT_FILE and self.name != "viper":
+            raise ValueError(f"split_file {self.split_file} means nothing for name: {self.name}; make it none")
         return self
+
+    def split_count(self) -> int:
+        """Return the number of splits; what a file has is known when it is read."""
+        return MOST_SPLITS if self.split_file != NO_SPLIT_FILE else super().split_count()
+
+    def halves(self, root: Path = Path()) -> Path | None:
+        """Return the path of `split_file`, below the root of the project; None if there is none."""
+        return None if self.split_file == NO_SPLIT_FILE else root / SPLITS / self.split_file
 
 
 def _shown(value: object) -> str:

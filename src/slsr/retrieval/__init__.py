@@ -4,7 +4,13 @@ from slsr.retrieval.bootstrap import PairedDifference, compare, headline, interv
 from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import Labels
 from slsr.retrieval.measures import Evaluation
-from slsr.retrieval.protocols import SingleGalleryShot, both_directions, pool_queries, single_gallery_shot
+from slsr.retrieval.protocols import (
+    SingleGalleryShot,
+    both_directions,
+    both_directions_of_distances,
+    pool_queries,
+    single_gallery_shot,
+)
 from slsr.retrieval.query_values import QueryValues
 from slsr.retrieval.ranking import TopMatches, evaluate, evaluate_distances, top_matches
 from slsr.retrieval.reranking import evaluate_reranked, rerank
@@ -17,6 +23,7 @@ __all__ = [
     "SingleGalleryShot",
     "TopMatches",
     "both_directions",
+    "both_directions_of_distances",
     "compare",
     "euclidean_distances",
     "evaluate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.retrieval.distances import DistanceRows, Floats, euclidean_distances, feature_pair
+from slsr.retrieval.distances import DistanceRows, Floats, as_array, euclidean_distances, feature_pair
 from slsr.retrieval.matching import Integers, Labels, Ragged
 from slsr.retrieval.measures import CMC_RANKS
 from slsr.retrieval.query_values import QueryValues
@@ -176,35 +177,76 @@ def both_directions(
     """Compute `single_gallery_shot` with the queries of each camera against the gallery images of all other cameras.
 
     VIPeR and CUHK03 `classic` are evaluated in this way, with two cameras: the CMC is the mean of both directions. If
-    every identity has one image per camera (VIPeR), it is the plain CMC.
+    every identity has one image per camera (VIPeR), it is the plain CMC. If all queries are from one camera, the
+    gallery images of the other camera are the queries of the second direction, and the queries are its gallery.
 
     Raises
     ------
     InputError
-        All queries are from one camera, arrays do not fit, or a camera's queries have no right match.
+        There is only one camera, or one of the queries and several others, arrays do not fit, or a camera's queries
+        have no right match.
     """
     check_fit((len(query_features), len(gallery_features)), labels)
-    cameras = np.unique(labels.query_cameras)
-    if len(cameras) < 2:
-        raise InputError(f"all queries are from camera {cameras[0]}; evaluation in both directions needs two cameras")
+
+    def distances(query: Integers, gallery: Integers, turned: bool) -> DistanceRows:
+        pair = query_features[query], gallery_features[gallery]
+        return euclidean_distances(*(pair[::-1] if turned else pair), normalize=normalize)
+
+    return _directions(distances, labels, depth)
+
+
+def both_directions_of_distances(distances: Any, labels: Labels, *, depth: int = 20) -> SingleGalleryShot:
+    """Compute `both_directions` from a matrix of distances [Q, G]; its transpose is the second direction if needed."""
+    matrix = as_array("distances", distances)
+    check_fit(as_rows(matrix).shape, labels)
+
+    def selected(query: Integers, gallery: Integers, turned: bool) -> DistanceRows:
+        block = matrix[np.ix_(query, gallery)]
+        return as_rows(block.T if turned else block)
+
+    return _directions(selected, labels, depth)
+
+
+def _directions(
+    distances: Callable[[Integers, Integers, bool], DistanceRows], labels: Labels, depth: int
+) -> SingleGalleryShot:
+    """Evaluate each direction; `distances` takes rows of queries, rows of the gallery, and whether to turn them."""
     matched, images = [], []
-    for camera in cameras:
-        query = np.flatnonzero(labels.query_cameras == camera)
-        gallery = np.flatnonzero(labels.gallery_cameras != camera)
-        own = Labels(
-            labels.query_identities[query],
-            labels.gallery_identities[gallery],
-            labels.query_cameras[query],
-            labels.gallery_cameras[gallery],
-        )
-        distances = euclidean_distances(query_features[query], gallery_features[gallery], normalize=normalize)
-        matched.append(single_gallery_shot(distances, own, depth=depth))
-        images.append(query)
+    for camera, query, gallery, turned in _cameras(labels):
+        sides = [
+            (labels.query_identities[query], labels.query_cameras[query]),
+            (labels.gallery_identities[gallery], labels.gallery_cameras[gallery]),
+        ]
+        (asked, asked_cameras), (searched, searched_cameras) = sides[::-1] if turned else sides
+        own = Labels(asked, searched, asked_cameras, searched_cameras)
+        matched.append(single_gallery_shot(distances(query, gallery, turned), own, depth=depth))
+        images.append(labels.queries + gallery if turned else query)
         if not np.isfinite(matched[-1][:, 0]).any():
             raise InputError(f"no query of camera {camera} has an image from another camera; check the identities")
     directions = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
     rows = np.concatenate(images)
-    return SingleGalleryShot(np.concatenate(matched), directions, rows, labels.query_identities[rows], labels.gallery)
+    identities = np.concatenate([labels.query_identities, labels.gallery_identities])[rows]
+    return SingleGalleryShot(np.concatenate(matched), directions, rows, identities, labels.gallery)
+
+
+def _cameras(labels: Labels) -> Iterator[tuple[int, Integers, Integers, bool]]:
+    """List for each direction the camera of the queries, the rows of both sides, and whether the sides are turned."""
+    cameras = np.unique(labels.query_cameras).tolist()
+    if len(cameras) == 1:
+        others = np.unique(labels.gallery_cameras[labels.gallery_cameras != cameras[0]]).tolist()
+        if len(others) != 1:
+            raise InputError(
+                f"all queries are from camera {cameras[0]}; evaluation in both directions needs two cameras, and the "
+                f"gallery has {len(others)} others"
+            )
+        everything = np.arange(labels.queries)
+        gallery = np.flatnonzero(labels.kept & (labels.gallery_cameras == others[0]))
+        yield cameras[0], everything, gallery, False
+        yield others[0], everything, gallery, True
+        return
+    for camera in cameras:
+        asked, searched = labels.query_cameras == camera, labels.gallery_cameras != camera
+        yield camera, np.flatnonzero(asked), np.flatnonzero(searched), False
 
 
 @compiled

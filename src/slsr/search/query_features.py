@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slsr.embedding.files import Origin, array_names, read_features, read_origin
+from slsr.embedding.files import Origin, read_features, read_origin
+from slsr.embedding.npz import array_names
 from slsr.embedding.sources import ImageSources, find_images
 from slsr.errors import InputError
 from slsr.search.kinds import Floats, wrong_lengths

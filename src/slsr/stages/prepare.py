@@ -35,9 +35,12 @@ def run(dataset: Dataset) -> None:
         The archive or the parameters are not usable; the outputs of an earlier run are kept.
     """
     path = find_archive(dataset.archive)
-    with replaced_folder(PREPARED) as folder, open_collection(path, dataset, folder) as collection:
+    with (
+        replaced_folder(PREPARED) as folder,
+        open_collection(path, dataset, folder, dataset.halves()) as collection,
+    ):
         log.info("read %s: %d images of %s", path, len(collection.entries), dataset.name)
-        facts = {"dataset": dataset.name, **_write_all(collection, dataset, folder)}
+        facts = {"dataset": dataset.name, "split": dataset.split, **_write_all(collection, dataset, folder)}
         write_json(folder / "facts.json", facts)
     _report(facts)
 

@@ -15,7 +15,7 @@ from slsr.datasets.archive import Archive, count_ignored, is_image
 from slsr.datasets.collection import SPLITS, Collection, Entry, Split
 from slsr.errors import InputError
 
-NEEDED = {"train", "query", "gallery"}
+NEEDED = {"query", "gallery"}  # to test a model; `prepare` needs `train` too
 
 
 class Place(NamedTuple):
@@ -86,7 +86,7 @@ def folder_root(archive: Archive) -> str:
 
 
 def folder_roots(archive: Archive) -> list[str]:
-    """List the places with images in folders below `train`, `query` and `gallery`, as prefixes of names."""
+    """List the places with images in folders below `query` and `gallery`, as prefixes of names."""
     holders: dict[str, set[str]] = {}
     for name in filter(is_image, archive.sizes):
         parts = PurePosixPath(name).parts

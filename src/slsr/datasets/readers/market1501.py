@@ -61,8 +61,8 @@ def market_root(archive: Archive) -> str:
 
 
 def market_roots(archive: Archive) -> list[str]:
-    """List every folder with the three folders that Market-1501 needs, as prefixes of names."""
-    needed = {"bounding_box_train", "bounding_box_test", "query"}
+    """List every folder with the two folders that testing needs, as prefixes of names."""
+    needed = {"bounding_box_test", "query"}
     holders: dict[str, set[str]] = {}
     for name in archive.sizes:
         folder = PurePosixPath(name).parent

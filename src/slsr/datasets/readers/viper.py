@@ -2,7 +2,8 @@
 
 `cam_a` and `cam_b` contain one image of each of 632 people, named `NNN_ANGLE.bmp`. The protocol is ten random halves:
 316 people for training and 316 for testing. The images of each camera are searched among those of the other one. The
-halves were never published, so they are drawn here from the number of the split, the same on every machine.
+data set comes without halves. By default they are drawn here from the number of the split, the same on every machine.
+Halves that authors published (SDALF, MDF-KISS and others) are read from a file.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from slsr.datasets.archive import Archive, count_ignored, is_image
 from slsr.datasets.collection import Collection, Entry, EvaluationProtocol, Split
+from slsr.datasets.readers.halves import read_test_people
 from slsr.errors import InputError
 
 NAME = re.compile(r"(?P<number>\d+)_\d+\.\w+")
 CAMERAS = {"cam_a": 1, "cam_b": 2}
 
 
-def read_viper(archive: Archive, split: int) -> Collection:
-    """List the images of VIPeR under one of its splits (1 to 10).
+def read_viper(archive: Archive, split: int, halves: Path | None = None) -> Collection:
+    """List the images of VIPeR under one of its splits: 1 to 10, or those of a file of published halves.
 
     An identity is the number before `_` plus one, because identity 0 means a distractor in the other data sets. Every
     test image is both query and gallery image, because the images of each camera are searched among those of the other.
@@ -29,13 +31,13 @@ def read_viper(archive: Archive, split: int) -> Collection:
     Raises
     ------
     InputError
-        A camera's folder is missing, or an image's name does not give its number.
+        A camera's folder is missing, an image's name does not give its number, or `halves` has no such split.
     """
     root = viper_root(archive)
     images = list(_images(archive, root))
     seen = {camera: {identity for _, identity, of in images if of == camera} for camera in CAMERAS.values()}
     pairs = seen[1] & seen[2]
-    test = split_identities(sorted(pairs), split)
+    test = _test_identities(sorted(pairs), split, halves)
     entries = [
         Entry(part, source.removeprefix(root), identity, camera, source, archive.sizes[source])
         for source, identity, camera in images
@@ -49,8 +51,17 @@ def read_viper(archive: Archive, split: int) -> Collection:
         archive.read,
         evaluation=EvaluationProtocol("single-gallery-shot", "both"),
         ignored=count_ignored(archive, {entry.source for entry in entries}),
-        notes=[f"people seen by one camera only, left out: {unpaired}"] if unpaired else [],
+        notes=[
+            *([f"people seen by one camera only, left out: {unpaired}"] if unpaired else []),
+            *([f"the halves are those of split {split} in {halves.name}"] if halves else []),
+        ],
     )
+
+
+def _test_identities(identities: Sequence[int], split: int, halves: Path | None) -> set[int]:
+    if halves is None:
+        return split_identities(identities, split)
+    return {number + 1 for number in read_test_people(halves, split, [identity - 1 for identity in identities])}
 
 
 def split_identities(identities: Sequence[int], split: int) -> set[int]:

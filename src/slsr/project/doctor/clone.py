@@ -25,13 +25,16 @@ LINKS = ["reflink", "hardlink", "symlink", "copy"]
 
 
 def data(root: Path, params: Params) -> Iterator[Finding]:
-    """Check whether the archive that params.yaml names is in data/."""
+    """Check whether the archive that params.yaml names is in data/, and a file of halves in splits/."""
     archive = root / "data" / params.dataset.archive
     if archive.is_file():
         yield Finding("data", "ok", f"{params.dataset.archive}, {archive.stat().st_size / 1e6:,.1f} MB")
     else:
         remedy = "dvc pull data.dvc (the sample), or `slsr data add FILE` (your own archive)"
         yield Finding("data", "problem", f"data/{params.dataset.archive}: no such file", remedy)
+    halves = params.dataset.halves()
+    if halves is not None and not (root / halves).is_file():
+        yield Finding("data", "problem", f"{halves}: no such file", "put it there, or set dataset.split_file: none")
 
 
 def git_readable(root: Path) -> Iterator[Finding]:

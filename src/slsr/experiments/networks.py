@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,13 @@ WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batc
 Settings = Mapping[str, Any]
 
 
+class Training(NamedTuple):
+    """How long a network was trained: the steps, and the sum of the backbone's learning rate over them."""
+
+    steps: int
+    rate_sum: float
+
+
 @dataclass(frozen=True)
 class EvaluatedNetwork:
     """One trained and evaluated network of one experiment, or of another revision.
@@ -34,7 +41,8 @@ class EvaluatedNetwork:
     `settings` has everything except the seed of its training that its results depend on: parameters (`block.key`), data
     (`data:path` -> MD5) and code (`code:path` -> MD5). `values` has, for each measure, one value per query with a
     correct match; it is empty for a protocol without paired queries. `quality` is the quality.json of the generated
-    images that it was trained on; None if there are none, or if the cache does not have it.
+    images that it was trained on; None if there are none, or if the cache does not have it. `training` is None if the
+    cache does not have its curves.
     """
 
     experiment: str
@@ -45,6 +53,7 @@ class EvaluatedNetwork:
     queries: tuple[str, ...]
     values: Mapping[str, NDArray[np.float64]]
     quality: Mapping[str, Any] | None = None
+    training: Training | None = None
 
 
 def read_networks(revisions: Sequence[Revision], ranking: str) -> list[EvaluatedNetwork]:
@@ -96,6 +105,7 @@ def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking:
         tuple(one for one, valid in zip(names, evaluation.valid, strict=True) if valid) if evaluation else (),
         evaluation.headline_values() if evaluation else {},
         _read_quality(revision, stages["generate"]) if "generate" in earlier else None,
+        _read_training(revision, stages[f"train@{regularizer}"], f"artifacts/train/{regularizer}/curves"),
     )
 
 
@@ -120,3 +130,13 @@ def _read_quality(revision: Revision, stage: Mapping[str, Any]) -> Mapping[str, 
         log.info("%s: without the quality of its generated images: %s", revision.name, error)
         return None
     return found
+
+
+def _read_training(revision: Revision, stage: Mapping[str, Any], curves: str) -> Training | None:
+    """Read how long a network was trained from the last values of its curves."""
+    try:
+        last = read_json(cached_file(revision, stage, curves, "metrics.json"))["train"]
+    except InputError as error:
+        log.info("%s: without the number of steps of its training: %s", revision.name, error)
+        return None
+    return Training(last["steps"], last["rate_sum"]) if "steps" in last else None

@@ -26,6 +26,11 @@ SEEDS = {
     "stay the same.",
     "pipeline": "Each seed has its own encoder, clusters, generators, generated images and training.",
 }
+UNEQUAL = (
+    "A difference marked `unequal` is between trainings of different length (row vs baseline: the number of steps, the "
+    "sum of the backbone's learning rate), so a part of it may come from that alone. `slsr study NAME --steps equal` "
+    "runs them with equal steps and an equal schedule."
+)
 SHORT = {
     "train.backbone": "backbone",
     "train.epochs": "epochs",
@@ -65,6 +70,7 @@ def render_markdown(comparison: ExperimentComparison) -> str:
     """Write two tables: differences to the baseline over seeds and queries, and the same over queries only."""
     settings = varying_settings(comparison.groups)
     parts = [_setting(comparison), _main_table(comparison, settings), *_table_over_queries(comparison, settings)]
+    parts += [UNEQUAL] if any(comparison.unequal) else []
     parts += quality_table(comparison.groups, _labels(comparison, settings))
     if any(comparison.published):
         parts.append(NOTE)
@@ -88,15 +94,18 @@ def _setting(comparison: ExperimentComparison) -> str:
 def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> str:
     measures = _shown_measures(comparison)
     with_published = any(comparison.published)
-    header = ["", *_short(settings), "seeds", *(f"{MEASURES[key]}, %" for key in measures)]
+    with_steps = any(group.networks[0].training for group in comparison.groups)
+    header = ["", *_short(settings), "seeds", *(["steps"] if with_steps else [])]
+    header += [f"{MEASURES[key]}, %" for key in measures]
     header += [f"{MEASURES[key]} - {_baseline(comparison, settings)}" for key in measures]
     header += ["published: rank-1 / mAP"] if with_published else []
     lines = []
     for number, group in enumerate(comparison.groups):
         found = comparison.differences[number]
         cells = [*_first_cells(group, settings, number), str(len(group.networks))]
+        cells += [_steps(group)] if with_steps else []
         cells += [_mean_and_deviation(group, measure) for measure in measures]
-        cells += [_over_seeds_and_queries(found.get(measure)) for measure in measures]
+        cells += [_over_seeds_and_queries(found.get(measure)) + _mark(comparison, number) for measure in measures]
         cells += [_published(comparison.published[number])] if with_published else []
         lines.append(cells)
     return table(header, lines)
@@ -105,7 +114,10 @@ def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequenc
 def _table_over_queries(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> list[str]:
     measures = _shown_measures(comparison)
     lines = [
-        [*_first_cells(group, settings, number), *(_over_queries(found[measure]) for measure in measures)]
+        [
+            *_first_cells(group, settings, number),
+            *(_over_queries(found[measure]) + _mark(comparison, number) for measure in measures),
+        ]
         for number, (group, found) in enumerate(zip(comparison.groups, comparison.differences, strict=True))
         if found
     ]
@@ -145,6 +157,17 @@ def _baseline(comparison: ExperimentComparison, settings: Mapping[str, Sequence[
     return _labels(comparison, settings)[number]
 
 
+def _steps(group: SeedGroup) -> str:
+    training = group.networks[0].training
+    return "-" if training is None else f"{training.steps:,}"
+
+
+def _mark(comparison: ExperimentComparison, number: int) -> str:
+    """Mark a difference between trainings of different length."""
+    said = comparison.unequal[number] if comparison.unequal else ""
+    return f" ({said})" if said else ""
+
+
 def _mean_and_deviation(group: SeedGroup, measure: str) -> str:
     values = 100 * group.measured(measure)
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
@@ -182,6 +205,8 @@ def render_csv(comparison: ExperimentComparison) -> str:
             "seeds": " ".join(map(str, group.seeds)),
             "experiments": " ".join(network.experiment for network in group.networks),
         }
+        if training := group.networks[0].training:
+            line |= {**training._asdict(), "unequal": comparison.unequal[number] if comparison.unequal else ""}
         for measure in comparison.measures:
             line |= _measure_columns(group, measure, comparison.differences[number].get(measure))
         line |= quality_columns(group)
@@ -217,7 +242,10 @@ def _measure_columns(group: SeedGroup, measure: str, found: Difference | None) -
 def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
     """Draw means with the values of single seeds, and differences to the baseline, each with its interval."""
     settings = varying_settings(comparison.groups)
-    names = _labels(comparison, settings)
+    names = [
+        f"{name} (unequal)" if _mark(comparison, number) else name
+        for number, name in enumerate(_labels(comparison, settings))
+    ]
     panels: dict[str, list[Estimate]] = {}
     zero = []
     for measure in _shown_measures(comparison):

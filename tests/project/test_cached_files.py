@@ -35,9 +35,7 @@ def test_a_file_of_a_folder_is_found_by_its_path_in_it(tmp_path, cache):
     here, stage = Revision(tmp_path, WORKSPACE, None), entry("a/curves", cache(listing, ".dir"))
     assert cached_file(here, stage, "a/curves", "metrics.json").read_bytes() == b"{}"
     assert cached_file(here, stage, "a/curves", "plots/loss.tsv").read_bytes() == b"1 2"
-    with pytest.raises(
-        InputError, match=r"workspace: dvc\.lock records no a/curves/other\.json; run `dvc repro` there"
-    ):
+    with pytest.raises(InputError, match=r"workspace: dvc\.lock records no a/curves/other\.json; run `dvc repro`"):
         cached_file(here, stage, "a/curves", "other.json")
     with pytest.raises(InputError, match=r"records no b"):
         cached_file(here, stage, "b", "metrics.json")
@@ -46,9 +44,7 @@ def test_a_file_of_a_folder_is_found_by_its_path_in_it(tmp_path, cache):
 def test_what_the_cache_lacks_is_named_with_its_remedy(tmp_path, cache):
     listing = json.dumps([{"md5": "0" * 32, "relpath": "metrics.json"}]).encode()
     here = Revision(tmp_path, WORKSPACE, None)
-    with pytest.raises(
-        InputError, match=r"a/curves \(md5 1{32}\.dir\) is not in DVC's cache; fetch it with `dvc pull`"
-    ):
+    with pytest.raises(InputError, match=r"a/curves \(md5 1{32}\.dir\) is not in DVC's cache; fetch it with"):
         cached_file(here, entry("a/curves", "1" * 32 + ".dir"), "a/curves", "metrics.json")
     with pytest.raises(InputError, match=r"a/curves/metrics\.json \(md5 0{32}\) is not in DVC's cache"):
         cached_file(here, entry("a/curves", cache(listing, ".dir")), "a/curves", "metrics.json")

@@ -233,6 +233,33 @@ def test_backbone_and_head_have_their_own_rates(name):
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.005])
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_may_go_without_weight_decay(name):
+    encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
+    choice = {"name": name, "learning_rate": 0.01, "head_learning_rate": 0.05, "weight_decay": 0.02}
+    optimizer = build_optimizer(encoder, make_recipe(optimizer=choice | {"decay_norms_and_biases": False}).optimizer)
+    found = {id(p): (g["weight_decay"], g["lr"]) for g in optimizer.param_groups for p in g["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(encoder.parameters()))
+    for part, rate in ((encoder.backbone, 0.01), (encoder.head, 0.05)):
+        for module in part.modules():
+            for key, value in module.named_parameters(recurse=False):
+                without = key == "bias" or isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+                assert found[id(value)] == (0.0 if without else 0.02, rate)
+
+
+def test_without_a_gradient_adamw_shrinks_what_decays_alone():
+    """One step at rate 0.1 with weight decay 0.5 leaves 95 % of each matrix, and all of each norm and bias."""
+    encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
+    before = copy.deepcopy(encoder)
+    choice = {"name": "adamw", "learning_rate": 0.1, "head_learning_rate": 0.1, "weight_decay": 0.5}
+    optimizer = build_optimizer(encoder, make_recipe(optimizer=choice | {"decay_norms_and_biases": False}).optimizer)
+    for one in encoder.parameters():
+        one.grad = torch.zeros_like(one)
+    optimizer.step()
+    for new, old in zip(encoder.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(new, old * (0.95 if new.ndim > 1 else 1.0))
+
+
 def test_a_rate_of_the_head_alone_moves_the_head_alone():
     def moved(backbone_rate, head_rate):
         rates = {"learning_rate": backbone_rate, "head_learning_rate": head_rate, "weight_decay": 0.0, "momentum": 0.0}

@@ -46,6 +46,7 @@ class Optimizer(Block):
     head_learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
+    decay_norms_and_biases: bool
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:

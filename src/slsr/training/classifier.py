@@ -276,22 +276,20 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 
 def build_optimizer(encoder: Encoder, choice: Optimizer) -> torch.optim.Optimizer:
-    """Return an optimizer of two groups: backbone and head, each with its base learning rate."""
-    groups = [
-        {"params": list(encoder.backbone.parameters()), "lr": choice.learning_rate},
-        {"params": list(encoder.head.parameters()), "lr": choice.head_learning_rate},
-    ]
-    for group in groups:
-        group["base_learning_rate"] = group["lr"]
+    """Return an optimizer with groups for backbone and head, each with its base learning rate.
+
+    Without `decay_norms_and_biases`, each has a second group without weight decay: the parameters with one dimension.
+    """
+    groups = []
+    for part, rate in ((encoder.backbone, choice.learning_rate), (encoder.head, choice.head_learning_rate)):
+        for decays in (True, False):
+            of_group = [one for one in part.parameters() if decays == (choice.decay_norms_and_biases or one.ndim > 1)]
+            decay = choice.weight_decay if decays else 0.0
+            groups.append({"params": of_group, "lr": rate, "base_learning_rate": rate, "weight_decay": decay})
+    groups = [group for group in groups if group["params"]]
     if choice.name == "adamw":
-        return torch.optim.AdamW(groups, betas=(choice.momentum, 0.999), weight_decay=choice.weight_decay, fused=True)
-    return torch.optim.SGD(
-        groups,
-        momentum=choice.momentum,
-        weight_decay=choice.weight_decay,
-        nesterov=choice.name == "sgd-nesterov",
-        fused=True,
-    )
+        return torch.optim.AdamW(groups, betas=(choice.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, momentum=choice.momentum, nesterov=choice.name == "sgd-nesterov", fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -14,7 +14,7 @@ from slsr.experiments.comparison import (
     difference,
     group_by_settings,
 )
-from slsr.experiments.networks import EvaluatedNetwork
+from slsr.experiments.networks import EvaluatedNetwork, Training
 from slsr.experiments.seeds_and_people import crossed_mean
 from slsr.experiments.tables import draw_comparison, render_csv, render_markdown, varying_settings
 from slsr.reporting.published import NOTE, published
@@ -132,6 +132,75 @@ def test_the_table_says_that_a_baseline_was_stated():
     assert "| rank-1 - baseline (none), epochs 18 |" in text
     assert "Differences are to longer, whatever else differs in the row." in text
     assert "Differences are to" not in render_markdown(gathered(made, ["e", "longer"]))
+
+
+def table_rows(text):
+    """The cells of the first table below its head, by the name of the row."""
+    lines = text[text.index("\n\n|") :].strip().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
+    return {row[0]: dict(zip(table[0], row, strict=True)) for row in table[2:]}
+
+
+def trained_for(**lengths):
+    """The baseline and SLSR, two seeds each, trained for these steps and summed rates."""
+    return {
+        f"e{seed}": [replace(network(name, seed), training=Training(*lengths[name])) for name in ("none", "slsr")]
+        for seed in (1, 2)
+    }
+
+
+@pytest.mark.parametrize(
+    ("none", "slsr", "mark"),
+    [
+        ((156, 0.1), (228, 0.1), "(unequal steps: 228 vs 156)"),
+        ((98_298, 169.3), (98_280, 335.7), "(unequal summed rate: 335.7 vs 169.3)"),
+        ((156, 0.1), (228, 0.2), "(unequal steps: 228 vs 156, summed rate: 0.2 vs 0.1)"),
+    ],
+)
+def test_a_row_that_was_trained_for_longer_than_its_baseline_says_so(none, slsr, mark):
+    made = trained_for(none=none, slsr=slsr)
+    found = gathered(made, [*made])
+    text = render_markdown(found)
+    rows = table_rows(text)
+    assert rows["SLSR"]["rank-1 - baseline (none)"].endswith(mark)
+    assert rows["SLSR"]["mAP - baseline (none)"].endswith(mark)
+    assert "unequal" not in "".join(rows["baseline (none)"].values())
+    assert [row["steps"] for row in rows.values()] == [f"{none[0]:,}", f"{slsr[0]:,}"]
+    assert text.count(mark) == 4, "in both tables"
+    assert "A difference marked `unequal`" in text
+    of_csv = {row["regularizer"]: row for row in csv.DictReader(render_csv(found).splitlines())}
+    assert (of_csv["slsr"]["steps"], float(of_csv["slsr"]["rate_sum"])) == (str(slsr[0]), slsr[1])
+    assert f"({of_csv['slsr']['unequal']})" == mark
+    assert of_csv["none"]["unequal"] == ""
+
+
+def test_trainings_of_one_length_have_no_mark():
+    """258 epochs with the schedule scaled by hand are 98,298 steps and 334.2: equal within 1 %."""
+    for none in ((98_280, 335.7), (98_298, 334.2)):
+        made = trained_for(none=none, slsr=(98_280, 335.7))
+        assert "unequal" not in render_markdown(gathered(made, [*made]))
+
+
+def test_a_stated_baseline_marks_every_row_that_differs_from_it():
+    made = trained_for(none=(156, 0.1), slsr=(228, 0.2))
+    made["longer"] = [replace(network("none", 1, {"train.epochs": 18}), training=Training(234, 0.2))]
+    made["short"] = [replace(network("none", 1, {"train.epochs": 12}), training=Training(156, 0.1))]
+    found = gathered(made, ["e1", "short"], ["longer"])
+    assert dict(zip([(one.regularizer, one.settings.get("train.epochs")) for one in found.groups], found.unequal,
+                    strict=True)) == {
+        ("none", None): "unequal steps: 156 vs 234, summed rate: 0.1 vs 0.2",
+        ("none", 12): "unequal steps: 156 vs 234, summed rate: 0.1 vs 0.2",
+        ("none", 18): "",
+        ("slsr", None): "unequal steps: 228 vs 234",
+    }  # fmt: skip
+
+
+def test_without_curves_in_the_cache_no_length_is_shown_or_judged():
+    made = trained_for(none=(156, 0.1), slsr=(228, 0.2))
+    made = {name: [one, replace(two, training=None)] for name, (one, two) in made.items()}
+    rows = table_rows(render_markdown(gathered(made, [*made])))
+    assert [row["steps"] for row in rows.values()] == ["156", "-"]
+    assert "unequal" not in str(rows)
 
 
 def of_the_whole_pipeline(generator_seeds):

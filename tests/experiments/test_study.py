@@ -1,9 +1,11 @@
 """Which experiments a study consists of, and how they are named."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slsr.errors import InputError
 from slsr.experiments.study import Study, numbers, read_study, settings_of, study_names, values_of_parameters
@@ -169,6 +171,8 @@ def test_a_parameter_that_cannot_have_the_value_is_refused_before_anything_runs(
         ({"vary": {"train.seed": [1, 2]}}, "vary has train.seed, which `seeds` or `regularizers` set"),
         ({"vary": {"gan.seed": [1, 2]}, "seeds_of": "pipeline"}, r"vary has gan\.seed"),
         ({"vary": {"studies.regularizers": [["mprl"]]}}, r"vary has studies\.regularizers"),
+        ({"vary": {"train.steps": [9]}, "steps": "equal"}, r"vary has train\.steps, which `steps: equal` sets"),
+        ({"steps": "same"}, "steps: 'same' is not allowed"),
     ],
 )
 def test_a_study_that_contradicts_itself_is_refused(options, said):
@@ -177,7 +181,7 @@ def test_a_study_that_contradicts_itself_is_refused(options, said):
 
 
 def test_the_tables_of_the_paper_have_files():
-    assert study_names(ROOT) == ["splits", "splits20", "table2", "table4"]
+    assert study_names(ROOT) == ["equal-steps", "splits", "splits20", "table2", "table4"]
     name, table = read_study(ROOT, "table2", {})
     assert name == "table2"
     assert table.vary["cluster.k"] == [2, 3, 4]
@@ -211,6 +215,44 @@ def test_a_name_follows_the_file_of_halves(checkout):
         plan(checkout, "s", study())
 
 
+@pytest.fixture
+def prepared(checkout):
+    """A checkout in which `prepare` has run: dvc.lock records it, and DVC's cache has its facts."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]["prepare"]
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    lock["params"]["params.yaml"] = {"dataset": parameters["dataset"]}
+    (checkout / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"prepare": lock}}))
+    digest = next(one["md5"] for one in lock["outs"] if one["path"] == "artifacts/prepared/facts.json")
+    facts = checkout / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    facts.parent.mkdir(parents=True)
+    facts.write_text(json.dumps({"splits": {"train": {"images": 400}, "validation": {"images": 32}}}))
+    (checkout / ".dvc/config").write_text("")
+    return checkout
+
+
+def test_equal_steps_are_those_of_the_arm_with_generated_images(prepared):
+    """400 real images: with 192 generated ones an epoch has 19 batches of 32, with 241 (one is left over) 20."""
+    name, equal = read_study(ROOT, "equal-steps", {"vary": {"generate.images": [192, 241]}, "seeds": [1, 2]})
+    assert equal.regularizers == ALL
+    planned = plan(prepared, name, equal)
+    assert [one.overrides["train.steps"] for one in planned] == [12 * 19] * 2 + [12 * 20] * 2
+    assert planned[0].name.startswith("equal-steps-n192-equal-seed1-")
+    assert "-S train.steps=228" in " ".join(planned[0].command(queue=False))
+    longer = plan(prepared, "s", study({"train.epochs": [12, 24]}, steps="equal"))
+    assert [one.overrides["train.steps"] for one in longer] == [12 * 19, 24 * 19]
+    as_given = plan(prepared, "s", study({"train.epochs": [12]}))
+    assert "train.steps" not in as_given[0].overrides
+    assert as_given[0].name != longer[0].name
+
+
+def test_equal_steps_need_the_data_that_was_prepared(prepared):
+    with pytest.raises(InputError, match=r"steps: equal needs .*slsr-sample\.zip.*run `dvc repro prepare` with them"):
+        plan(prepared, "s", study({"dataset.identities": [8]}, steps="equal"))
+    (prepared / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    with pytest.raises(InputError, match="run `dvc repro`"):
+        plan(prepared, "s", study(steps="equal"))
+
+
 def test_options_replace_what_a_file_says():
     options = {"vary": {"generate.images": [24], "cluster.restarts": [5]}, "seeds": [7], "regularizers": ["slsr"]}
     _, found = read_study(ROOT, "table2", options)
@@ -222,7 +264,7 @@ def test_options_replace_what_a_file_says():
 def test_a_new_study_needs_parameters_or_seeds():
     assert read_study(ROOT, "regularizers", {"seeds": [1, 2]})[1].regularizers == ALL
     for name in ("tabel2", "studies/tabel2.yaml"):
-        with pytest.raises(InputError, match=r"no file studies/tabel2\.yaml; choose one of splits, splits20, table2,"):
+        with pytest.raises(InputError, match=r"choose one of equal-steps, splits, splits20, table2,"):
             read_study(ROOT, name, {})
     with pytest.raises(InputError, match=r"no file my\.yaml"):
         read_study(ROOT, "my.yaml", {"seeds": [1]})

@@ -1,4 +1,5 @@
 import copy
+import math
 import os
 import signal
 from collections import Counter
@@ -8,18 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import DEFAULTS
+from tiny import DEFAULTS, ROOT
 from torch import nn
 
 from slsr.errors import CheckFailed, InputError, Interrupted
 from slsr.gan import augmentation as diffaugment
 from slsr.gan import steps
 from slsr.gan.augmentation import diff_augment
-from slsr.gan.batches import balanced_batch, epoch_plan, shuffled_batch
+from slsr.gan.batches import balanced_batch, epoch_plan, shuffled_batch, steps_behind
 from slsr.gan.loop import FRAMES, frame_epochs, train_gan
 from slsr.gan.networks import draw_images, draw_noise
 from slsr.gan.steps import Adversaries, discriminator_loss, generator_loss, gradient_penalty
+from slsr.params.file import validate_params
 from slsr.params.gan import Gan
+from slsr.params.presets import preset_names, render_preset
+from slsr.params.reading import parse_yaml
 from slsr.runtime.resume import NOT_KEPT, STATE, Interval, Keeper, kept
 from slsr.runtime.seeds import derived_seed
 
@@ -87,6 +91,30 @@ def test_small_sets_get_more_epochs_to_reach_the_minimum_of_steps():
     assert epoch_plan(641, tiny(batch_size=64, epochs=30)) == (30, 11)
     assert epoch_plan(200, tiny(batch_size=64, epochs=30, minimum_steps=1000)) == (250, 4)
     assert epoch_plan(3, tiny(batch_size=64, epochs=5)) == (5, 1)
+
+
+def test_the_steps_behind_a_generator_include_its_parents():
+    assert steps_behind(210, 632, tiny(batch_size=64, epochs=30)) == 120
+    assert steps_behind(210, 632, tiny(batch_size=64, epochs=30, parent_epochs=100)) == 120 + 100 * 10
+    assert steps_behind(210, 632, tiny(batch_size=64, epochs=30, minimum_steps=1000)) == 1000
+    assert steps_behind(210, 632, tiny(batch_size=64, epochs=30, kind="conditional")) == 300
+
+
+def test_no_preset_has_generators_that_learn_nothing():
+    """The table in docs/generators.md: equal thirds of the images; each row counted by hand from the preset."""
+    text = (ROOT / "docs/generators.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    shown = {row[0].strip("`"): [int(cell.replace(",", "")) for cell in row[1:]] for row in rows
+             if row[0].strip("`") in preset_names(ROOT / "presets") and len(row) == 5}  # fmt: skip
+    assert shown.keys() == {*preset_names(ROOT / "presets")} - {"cuhk03"}
+    for name, (images, of_cluster, of_parent, of_all) in shown.items():
+        gan = validate_params(parse_yaml(render_preset(ROOT / "presets", name)), name).gan
+        assert of_cluster == round(images / 3)
+        assert of_parent == gan.parent_epochs * math.ceil(images / gan.batch_size)
+        assert of_all == of_parent + gan.epochs * math.ceil(of_cluster / gan.batch_size)
+        assert of_all == steps_behind(of_cluster, images, gan) >= 1000
+    cuhk03 = validate_params(parse_yaml(render_preset(ROOT / "presets", "cuhk03")), "cuhk03").gan
+    assert all(steps_behind(size, 10_000, cuhk03) >= 1000 for size in range(1, 5000, 7))
 
 
 def test_frames_are_few_and_include_the_last_epoch():

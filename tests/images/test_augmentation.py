@@ -24,6 +24,7 @@ MEAN_AND_DEVIATION = {
     "symmetric": ([0.5] * 3, [0.5] * 3),
     "unit": ([0.0] * 3, [1.0] * 3),
 }
+ERASED = {"imagenet": [0.0] * 3, "symmetric": [0.0] * 3, "unit": [0.485, 0.456, 0.406]}  # the mean, normalized
 LEVEL = 0.001  # each statistical test fails by chance so rarely, and never twice: the seeds are fixed
 
 
@@ -51,7 +52,7 @@ def naive(pixels, images, choice, crop_size, normalization):
             for column in range(
                 int(choice.erase_left[place]), int(choice.erase_left[place] + choice.erase_width[place])
             ):
-                image[row, column] = 0
+                image[row, column] = ERASED[normalization]
         result.append(image.transpose(2, 0, 1))
     return np.array(result)
 
@@ -70,7 +71,13 @@ def test_a_batch_equals_a_loop_over_its_images(normalization, size, crop):
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(found, expected, atol=2e-6)
-    np.testing.assert_array_equal(found.numpy() == 0, expected == 0)
+    mean, deviation = (np.array(part)[:, None, None] for part in MEAN_AND_DEVIATION[normalization])
+    color = np.array(ERASED[normalization])[:, None, None]
+    erased = np.abs(found.numpy() - color).max(axis=1) < 1e-6
+    np.testing.assert_array_equal(erased, np.abs(expected - color).max(axis=1) < 1e-6)
+    assert erased.any()
+    natural = np.array(MEAN_AND_DEVIATION["symmetric" if normalization == "symmetric" else "imagenet"][0])
+    np.testing.assert_allclose((color * deviation + mean)[:, 0, 0], natural, err_msg="black is no mean")
 
 
 @given(

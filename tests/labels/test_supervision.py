@@ -73,15 +73,15 @@ def with_noise(rate=0.05, **options):
 
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_a_batch_is_supervised_row_by_row(name, epoch):
+@pytest.mark.parametrize("spent", [0.1, 0.3, 0.31, 1.0])
+def test_a_batch_is_supervised_row_by_row(name, spent):
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(6, CLASSES, generator=generator)
     images = torch.tensor([REAL - 1, REAL, 0, REAL + 3, 2, REAL + 1])
     targets = torch.rand(6, CLASSES, generator=generator)
     weights = torch.tensor([1.0, 0.5, 1.0, 0.5, 1.0, 0.5])
-    generated = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name], first_epoch=1)
-    found = generated.supervise(logits, targets, weights, images, epoch)
+    generated = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name], start=0.3)
+    found = generated.supervise(logits, targets, weights, images, spent)
     assert torch.equal(found[0], logits)
     for row, image in enumerate(images.tolist()):
         if image < REAL:
@@ -93,7 +93,7 @@ def test_a_batch_is_supervised_row_by_row(name, epoch):
         for rank, k in enumerate(ascending, start=1):
             expected[k] = float(rank == CLASSES) if name == "one-hot" else 2 * rank / (CLASSES * (CLASSES + 1))
         np.testing.assert_allclose(found[1][row], expected, rtol=1e-6)
-        assert found[2][row] == (0.5 if epoch >= 1 else 0.0)
+        assert found[2][row] == (0.5 if spent > 0.3 else 0.0)
     assert weights.tolist() == [1.0, 0.5, 1.0, 0.5, 1.0, 0.5], "the training set's own weights are left alone"
 
 
@@ -103,7 +103,7 @@ def test_the_noise_layer_is_for_generated_images_alone():
         generated.noise.transition.fill_(1 / CLASSES)
     logits = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(1))
     images = torch.tensor([REAL, 1, REAL + 2, 0, 5])
-    found, targets, weights = generated.supervise(logits, torch.ones(5, CLASSES), torch.ones(5), images, 0)
+    found, targets, weights = generated.supervise(logits, torch.ones(5, CLASSES), torch.ones(5), images, 1.0)
     assert torch.equal(found[[1, 3, 4]], logits[[1, 3, 4]])
     torch.testing.assert_close(found[[0, 2]].softmax(dim=1), torch.full((2, CLASSES), 1 / CLASSES))
     assert torch.equal(targets, torch.ones(5, CLASSES))
@@ -112,7 +112,7 @@ def test_the_noise_layer_is_for_generated_images_alone():
 
 def test_without_anything_to_say_a_batch_goes_through_untouched():
     given = [torch.ones(2, CLASSES), torch.ones(2, CLASSES), torch.ones(2)]
-    found = FIXED_LABELS.supervise(*given, torch.arange(2), 0)
+    found = FIXED_LABELS.supervise(*given, torch.arange(2), 0.5)
     assert all(one is two for one, two in zip(given, found, strict=True))
     assert bits(*[trained(FIXED_LABELS)[0]]) == bits(trained(Supervision(first=REAL))[0])
 
@@ -120,14 +120,14 @@ def test_without_anything_to_say_a_batch_goes_through_untouched():
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
 def test_supervision_never_waits_for_the_device(name):
     """Tensors without storage: reading one number back to the host would raise."""
-    generated = with_noise(pseudo_label=PSEUDO_LABELS[name], first_epoch=1)
+    generated = with_noise(pseudo_label=PSEUDO_LABELS[name], start=0.3)
     meta = torch.device("meta")
     generated.to(meta)
     logits = torch.empty(6, CLASSES, device=meta, requires_grad=True)
     images = torch.empty(6, dtype=torch.int64, device=meta)
     targets, weights = torch.empty(6, CLASSES, device=meta), torch.empty(6, device=meta)
-    for epoch in (0, 1):
-        found = generated.supervise(logits, targets, weights, images, epoch)
+    for spent in (0.1, 1.0):
+        found = generated.supervise(logits, targets, weights, images, spent)
         assert {one.device.type for one in found} == {"meta"}
         (found[0].sum() + found[1].sum() * found[2].sum()).backward()
         generated.update_noise(0.5)
@@ -160,13 +160,28 @@ def test_a_step_follows_the_predictions_of_that_step(name):
 
 
 @pytest.mark.parametrize("name", PSEUDO_LABELS)
-def test_before_their_first_epoch_generated_images_weigh_nothing(name):
-    late = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name], first_epoch=3)
+def test_before_their_start_generated_images_weigh_nothing(name):
+    late = Supervision(first=REAL, pseudo_label=PSEUDO_LABELS[name], start=1.0)
     assert bits(trained(late)[0]) == bits(trained(FIXED_LABELS, training_set(weight=0.0))[0])
-    losses = {first: trained(Supervision(REAL, PSEUDO_LABELS[name], first))[1] for first in (0, 1, 3)}
+    losses = {first: trained(Supervision(REAL, PSEUDO_LABELS[name], first / 3))[1] for first in (0, 1, 3)}
     assert losses[1][0] == losses[3][0]
     assert losses[1][1] != losses[3][1]
     assert losses[0][0] != losses[1][0]
+
+
+def test_the_share_that_is_spent_is_that_of_the_summed_rate():
+    """Two epochs of three steps at the full rate, one at a tenth."""
+    seen = []
+
+    class Watched(Supervision):
+        def supervise(self, logits, targets, weights, images, spent):
+            seen.append(spent)
+            return super().supervise(logits, targets, weights, images, spent)
+
+    trained(Watched(), schedule={"name": "step", "step_epochs": 2, "step_factor": 0.1})
+    rates = [1.0] * 6 + [0.1] * 3
+    assert seen == pytest.approx([sum(rates[: step + 1]) / sum(rates) for step in range(9)])
+    assert seen[-1] == 1.0
 
 
 def test_every_regularizer_trains_a_network_of_its_own():
@@ -219,7 +234,7 @@ def test_the_schedule_moves_the_rate_of_the_noise_layer_too(monkeypatch):
 
 
 def make_generated(name):
-    return with_noise(pseudo_label=PSEUDO_LABELS.get(name), first_epoch=1)
+    return with_noise(pseudo_label=PSEUDO_LABELS.get(name), start=1 / 3)
 
 
 @pytest.mark.parametrize("name", ["slsr", *PSEUDO_LABELS])

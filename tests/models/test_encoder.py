@@ -22,9 +22,9 @@ HEADS = ["plain", "linear", "bottleneck"]
 WIDTHS = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024}
 
 
-def build(backbone="resnet18", head="plain", classes=5, seed=0, **image):
+def build(backbone="resnet18", head="plain", classes=5, seed=0, last_relu=False, **image):
     torch.manual_seed(seed)
-    return Encoder(EncoderDescription(backbone, head, classes, make_image(**image)))
+    return Encoder(EncoderDescription(backbone, head, classes, make_image(**image), last_relu))
 
 
 def inputs(count=2, height=64, width=32, seed=3):
@@ -47,16 +47,22 @@ def torchvision_network(name, seed=1):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", BACKBONES)
-def test_features_are_what_torchvision_feeds_its_classifier(name, tmp_path):
+@pytest.mark.parametrize("last_relu", [True, False])
+def test_features_are_what_torchvision_feeds_its_classifier(name, last_relu, tmp_path):
+    """DenseNet's last ReLU is torchvision's alone: the released network pools the last batch norm."""
     network = torchvision_network(name)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    encoder = build(name).eval()
+    encoder = build(name, last_relu=last_relu).eval()
     before = encoder.features(inputs())
     initialize_backbone(encoder.backbone, name, str(tmp_path / "weights.pth"))
     found = encoder.features(inputs())
     setattr(network, "classifier" if name == "densenet121" else "fc", nn.Identity())
     assert found.shape == (2, WIDTHS[name])
-    torch.testing.assert_close(found, network(inputs()), rtol=1e-4, atol=1e-5)
+    expected = network(inputs())
+    if name == "densenet121" and not last_relu:
+        assert not torch.allclose(found, expected, atol=0.1)
+        expected = network.features(inputs()).mean(dim=(2, 3))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(before, found)
     assert float(found.std()) > 0.01
 
@@ -293,3 +299,23 @@ def test_tensors_come_back_as_they_went(tmp_path):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+@torch.no_grad()
+def test_a_densenet_of_an_earlier_version_keeps_its_last_relu(tmp_path):
+    """Its description does not say so; one of today says that it has none."""
+    path = tmp_path / "model.safetensors"
+    encoder = build("densenet121").eval()
+    save_encoder(path, encoder)
+    tensors, description = load_checkpoint(path)
+    assert description["last_relu"] is False
+    batch = inputs()
+    torch.testing.assert_close(load_encoder(path).features(batch), encoder.features(batch))
+    maps = encoder.backbone(batch)
+    assert (maps < 0).any()
+    del description["last_relu"]
+    save_checkpoint(path, tensors, description)
+    earlier = load_encoder(path)
+    torch.testing.assert_close(earlier.features(batch), maps.clamp(min=0).mean(dim=(2, 3)))
+    save_encoder(path, earlier)
+    assert load_checkpoint(path)[1]["last_relu"] is True

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from math import ceil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -99,6 +100,7 @@ def test_the_table_says_what_the_experiments_measured(study, project):
         ]
         for regularizer in rows
     }
+    real = json.loads((project.folder / "metrics/dataset.json").read_text())["splits"]["train"]["images"]
     for regularizer, row in rows.items():
         assert row["seeds"] == "1 2"
         means = [one.mean() for one in first[regularizer]]
@@ -110,6 +112,10 @@ def test_the_table_says_what_the_experiments_measured(study, project):
             low, high = (float(row[f"rank1_difference_{side}"]) for side in ("low", "high"))
             assert low - 1e-9 <= expected <= high + 1e-9
         assert "published_rank1" not in row, "the sample has no published row"
+        train = yaml.safe_load((project.folder / "params.yaml").read_text())["train"]
+        images = real + (24 if regularizer != "none" else 0)
+        assert int(row["steps"]) == train["epochs"] * ceil(images / train["batch_size"])
+        assert bool(row["unequal"]) == (int(row["steps"]) != int(rows["none"]["steps"]))
     recorded = [
         json.loads(show(project, name, "metrics/generated.json"))["overall"]["handcrafted"]["density"]["value"]
         for name in names_of(project, "regularizers-")

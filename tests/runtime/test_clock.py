@@ -28,9 +28,9 @@ class Sum:
     def describe_divergence(self, losses, epoch, step):
         return f"losses {losses.tolist()} in epoch {epoch}, step {step}"
 
-    def train(self, keeper, every=None):
+    def train(self, keeper, every=None, total=None):
         """Train, and return the numbers of the steps that were done."""
-        clock, done = Clock(self, STEPS, EPOCHS, STEPS * 4, CPU, keeper, keeper.load(), every), []
+        clock, done = Clock(self, STEPS, EPOCHS, STEPS * 4, CPU, keeper, keeper.load(), every, total), []
         for step in clock:
             done.append(step.number)
             self.total += step.number
@@ -46,6 +46,12 @@ def test_steps_are_numbered_over_epochs(tmp_path):
     assert list(clock) == [Step(0, 0, 0, False), Step(1, 0, 1, True), Step(2, 1, 0, False), Step(3, 1, 1, True)]
 
 
+def test_a_last_epoch_may_be_a_part_of_one(tmp_path):
+    clock = Clock(Sum(), 2, 2, 8, CPU, total=3)
+    assert list(clock) == [Step(0, 0, 0, False), Step(1, 0, 1, True), Step(2, 1, 0, True)]
+    assert (clock.epochs, clock.total) == (2, 3)
+
+
 def test_the_means_are_over_the_steps_of_an_epoch(tmp_path):
     learner = Sum()
     learner.train(Keeper(tmp_path, Interval(1e9)))
@@ -53,17 +59,19 @@ def test_the_means_are_over_the_steps_of_an_epoch(tmp_path):
     assert learner.means == [[float(total), 3.0] for total in totals]
 
 
-def test_a_training_stopped_at_every_step_ends_as_one_that_was_not(tmp_path):
+@pytest.mark.parametrize("total", [STEPS * EPOCHS, STEPS * EPOCHS - 3])
+def test_a_training_stopped_at_every_step_ends_as_one_that_was_not(tmp_path, total):
     whole, steps = Sum(), []
-    whole.train(Keeper(tmp_path / "whole", Interval(1e9)))
-    for _ in range(STEPS * EPOCHS):
+    whole.train(Keeper(tmp_path / "whole", Interval(1e9)), total=total)
+    assert len(whole.means) == EPOCHS
+    for _ in range(total):
         part, keeper = Sum(), Keeper(tmp_path / "parts", Interval(1e9))
         keeper.request_stop()
         with pytest.raises(Interrupted, match=rf"after step {len(steps) + 1}; the same command goes on"):
-            steps += part.train(keeper)
+            steps += part.train(keeper, total=total)
         steps.append(len(steps))
     ended = Sum()
-    assert ended.train(Keeper(tmp_path / "parts", Interval(1e9))) == []
+    assert ended.train(Keeper(tmp_path / "parts", Interval(1e9)), total=total) == []
     assert (ended.total, ended.means) == (whole.total, whole.means)
 
 

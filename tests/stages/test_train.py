@@ -171,20 +171,12 @@ def test_lsr_beside_smoothing_for_everybody_is_refused(project, monkeypatch):
 def test_labels_that_follow_the_network_are_those_of_their_regularizers(
     project, monkeypatch, regularizer, pseudo_label
 ):
-    project["train"]["epochs"] = 50
+    project["pseudo_labels"]["start"] = 0.3
     _, generated = handed_over(monkeypatch, project, regularizer)
     assert generated.pseudo_label is pseudo_label
     assert generated.first == (None if regularizer in ("none", "lsr") else len(LABELS))
-    assert generated.first_epoch == (20 if pseudo_label else 0), "as published: the first 20 of 50 epochs go without"
+    assert generated.start == (0.3 if pseudo_label else 0.0)
     assert generated.noise is None
-
-
-@pytest.mark.parametrize(
-    ("epochs", "start", "first"), [(1, 0.4, 0), (2, 0.9, 1), (12, 0.4, 5), (10, 0.0, 0), (3, 0.99, 2)]
-)
-def test_at_least_one_epoch_has_pseudo_labels(project, monkeypatch, epochs, start, first):
-    project["train"]["epochs"], project["pseudo_labels"]["start"] = epochs, start
-    assert handed_over(monkeypatch, project, "mprl")[1].first_epoch == first
 
 
 def test_a_rate_brings_the_noise_layer(project, monkeypatch):

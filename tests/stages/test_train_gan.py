@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,29 @@ def test_files_of_a_run(project):
     assert moving.n_frames == 2
     assert moving.size == (16 * 64, 2 * (64 + 26))
     assert not list(Path(".scratch").rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 2}, "2 of 2 clusters .*the least: cluster 0, 18 images, 6 steps"),
+        ({"minimum_steps": 1000}, None),
+        ({"parent_epochs": 167, "kind": "per-cluster"}, None),
+        ({"epochs": 334}, "1 of 2 clusters"),
+    ],
+)
+def test_generators_of_few_steps_are_named_before_they_are_trained(project, monkeypatch, caplog, options, said):
+    """18 and 24 images in batches of 8: three steps an epoch each; 42 in all: six for the parent."""
+    if options.get("epochs") == 334:
+        assign(np.array([0] * 8 + [1] * 34))
+    trained = []
+    monkeypatch.setattr(train_gan, "train_all", lambda *arguments: trained.append(1) or iter(()))
+    monkeypatch.setattr(train_gan, "_write", lambda *arguments: None)
+    run_with_blocks(train_gan.run, make_params(gan=options))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert trained
+    assert len(warnings) == (said is not None)
+    assert said is None or re.search(said, warnings[0])
 
 
 def test_a_conditional_generator_draws_every_cluster(project):

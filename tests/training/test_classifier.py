@@ -2,6 +2,7 @@
 
 import copy
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import colored, make_image, make_recipe, noise
 
-from slsr.errors import CheckFailed
+from slsr.errors import CheckFailed, Interrupted
 from slsr.images.augmentation import to_input
 from slsr.images.loading import LabeledImages
 from slsr.labels.distributions import lsro, one_hot, slsr
@@ -232,6 +233,33 @@ def test_backbone_and_head_have_their_own_rates(name):
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.005])
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_may_go_without_weight_decay(name):
+    encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
+    choice = {"name": name, "learning_rate": 0.01, "head_learning_rate": 0.05, "weight_decay": 0.02}
+    optimizer = build_optimizer(encoder, make_recipe(optimizer=choice | {"decay_norms_and_biases": False}).optimizer)
+    found = {id(p): (g["weight_decay"], g["lr"]) for g in optimizer.param_groups for p in g["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(encoder.parameters()))
+    for part, rate in ((encoder.backbone, 0.01), (encoder.head, 0.05)):
+        for module in part.modules():
+            for key, value in module.named_parameters(recurse=False):
+                without = key == "bias" or isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+                assert found[id(value)] == (0.0 if without else 0.02, rate)
+
+
+def test_without_a_gradient_adamw_shrinks_what_decays_alone():
+    """One step at rate 0.1 with weight decay 0.5 leaves 95 % of each matrix, and all of each norm and bias."""
+    encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
+    before = copy.deepcopy(encoder)
+    choice = {"name": "adamw", "learning_rate": 0.1, "head_learning_rate": 0.1, "weight_decay": 0.5}
+    optimizer = build_optimizer(encoder, make_recipe(optimizer=choice | {"decay_norms_and_biases": False}).optimizer)
+    for one in encoder.parameters():
+        one.grad = torch.zeros_like(one)
+    optimizer.step()
+    for new, old in zip(encoder.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(new, old * (0.95 if new.ndim > 1 else 1.0))
+
+
 def test_a_rate_of_the_head_alone_moves_the_head_alone():
     def moved(backbone_rate, head_rate):
         rates = {"learning_rate": backbone_rate, "head_learning_rate": head_rate, "weight_decay": 0.0, "momentum": 0.0}
@@ -390,3 +418,63 @@ def test_an_epoch_is_described_in_one_line():
     )
     _, epochs = trained(real_set(), None, epochs=1)
     assert "validation" not in describe(epochs[0], 7)
+
+
+def test_a_run_in_steps_has_exactly_these_and_validates_its_last_part():
+    _, epochs = trained(
+        real_set(19), colored(labels(4)), epochs=2, steps=7, batch_size=6, optimizer={"learning_rate": 0.1}
+    )
+    assert [(epoch.number, epoch.steps) for epoch in epochs] == [(1, 3), (2, 6), (3, 7)]
+    assert [epoch.rate_sum for epoch in epochs] == pytest.approx([0.3, 0.6, 0.7])
+    assert all(epoch.validation_loss is not None for epoch in epochs)
+
+
+def test_a_part_of_an_epoch_is_the_start_of_the_whole_one():
+    """Seven steps of three a pass: the weights are those of the same run, left after seven of nine steps."""
+    constant = {"batch_size": 6, **RANDOM}
+    part, _ = trained(real_set(19), epochs=3, steps=7, **constant)
+    recipe, image, seen = make_recipe(epochs=3, **constant), make_image(), []
+
+    class After7(Keeper):
+        def due(self, ended=0):
+            seen.append(ended)
+            if len(seen) == 7:
+                raise KeyboardInterrupt
+            return False
+
+    whole = initial_encoder(recipe, CLASSES, image)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(whole, real_set(19), None, recipe, image, CPU, keeper=After7(Path("unused")))
+    assert equal(part, whole)
+
+
+@pytest.mark.parametrize("left_after", [1, 3, 6, 7])
+def test_a_run_in_steps_goes_on_with_the_same_bits(tmp_path, left_after):
+    """Left in the first epoch, at its end, and in or after the part of one that is the last."""
+    options = {"epochs": 2, "steps": 8, "batch_size": 6, "schedule": {"name": "one-cycle"}, **RANDOM}
+    expected, whole = trained(real_set(19), colored(labels(4)), **options)
+    recipe, image = make_recipe(**options), make_image()
+
+    class Leaving(Keeper):
+        steps = 0
+
+        def __init__(self, folder):
+            super().__init__(folder, Interval(1e9))
+            if left_after == 1:
+                self.request_stop()
+
+        def due(self, ended=0):
+            self.steps += 1
+            if self.steps + 1 == left_after:
+                self.request_stop()
+            return False
+
+    with pytest.raises(Interrupted, match=f"after step {left_after};"):
+        encoder = initial_encoder(recipe, CLASSES, image)
+        train_classifier(encoder, real_set(19), colored(labels(4)), recipe, image, CPU, keeper=Leaving(tmp_path))
+    encoder, epochs = initial_encoder(recipe, CLASSES, image), []
+    keeper = Keeper(tmp_path, Interval(1e9))
+    train_classifier(encoder, real_set(19), colored(labels(4)), recipe, image, CPU, epochs.append, keeper)
+    assert equal(encoder, expected)
+    assert epochs == whole
+    assert [epoch.steps for epoch in epochs] == [3, 6, 8]

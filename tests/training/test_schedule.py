@@ -2,14 +2,18 @@
 
 import pytest
 import torch
-from tiny import make_recipe
+from tiny import ROOT, make_recipe
 
-from slsr.training.schedule import learning_rate_factor
+from slsr.params.file import validate_params
+from slsr.params.presets import render_preset
+from slsr.params.reading import parse_yaml
+from slsr.training.schedule import learning_rate_factor, learning_rate_factors, planned_steps, steps_of_pass
 
 
 def factors(epochs, steps_an_epoch, **schedule):
     choice = make_recipe(schedule=schedule).schedule
-    return [learning_rate_factor(choice, step, steps_an_epoch, epochs) for step in range(epochs * steps_an_epoch)]
+    steps = epochs * steps_an_epoch
+    return [learning_rate_factor(choice, step, steps, epochs) for step in range(steps)]
 
 
 def torch_rates(make, steps, rate=1.0):
@@ -66,9 +70,9 @@ def test_step_is_torchs(step_epochs, step_factor):
 def test_the_inverse_schedule_decays_as_the_paper_says():
     """From .0100 to .0079 in 101,000 iterations, gamma 0.1, p 0.025."""
     choice = make_recipe(schedule={"name": "inverse-iteration", "inverse_gamma": 0.1, "inverse_power": 0.025}).schedule
-    assert learning_rate_factor(choice, 0, 400, 260) == 1.0
-    assert round(0.01 * learning_rate_factor(choice, 101_000, 400, 260), 4) == 0.0079
-    assert 0.01 * learning_rate_factor(choice, 50, 400, 260) == pytest.approx(0.01 * 6**-0.025)
+    assert learning_rate_factor(choice, 0, 104_000, 260) == 1.0
+    assert round(0.01 * learning_rate_factor(choice, 101_000, 104_000, 260), 4) == 0.0079
+    assert 0.01 * learning_rate_factor(choice, 50, 104_000, 260) == pytest.approx(0.01 * 6**-0.025)
 
 
 def test_the_inverse_schedule_may_count_epochs():
@@ -77,3 +81,83 @@ def test_the_inverse_schedule_may_count_epochs():
     assert found == pytest.approx([(1 + 0.3 * epoch) ** -0.7 for epoch in range(4) for _ in range(3)])
     by_iteration = factors(4, 3, name="inverse-iteration", **settings)
     assert by_iteration == pytest.approx([(1 + 0.3 * step) ** -0.7 for step in range(12)])
+
+
+def market1501(**differences):
+    """The re-ID network of the preset market1501."""
+    recipe = validate_params(parse_yaml(render_preset(ROOT / "presets", "market1501")), "market1501").train
+    return recipe.model_copy(update=differences)
+
+
+REAL, GENERATED = 12_936 - 751, 12_000
+
+
+def naive_factors(epochs, passes_steps, step_epochs):
+    """Every epoch, every step: a tenth after each `step_epochs` epochs."""
+    found, rate = [], 1.0
+    for epoch in range(epochs):
+        if epoch and epoch % step_epochs == 0:
+            rate /= 10
+        found += [rate] * passes_steps
+    return found
+
+
+def test_the_published_run_has_98280_steps_and_a_control_of_as_many_has_the_same_schedule():
+    slsr = learning_rate_factors(market1501(), REAL + GENERATED)
+    expected = naive_factors(130, 756, 40)
+    assert len(slsr) == len(expected) == 98_280
+    assert slsr == pytest.approx(expected, rel=1e-9)
+    assert 0.01 * sum(slsr) == pytest.approx(335.7, abs=0.1)
+    control = learning_rate_factors(market1501(steps=98_280), REAL)
+    assert control == slsr
+    assert learning_rate_factors(market1501(steps=98_280), REAL + GENERATED) == slsr
+
+
+def test_more_epochs_alone_are_no_control():
+    """As many steps with `step_epochs` as it was: half of the summed rate. Scaled by hand, nearly all of it."""
+    longer = learning_rate_factors(market1501(epochs=258), REAL)
+    assert len(longer) == 258 * 381
+    assert 0.01 * sum(longer) == pytest.approx(0.01 * sum(naive_factors(258, 381, 40)))
+    assert 0.01 * sum(longer) == pytest.approx(169.3, abs=0.1)
+    assert 0.01 * sum(naive_factors(258, 381, 79)) == pytest.approx(334.2, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "inverse-epoch", "inverse-iteration", "one-cycle"])
+def test_the_same_steps_are_the_same_schedule_whatever_a_pass_is(name):
+    recipe = make_recipe(epochs=5, steps=37, schedule={"name": name, "step_epochs": 2})
+    one, two = (learning_rate_factors(recipe, images) for images in (16, 61))
+    assert one == two
+    assert len(one) == 37
+
+
+def test_the_epochs_of_a_schedule_are_equal_parts_of_a_run_in_steps():
+    recipe = make_recipe(epochs=5, steps=37, schedule={"name": "step", "step_epochs": 2, "step_factor": 0.5})
+    position = [step / 37 * 5 for step in range(37)]
+    expected = [0.25 if at >= 4 else 0.5 if at >= 2 else 1.0 for at in position]
+    assert learning_rate_factors(recipe, 16) == pytest.approx(expected)
+
+
+def test_steps_in_epochs_are_those_of_whole_passes():
+    for images in range(2, 40):
+        for size in range(2, 9):
+            sizes = [min(size, images - start) for start in range(0, images, size)]
+            joined = len(sizes) > 1 and sizes[-1] == 1
+            assert steps_of_pass(images, size) == len(sizes) - joined
+    assert planned_steps(make_recipe(epochs=3, batch_size=8), 21) == 9
+    assert planned_steps(make_recipe(epochs=3, batch_size=8, steps=7), 21) == 7
+
+
+def test_pseudo_labels_start_where_mprls_code_starts_them():
+    """50 epochs, the rate divided by 10 after 40, generated images after 20: 21 of 41 parts of the rate are left."""
+    start = validate_params(parse_yaml(render_preset(ROOT / "presets", "market1501")), "m").pseudo_labels.start
+    of_mprl = naive_factors(50, 100, 40)
+    left = sum(of_mprl[20 * 100 :]) / sum(of_mprl)
+    assert left == pytest.approx(0.512, abs=5e-4)
+    assert 1 - start == pytest.approx(left, abs=5e-4)
+    published = naive_factors(130, 756, 40)
+    spent, first = 0.0, 0
+    while spent + published[first] <= start * sum(published):
+        spent, first = spent + published[first], first + 1
+    assert 1 - spent / sum(published) == pytest.approx(left, abs=5e-4)
+    assert first // 756 == 21, "long before the first drop; 0.4 of the epochs left 7 % of the rate"
+    assert sum(published[52 * 756 :]) / sum(published) == pytest.approx(0.072, abs=5e-4)

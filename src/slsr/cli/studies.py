@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,10 @@ VaryOption = Annotated[
 RegularizersOption = Annotated[
     str | None, typer.Option(help="comma-separated, of those in dvc.yaml and studies/dvc.yaml; default none,lsro,slsr")
 ]
+StepsOption = Annotated[
+    Literal["as-given", "equal"] | None,
+    typer.Option(help="equal: every regularizer trains for as many steps as one with generated images, as a control"),
+]
 ExperimentsArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -58,6 +62,7 @@ def study(
         typer.Option(help="what a seed sets: only `train.seed` (the default), or the seeds of all stages"),
     ] = None,
     regularizers: RegularizersOption = None,
+    steps: StepsOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the commands of the experiments that are not finished, run nothing")
     ] = False,
@@ -74,6 +79,7 @@ def study(
         "seeds": numbers(seeds, "--seeds") if seeds is not None else None,
         "seeds_of": seeds_of,
         "regularizers": names(regularizers) if regularizers is not None else None,
+        "steps": steps,
     }
     options = {key: value for key, value in given.items() if value is not None}
     title, found = read_study(Path(), name, options)

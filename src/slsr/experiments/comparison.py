@@ -23,6 +23,8 @@ from slsr.retrieval.query_values import QueryValues, require_same_queries
 # What decides which people are searched, and among whom.
 TEST_SETTINGS = ("archive", "name", "protocol", "boxes", "split", "split_file", "identities")
 
+EQUAL = 0.01  # trainings are equally long if their steps, and their summed rates, differ by at most this share
+
 
 @dataclass(frozen=True)
 class SeedGroup:
@@ -80,7 +82,8 @@ class ExperimentComparison:
     """Groups of networks in the order of the table, and the differences of each to its baseline, by measure.
 
     `against` is the one baseline of all groups, if the user named one. `seeds_of` says what differs within a group, and
-    `over` whether a group has several splits.
+    `over` whether a group has several splits. `unequal` says of each group how its training and that of its baseline
+    differ in length, or is empty.
     """
 
     ranking: str
@@ -92,6 +95,7 @@ class ExperimentComparison:
     against: SeedGroup | None = None
     seeds_of: SeedsOf = "training"
     over: Over = "seeds"
+    unequal: Sequence[str] = ()
 
 
 def compare_networks(
@@ -124,12 +128,15 @@ def compare_networks(
     groups = sorted(group_by_settings(every), key=lambda group: order_of(group, baseline))
     control = None if against is None else control_of(groups, group_by_settings(controls), baseline)
     measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
+    baselines = [control or baseline_of(group, groups, baseline) for group in groups]
     differences = [
-        _differences(group, control or baseline_of(group, groups, baseline), measures, resamples, seed)
-        for group in groups
+        _differences(group, one, measures, resamples, seed) for group, one in zip(groups, baselines, strict=True)
     ]
+    unequal = [unequal_training(group, one) for group, one in zip(groups, baselines, strict=True)]
     rows = [published(group.regularizer, ranking, group.settings, group.networks[0].metrics) for group in groups]
-    return ExperimentComparison(ranking, baseline, measures, groups, differences, rows, control, seeds_of)
+    return ExperimentComparison(
+        ranking, baseline, measures, groups, differences, rows, control, seeds_of, unequal=unequal
+    )
 
 
 def without_earlier_seeds(networks: Iterable[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
@@ -288,6 +295,22 @@ def _differences(
         return {}
     found = {measure: difference(group, baseline, measure, resamples, seed) for measure in measures}
     return {measure: one for measure, one in found.items() if one is not None}
+
+
+def unequal_training(group: SeedGroup, baseline: SeedGroup | None) -> str:
+    """Say how the training of a group and of its baseline differ in length by more than 1 %.
+
+    The answer is empty if they do not, or if the length of one is not known.
+    """
+    one, other = (found and found.networks[0].training for found in (group, baseline))
+    if not one or not other:
+        return ""
+    parts = []
+    if not math.isclose(one.steps, other.steps, rel_tol=EQUAL):
+        parts.append(f"steps: {one.steps:,} vs {other.steps:,}")
+    if not math.isclose(one.rate_sum, other.rate_sum, rel_tol=EQUAL):
+        parts.append(f"summed rate: {one.rate_sum:.4g} vs {other.rate_sum:.4g}")
+    return f"unequal {', '.join(parts)}" if parts else ""
 
 
 def control_of(groups: Sequence[SeedGroup], against: Sequence[SeedGroup], baseline: str) -> SeedGroup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
@@ -25,6 +25,13 @@ WITHOUT_EFFECT = ("evaluate.bootstrap.", "evaluate.ranked_list.", "evaluate.batc
 Settings = Mapping[str, Any]
 
 
+class Training(NamedTuple):
+    """How long a network was trained: the steps, and the sum of the backbone's learning rate over them."""
+
+    steps: int
+    rate_sum: float
+
+
 @dataclass(frozen=True)
 class EvaluatedNetwork:
     """One trained and evaluated network of one experiment, or of another revision.
@@ -34,6 +41,7 @@ class EvaluatedNetwork:
     with its person; None for single-gallery-shot results of earlier versions, which did not keep them. `quality` is the
     quality.json of the generated images that it was trained on; None if there are none, or if the cache does not have
     it. `training_people` is the number of identities in the training images; None if the cache lacks facts.json.
+    `training` is None if the cache does not have its curves.
     """
 
     experiment: str
@@ -44,6 +52,7 @@ class EvaluatedNetwork:
     values: QueryValues | None
     quality: Mapping[str, Any] | None = None
     training_people: int | None = None
+    training: Training | None = None
 
 
 def read_networks(revisions: Sequence[Revision], ranking: str) -> list[EvaluatedNetwork]:
@@ -94,6 +103,7 @@ def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking:
         values,
         _read_quality(revision, stages["generate"]) if "generate" in earlier else None,
         _training_people(revision, stages["prepare"]) if "prepare" in earlier else None,
+        _read_training(revision, stages[f"train@{regularizer}"], f"artifacts/train/{regularizer}/curves"),
     )
 
 
@@ -127,3 +137,13 @@ def _read_quality(revision: Revision, stage: Mapping[str, Any]) -> Mapping[str, 
         log.info("%s: without the quality of its generated images: %s", revision.name, error)
         return None
     return found
+
+
+def _read_training(revision: Revision, stage: Mapping[str, Any], curves: str) -> Training | None:
+    """Read how long a network was trained from the last values of its curves."""
+    try:
+        last = read_json(cached_file(revision, stage, curves, "metrics.json"))["train"]
+    except InputError as error:
+        log.info("%s: without the number of steps of its training: %s", revision.name, error)
+        return None
+    return Training(last["steps"], last["rate_sum"]) if "steps" in last else None

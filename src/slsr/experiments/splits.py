@@ -29,6 +29,7 @@ from slsr.experiments.comparison import (
     group_by_settings,
     order_of,
     paired_values,
+    unequal_training,
     without_earlier_seeds,
 )
 from slsr.experiments.networks import EvaluatedNetwork
@@ -122,13 +123,14 @@ def compare_over_splits(
     groups = sorted(group_splits(every), key=lambda group: order_of(group, baseline))
     control = None if against is None else control_of(groups, group_splits(controls), baseline)
     measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
+    baselines = [control or baseline_of(group, groups, baseline) for group in groups]
+    unequal = [unequal_training(group, one) for group, one in zip(groups, baselines, strict=True)]
     differences = []
-    for group in groups:
-        other = control or baseline_of(group, groups, baseline)
+    for group, other in zip(groups, baselines, strict=True):
         pair = {} if other is None or other is group else {one: difference(group, other, one) for one in measures}
         differences.append({measure: found for measure, found in pair.items() if found is not None})
     return ExperimentComparison(
-        ranking, baseline, measures, groups, differences, [None] * len(groups), control, seeds_of, over="splits"
+        ranking, baseline, measures, groups, differences, [None] * len(groups), control, seeds_of, "splits", unequal
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from ruamel.yaml.error import YAMLError
@@ -25,6 +25,7 @@ STUDIES = Path("studies")
 PIPELINE_FILE = "dvc"  # studies/dvc.yaml has stages, not a study
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 REGULARIZERS_KEY = "studies.regularizers"
+STEPS_KEY = "train.steps"
 # What names of experiments call these parameters; others have the last part of their key.
 SHORT = {"train.backbone": "", "train.epochs": "e", "cluster.k": "k", "generate.images": "n"}
 
@@ -38,12 +39,15 @@ class Study(Block):
     seeds : the seeds of every combination
     seeds_of : `training`: a seed sets `train.seed`; `pipeline`: it sets the seeds of every stage
     regularizers : the regularizers that every experiment trains and evaluates
+    steps : `equal`: all regularizers of an experiment are trained for as many steps, under one schedule, as one with
+        generated images has in `train.epochs`; `as-given`: as the parameters say
     """
 
     vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     seeds: list[Seed] = Field([1, 2, 3, 4, 5], min_length=1)
     seeds_of: SeedsOf = "training"
     regularizers: list[str] = Field(default_factory=committed_names, min_length=1)
+    steps: Literal["as-given", "equal"] = "as-given"
 
     @model_validator(mode="after")
     def lists_are_sensible(self) -> Self:
@@ -53,6 +57,8 @@ class Study(Block):
         for key in (*seed_overrides(0, self.seeds_of), REGULARIZERS_KEY):
             if key in self.vary:
                 raise ValueError(f"vary has {key}, which `seeds` or `regularizers` set; remove it from vary")
+        if self.steps == "equal" and STEPS_KEY in self.vary:
+            raise ValueError(f"vary has {STEPS_KEY}, which `steps: equal` sets; remove one of the two")
         for name in self.regularizers:
             regularizer_named(name)  # an error if there is none
         return self
@@ -159,6 +165,7 @@ def settings_of(study: Study, sweep: Sequence[int]) -> list[Setting]:
         if isinstance(k, int) and k not in swept:
             overrides["cluster.sweep"] = sorted([*swept, k])
         labels = [_label(key, value) for key, value in zip(study.vary, values, strict=True)]
+        labels += ["equal"] if study.steps == "equal" else []
         for seed in study.seeds:
             label = "-".join([*labels, f"{'seed' if study.seeds_of == 'training' else 'pipeline'}{seed}"])
             found.append(Setting(label, overrides | seed_overrides(seed, study.seeds_of)))

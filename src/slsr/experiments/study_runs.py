@@ -19,13 +19,15 @@ from typing import Any
 
 from slsr.errors import CheckFailed, InputError
 from slsr.experiments.seeds import EARLIER_SEEDS
-from slsr.experiments.study import REGULARIZERS_KEY, Study, settings_of
+from slsr.experiments.study import REGULARIZERS_KEY, STEPS_KEY, Study, settings_of
 from slsr.files import read_json, write_json
 from slsr.labels.regularizers import committed_names, studied_names
 from slsr.params.dataset import SPLITS
 from slsr.params.file import Params, load_params, with_overrides
 from slsr.params.reading import read_yaml
-from slsr.project.revisions import experiments
+from slsr.project.lock import flat, locked_parameters
+from slsr.project.revisions import WORKSPACE, Revision, cached_file, experiments, locked_stages
+from slsr.training.schedule import steps_of_pass
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ def plan(root: Path, name: str, study: Study) -> list[Experiment]:
     Raises
     ------
     InputError
-        A parameter that the study varies is unknown, or params.yaml may not have such a value.
+        A parameter that the study varies is unknown, or params.yaml may not have such a value; or an error of
+        `equal_steps`.
     """
     params = load_params(root / "params.yaml")
     targets = targets_of(study.regularizers)
@@ -70,10 +73,33 @@ def plan(root: Path, name: str, study: Study) -> list[Experiment]:
     for setting in settings_of(study, params.cluster.sweep):
         overrides = {**setting.overrides, **({REGULARIZERS_KEY: studied} if studied else {})}
         changed = with_overrides(params, overrides, f"study {name}")
+        if study.steps == "equal":
+            overrides[STEPS_KEY] = equal_steps(root, changed)
+            changed = with_overrides(params, overrides, f"study {name}")
         parts = [code, _named_files_digest(root, changed), targets, changed.model_dump()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         planned.append(Experiment(f"{name}-{setting.label}-{digest[:8]}", overrides, targets))
     return planned
+
+
+def equal_steps(root: Path, params: Params) -> int:
+    """Return the steps of a training on real and generated images, in `train.epochs` passes over both.
+
+    Raises
+    ------
+    InputError
+        `prepare` has not run here with the parameters of the data, so that the number of real images is not known.
+    """
+    workspace = Revision(root, WORKSPACE, None)
+    stage = locked_stages(workspace).get("prepare", {})
+    if locked_parameters(stage) != flat({"dataset": params.dataset.model_dump()}):
+        raise InputError(
+            f"steps: equal needs the number of training images of {params.dataset.archive}, and dvc.lock has no run of "
+            "`prepare` with these parameters of dataset; run `dvc repro prepare` with them, or set train.steps yourself"
+        )
+    facts = read_json(cached_file(workspace, stage, "artifacts/prepared/facts.json"))
+    images: int = facts["splits"]["train"]["images"] + params.generate.images
+    return params.train.epochs * steps_of_pass(images, params.train.batch_size)
 
 
 def targets_of(regularizers: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,11 @@ OVER = {
     "over them. Differences are in points and paired by split, seed and query, with the 95 % interval and the "
     "two-sided p of the corrected resampled t-test (Nadeau and Bengio 2003); approximate, because splits share people.",
 }
+UNEQUAL = (
+    "A difference marked `unequal` is between trainings of different length (row vs baseline: the number of steps, the "
+    "sum of the backbone's learning rate), so a part of it may come from that alone. `slsr study NAME --steps equal` "
+    "runs them with equal steps and an equal schedule."
+)
 SHORT = {
     "train.backbone": "backbone",
     "train.epochs": "epochs",
@@ -73,6 +78,7 @@ def render_markdown(comparison: ExperimentComparison) -> str:
     """Write two tables: differences to the baseline over seeds and people, and the same over people only."""
     settings = varying_settings(comparison.groups)
     parts = [_setting(comparison), _main_table(comparison, settings), *_table_over_people(comparison, settings)]
+    parts += [UNEQUAL] if any(comparison.unequal) else []
     parts += quality_table(comparison.groups, _labels(comparison, settings))
     if any(comparison.published):
         parts.append(NOTE)
@@ -95,15 +101,18 @@ def _setting(comparison: ExperimentComparison) -> str:
 def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> str:
     measures = _shown_measures(comparison)
     with_published = any(comparison.published)
-    header = ["", *_short(settings), comparison.over, *(f"{MEASURES[key]}, %" for key in measures)]
+    with_steps = any(group.networks[0].training for group in comparison.groups)
+    header = ["", *_short(settings), comparison.over, *(["steps"] if with_steps else [])]
+    header += [f"{MEASURES[key]}, %" for key in measures]
     header += [f"{MEASURES[key]} - {_baseline(comparison, settings)}" for key in measures]
     header += ["published: rank-1 / mAP"] if with_published else []
     lines = []
     for number, group in enumerate(comparison.groups):
         found = comparison.differences[number]
         cells = [*_first_cells(group, settings, number), str(group.size)]
+        cells += [_steps(group)] if with_steps else []
         cells += [_mean_and_deviation(group, measure) for measure in measures]
-        cells += [_over_seeds_and_people(found.get(measure)) for measure in measures]
+        cells += [_over_seeds_and_people(found.get(measure)) + _mark(comparison, number) for measure in measures]
         cells += [_published(comparison.published[number])] if with_published else []
         lines.append(cells)
     return table(header, lines)
@@ -112,7 +121,10 @@ def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequenc
 def _table_over_people(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> list[str]:
     measures = _shown_measures(comparison)
     lines = [
-        [*_first_cells(group, settings, number), *(_over_people(found[measure]) for measure in measures)]
+        [
+            *_first_cells(group, settings, number),
+            *(_over_people(found[measure]) + _mark(comparison, number) for measure in measures),
+        ]
         for number, (group, found) in enumerate(zip(comparison.groups, comparison.differences, strict=True))
         if found
     ]
@@ -151,6 +163,17 @@ def _baseline(comparison: ExperimentComparison, settings: Mapping[str, Sequence[
         return title_of(comparison.baseline)
     number = next(number for number, group in enumerate(comparison.groups) if group is comparison.against)
     return _labels(comparison, settings)[number]
+
+
+def _steps(group: SeedGroup) -> str:
+    training = group.networks[0].training
+    return "-" if training is None else f"{training.steps:,}"
+
+
+def _mark(comparison: ExperimentComparison, number: int) -> str:
+    """Mark a difference between trainings of different length."""
+    said = comparison.unequal[number] if comparison.unequal else ""
+    return f" ({said})" if said else ""
 
 
 def _mean_and_deviation(group: SeedGroup, measure: str) -> str:
@@ -196,6 +219,8 @@ def render_csv(comparison: ExperimentComparison) -> str:
             "seeds": " ".join(map(str, dict.fromkeys(group.seeds))),
             "experiments": " ".join(network.experiment for network in group.networks),
         }
+        if training := group.networks[0].training:
+            line |= {**training._asdict(), "unequal": comparison.unequal[number] if comparison.unequal else ""}
         for measure in comparison.measures:
             line |= _measure_columns(group, measure, comparison.differences[number].get(measure))
         line |= quality_columns(group)
@@ -235,7 +260,10 @@ def _difference_columns(name: str, mean: float, ci95: tuple[float, float] | None
 def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
     """Draw means with the values of single seeds, and differences to the baseline, each with its interval."""
     settings = varying_settings(comparison.groups)
-    names = _labels(comparison, settings)
+    names = [
+        f"{name} (unequal)" if _mark(comparison, number) else name
+        for number, name in enumerate(_labels(comparison, settings))
+    ]
     panels: dict[str, list[Estimate]] = {}
     zero = []
     for measure in _shown_measures(comparison):

@@ -46,6 +46,17 @@ def epoch_plan(images: int, settings: Gan) -> tuple[int, int]:
     return max(settings.epochs, math.ceil(settings.minimum_steps / steps)), steps
 
 
+def steps_behind(images: int, of_all: int, settings: Gan) -> int:
+    """Return the steps behind the generator of a cluster of this many images, those of its parent included.
+
+    Parameters
+    ----------
+    of_all : the images of all clusters, from which the parent learns, or the one conditional generator
+    """
+    epochs, steps = epoch_plan(of_all if settings.kind == "conditional" else images, settings)
+    return epochs * steps + settings.parent_epochs * math.ceil(of_all / settings.batch_size)
+
+
 def shuffled_batch(count: int, batch_size: int, seed: tuple[int, ...], step: int) -> NDArray[np.int64]:
     """Return a step's indices below `count`: its part of an endless sequence of random permutations."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)

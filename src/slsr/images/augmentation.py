@@ -23,6 +23,8 @@ NORMALIZATION: dict[str, tuple[tuple[float, float, float], tuple[float, float, f
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
+# The color of erased pixels after normalization: the mean, which for [0, 1] is ImageNet's.
+ERASED_COLOR = {"imagenet": (0.0, 0.0, 0.0), "symmetric": (0.0, 0.0, 0.0), "unit": NORMALIZATION["imagenet"][0]}
 
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 3.3)
@@ -109,8 +111,8 @@ def _draw_erased_boxes(
 def augment(pixels: Tensor, images: Tensor, draw: Draw, crop_size: tuple[int, int], normalize: Normalization) -> Tensor:
     """Cut a batch out of the images in memory: crop, mirror, normalize, erase.
 
-    Erased pixels become 0, which is the mean after normalization. A CPU cuts the images one by one, other devices cut
-    all together; both give the same bits.
+    Erased pixels become the mean, which is 0 after normalization, or ImageNet's mean for `unit`. A CPU cuts the images
+    one by one, other devices cut all together; both give the same bits.
 
     Parameters
     ----------
@@ -136,10 +138,10 @@ def augment_by_slices(
     for cut, (image, top, left, flip) in zip(cuts, corners, strict=True):
         crop = pixels[image, top : top + height, left : left + width]
         cut.copy_(crop.flip(1) if flip else crop)
-    batch = _normalize(cuts, normalize)
+    batch, color = _normalize(cuts, normalize), _erased_color(normalize, cuts.device)
     boxes = torch.stack([draw.erase_top, draw.erase_left, draw.erase_height, draw.erase_width], dim=1)
     for cut, (top, left, box_height, box_width) in zip(batch, boxes.tolist(), strict=True):
-        cut[top : top + box_height, left : left + box_width] = 0
+        cut[top : top + box_height, left : left + box_width] = color
     return batch
 
 
@@ -156,7 +158,8 @@ def augment_by_gathers(
     inside_rows = (row >= draw.erase_top[:, None]) & (row < (draw.erase_top + draw.erase_height)[:, None])
     inside_columns = (column >= draw.erase_left[:, None]) & (column < (draw.erase_left + draw.erase_width)[:, None])
     erased = inside_rows[:, :, None] & inside_columns[:, None, :]
-    return _normalize_in_place(batch, normalize).masked_fill_(erased[..., None], 0)
+    color = _erased_color(normalize, pixels.device)
+    return torch.where(erased[..., None], color, _normalize_in_place(batch, normalize))
 
 
 def to_input(batch: Tensor, image: Image) -> Tensor:
@@ -176,6 +179,12 @@ def _normalize_in_place(batch: Tensor, normalize: Normalization) -> Tensor:
     scale, shift = _scale_and_shift(normalize, batch.shape[-2], batch.device)
     batch.view(*batch.shape[:-2], 3 * batch.shape[-2]).mul_(scale).add_(shift)
     return batch
+
+
+@lru_cache
+def _erased_color(normalize: Normalization, device: torch.device) -> Tensor:
+    """Return the color of erased pixels after normalization, float32 [3], on the device."""
+    return torch.tensor(ERASED_COLOR[normalize], dtype=torch.float32).to(device)
 
 
 @lru_cache

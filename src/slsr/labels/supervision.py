@@ -20,19 +20,19 @@ class Supervision:
     ----------
     first : the generated images are the images from this number on; None if there are none, or nothing applies to them
     pseudo_label : their targets, [B, C] from the logits [B, C] of a batch; None to use the targets of the training set
-    first_epoch : the epoch, 0-based, from which they count; in earlier epochs their weight is 0
+    start : they count after this share of the run's summed learning rate is spent; until then their weight is 0
     noise : a layer between the network's probabilities and the targets
     noise_learning_rate : learning rate of the noise layer, multiplied by the schedule like the others
     """
 
     first: int | None = None
     pseudo_label: Callable[[Tensor], Tensor] | None = None
-    first_epoch: int = 0
+    start: float = 0.0
     noise: NoiseLayer | None = None
     noise_learning_rate: float = 0.0
 
     def supervise(
-        self, logits: Tensor, targets: Tensor, weights: Tensor, images: Tensor, epoch: int
+        self, logits: Tensor, targets: Tensor, weights: Tensor, images: Tensor, spent: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits, targets and weights that enter the loss of a batch; those of real images do not change.
 
@@ -46,12 +46,12 @@ class Supervision:
         targets : float32 [B, C]
         weights : float32 [B]
         images : int64 [B], their numbers in the training set
-        epoch : 0-based
+        spent : the share of the run's summed learning rate that is spent after the step of this batch
         """
         if self.first is None:
             return logits, targets, weights
         generated = images >= self.first
-        if epoch < self.first_epoch:
+        if spent <= self.start:
             weights = weights.masked_fill(generated, 0.0)
         if self.pseudo_label is not None:
             targets = torch.where(generated[:, None], self.pseudo_label(logits.detach()), targets)

@@ -20,12 +20,17 @@ SPELLING_OF_0_1 = {"centre-crop": "center-crop"}  # in checkpoints that earlier 
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """Everything that is needed to rebuild an encoder and to prepare images for it as in training."""
+    """Everything that is needed to rebuild an encoder and to prepare images for it as in training.
+
+    `last_relu` says whether a ReLU follows the last maps, which changes those of DenseNet: checkpoints of earlier
+    versions have one, as torchvision's classifier does; the released code of the paper has none.
+    """
 
     backbone: Backbone
     head: HeadName
     classes: int
     image: Image
+    last_relu: bool = False
 
 
 class FeatureExtractor(nn.Module):
@@ -35,13 +40,16 @@ class FeatureExtractor(nn.Module):
     ----------
     backbone : which torchvision network
     image : how an image is resized, cropped and normalized before it goes into the network
+    last_relu : as in `EncoderDescription`
     """
 
-    def __init__(self, backbone: Backbone, image: Image) -> None:
+    def __init__(self, backbone: Backbone, image: Image, last_relu: bool = False) -> None:
         super().__init__()
         self.image = image
         self.dimension = FEATURE_WIDTH[backbone]
         self.backbone = build_backbone(backbone)
+        if last_relu:
+            self.backbone.append(nn.ReLU(inplace=True))
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +70,7 @@ class Encoder(FeatureExtractor):
     """
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__(description.backbone, description.image)
+        super().__init__(description.backbone, description.image, description.last_relu)
         self.description = description
         self.head = build_head(description.head, self.dimension, description.classes)
 
@@ -72,16 +80,16 @@ class Encoder(FeatureExtractor):
         return logits
 
 
-def build_backbone(name: Backbone) -> nn.Module:
+def build_backbone(name: Backbone) -> nn.Sequential:
     """Build the convolutional part of a torchvision network, with random weights: [B, 3, H, W] to [B, D, h, w]."""
     network = torchvision.models.get_model(name, weights=None)
     return convolutional_part(network, name)
 
 
-def convolutional_part(network: nn.Module, name: Backbone) -> nn.Module:
-    """Take a torchvision network without pooling and classifier, but with DenseNet's last ReLU."""
+def convolutional_part(network: nn.Module, name: Backbone) -> nn.Sequential:
+    """Take a torchvision network without pooling and classifier; DenseNet's ends with its last batch norm."""
     if name == "densenet121":
-        return nn.Sequential(network.get_submodule("features"), nn.ReLU(inplace=True))
+        return nn.Sequential(network.get_submodule("features"))
     return nn.Sequential(*[part for key, part in network.named_children() if key not in {"avgpool", "fc"}])
 
 
@@ -133,7 +141,7 @@ def load_encoder(path: Path) -> Encoder:
         raise InputError(f"{path}: a model, but no encoder; give the model.safetensors of a trained encoder")
     try:
         image = Image(**{key: SPELLING_OF_0_1.get(value, value) for key, value in description["image"].items()})
-        encoder = Encoder(EncoderDescription(**(description | {"image": image})))
+        encoder = Encoder(EncoderDescription(**({"last_relu": True} | description | {"image": image})))
         encoder.load_state_dict(tensors)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         first = first_line(error)

@@ -46,6 +46,7 @@ class Optimizer(Block):
     head_learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
+    decay_norms_and_biases: bool
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
@@ -66,12 +67,16 @@ class Schedule(Block):
 
 
 class Recipe(Block):
-    """The recipe for training a classifier of identities: the encoder and the re-ID network both have one."""
+    """The recipe for training a classifier of identities: the encoder and the re-ID network both have one.
+
+    With `steps`, a run has that many steps; what counts epochs then counts `epochs` equal parts of the run.
+    """
 
     backbone: Backbone
     weights: Annotated[str, Field(min_length=1)]
     head: HeadName
     epochs: Count
+    steps: Count | None
     batch_size: Annotated[int, Field(ge=2)]
     random_crop: bool
     horizontal_flip: bool

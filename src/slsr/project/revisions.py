@@ -228,8 +228,12 @@ def parameters(revision: Revision) -> dict[str, Any]:
     return flat(revision.parameters())
 
 
-def cached_file(revision: Revision, stage: Entry, path: str) -> Path:
+def cached_file(revision: Revision, stage: Entry, path: str, member: str | None = None) -> Path:
     """Return the file in DVC's cache that holds a stage's output of this revision, to be read only.
+
+    Parameters
+    ----------
+    member : the file to return, if the output is a folder; by its path in the folder
 
     Raises
     ------
@@ -237,8 +241,15 @@ def cached_file(revision: Revision, stage: Entry, path: str) -> Path:
         The stage has no such output, or the cache lacks it; the message says how to fetch it.
     """
     digest = outputs(stage).get(path)
+    if digest is not None and member is not None:
+        listed = json.loads(_in_cache(revision, path, digest).read_bytes())
+        path, digest = f"{path}/{member}", {one["relpath"]: one["md5"] for one in listed}.get(member)
     if digest is None:
         raise InputError(f"{revision.name}: dvc.lock records no {path}; run `dvc repro` there")
+    return _in_cache(revision, path, digest)
+
+
+def _in_cache(revision: Revision, path: str, digest: str) -> Path:
     file = stored_object(revision.root, digest)
     if file is None:
         remedy = (

@@ -135,10 +135,12 @@ def _data(dataset: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 
 def _recipe(recipe: Mapping[str, Any], image: Mapping[str, Any], leg: str | None, params: Mapping[str, Any]) -> str:
     optimizer, schedule = recipe["optimizer"], recipe["schedule"]
+    steps = recipe.get("steps")
+    length = f"{steps:,} steps" if steps else f"{recipe['epochs']} epochs"
     rows = [
         ("network", f"{recipe['backbone']}, head {recipe['head']}, weights {recipe['weights']}"),
         ("input", f"{image['height']}x{image['width']} pixels, {image['normalization']} normalization"),
-        ("training", f"{recipe['epochs']} epochs of batches of {recipe['batch_size']}, seed {recipe['seed']}"),
+        ("training", f"{length} of batches of {recipe['batch_size']}, seed {recipe['seed']}"),
         ("optimizer", f"{optimizer['name']}, rate {optimizer['learning_rate']:g} ({schedule['name']})"),
         ("random erasing", f"{recipe['random_erasing']:g}"),
         ("precision", recipe["precision"]),

@@ -72,15 +72,21 @@ def render(report: Report) -> str:
 def _setting(report: Report) -> str:
     parameters, splits = report.parameters, report.dataset["splits"]
     train, recipe = splits["train"], parameters.train
+    length = f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps:,} steps"
+    control = (
+        "The baseline does not see these images, so its epochs have fewer images and its training has fewer steps: a "
+        "gain over the baseline is a gain of images, labels and steps together."
+        if recipe.steps is None
+        else "The baseline does not see these images; it is trained for as many steps, under the same schedule."
+    )
     counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in SPLITS)
     return (
         f"`{parameters.dataset.archive}`: {counts} images; {train['identities']} training identities. "
         f"{recipe.backbone}, {parameters.image.height}x{parameters.image.width} pixels, weights {recipe.weights}, "
-        f"{recipe.epochs} epochs, {recipe.optimizer.name}, {recipe.schedule.name} schedule, seed {recipe.seed}; "
+        f"{length}, {recipe.optimizer.name}, {recipe.schedule.name} schedule, seed {recipe.seed}; "
         f"{parameters.generate.images:,} generated images from {report.clusters['chosen_k']} clusters for LSRO and "
         "SLSR. All methods are trained with the same recipe; LSRO and SLSR differ only in the labels of the generated "
-        "images. The baseline does not see these images, so its epochs have fewer images and its training has fewer "
-        "steps: a gain over the baseline is a gain of images, labels and steps together.\n\n"
+        f"images. {control}\n\n"
         "Values are percentages; in brackets is the 95 % interval of a bootstrap over people with all their queries. "
         "The interval covers the choice of people, but not the seed of the training, nor the processor: another seed, "
         "and the same seed on another processor, change every row."

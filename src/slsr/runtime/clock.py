@@ -59,6 +59,7 @@ class Clock:
     steps : of an epoch
     epochs : of the whole training
     images : of an epoch, for the progress bar
+    total : steps of the whole training, if its last epoch is only a part of one; None for `steps` x `epochs`
     device : where the losses are
     state : a state that an earlier clock saved, or None to start from the beginning
     steps_between_checks : how often losses are checked for NaN and infinity; None chooses by the device
@@ -81,8 +82,10 @@ class Clock:
         keeper: Keeper = NOT_KEPT,
         state: Mapping[str, Any] | None = None,
         steps_between_checks: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.steps, self.epochs = steps, epochs
+        self.total = steps * epochs if total is None else total
         self._learner, self._images, self._device, self._keeper = learner, images, device, keeper
         self._between_checks = steps_between_checks or STEPS_BETWEEN_CHECKS.get(device.type, 1)
         self._losses: list[Tensor] = []
@@ -95,11 +98,11 @@ class Clock:
 
     def __iter__(self) -> Iterator[Step]:
         """Yield each step that is still to be done; save and stop after it if it is time to."""
-        total, done = self._images * self.epochs, self._images * self._first // self.steps
+        total, done = (self._images * number // self.steps for number in (self.total, self._first))
         with tqdm(
             total=total, initial=done, desc=self._learner.title, unit="image", leave=False, disable=None
         ) as self._bar:
-            for number in range(self._first, self.steps * self.epochs):
+            for number in range(self._first, self.total):
                 self._step = self._numbered(number)
                 yield self._step
                 if self._step.ends_epoch:
@@ -127,7 +130,7 @@ class Clock:
 
     def _numbered(self, number: int) -> Step:
         epoch, position = divmod(number, self.steps)
-        return Step(number, epoch, position, position + 1 == self.steps)
+        return Step(number, epoch, position, position + 1 == self.steps or number + 1 == self.total)
 
     def _checks(self) -> bool:
         return self._step.ends_epoch or (self._step.position + 1) % self._between_checks == 0

@@ -56,7 +56,7 @@ def run(
     if choice.sees_generated:
         targets = with_generated(targets, *generated_labels(choice, classes))
         weights = torch.cat([weights, torch.full((len(targets.row) - count,), generated.weight)])
-        supervision = supervision_of(choice, generated, pseudo_labels, train.epochs, count, classes)
+        supervision = supervision_of(choice, generated, pseudo_labels, count, classes)
         tables.append(GENERATED_IMAGES)
         inputs += [GENERATED_IMAGES, *([CLUSTER_IDENTITIES] if choice.counts_images else [])]
         blocks += [generated, *([pseudo_labels] if choice.pseudo_label else [])]
@@ -87,13 +87,13 @@ def _smoothing(choice: Regularizer, train: Train, lsr: Lsr) -> float:
 
 
 def supervision_of(
-    choice: Regularizer, generated: Generated, pseudo_labels: PseudoLabels, epochs: int, first: int, classes: int
+    choice: Regularizer, generated: Generated, pseudo_labels: PseudoLabels, first: int, classes: int
 ) -> Supervision:
-    """Return what changes during training: pseudo-labels from an epoch on, and a noise layer if it has a rate."""
+    """Return what changes during training: pseudo-labels that start late, and a noise layer if it has a rate."""
     return Supervision(
         first=first,
         pseudo_label=choice.pseudo_label,
-        first_epoch=min(round(pseudo_labels.start * epochs), epochs - 1) if choice.pseudo_label else 0,
+        start=pseudo_labels.start if choice.pseudo_label else 0.0,
         noise=NoiseLayer(classes) if generated.noise_learning_rate > 0 else None,
         noise_learning_rate=generated.noise_learning_rate,
     )

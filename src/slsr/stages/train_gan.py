@@ -14,8 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+import numpy as np
+
 from slsr.files import replaced_folder, write_bytes
 from slsr.gan.attempts import Attempt, choose, train_all
+from slsr.gan.batches import steps_behind
 from slsr.gan.images import ClusteredImages, load_clustered
 from slsr.gan.loop import IMAGES_IN_FRAME, GanEpoch
 from slsr.gan.networks import save_generator
@@ -32,6 +35,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LEAST_STEPS = 1_000  # with fewer, a generator draws little more than noise
 QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake")
 
 
@@ -45,6 +49,8 @@ def run(gan: Gan) -> None:
     """
     device = prepare_device(gan.precision, gan.deterministic)
     images = load_clustered(TRAIN_TABLE, ASSIGNMENTS, gan.height, gan.width)
+    if is_first():
+        _warn_of_few_steps(images, gan)
     scratch = scratch_folder(scratch_root(), "train_gan", [gan], [TRAIN_TABLE, ASSIGNMENTS])
     with kept(scratch, save_interval(os.environ), each_process=True) as keeper:
         results = train_all(images, gan, device, keeper)
@@ -53,6 +59,23 @@ def run(gan: Gan) -> None:
         else:
             for _ in results:
                 pass
+
+
+def _warn_of_few_steps(images: ClusteredImages, settings: Gan) -> None:
+    """Warn, before anything is trained, of generators that get fewer than `LEAST_STEPS` steps.
+
+    This stage is the first that knows both the sizes of the clusters and the parameters of the generators.
+    """
+    sizes = np.bincount(images.clusters).tolist()
+    steps = [steps_behind(size, len(images.clusters), settings) for size in sizes]
+    few = [cluster for cluster, count in enumerate(steps) if count < LEAST_STEPS]
+    if few:
+        least = min(few, key=lambda cluster: steps[cluster])
+        log.warning(
+            "%d of %d clusters have a generator of fewer than %s steps, too few to draw people; the least: cluster %d, "
+            "%d images, %d steps. Raise gan.minimum_steps or gan.epochs, or start from a parent: gan.parent_epochs",
+            *(len(few), len(sizes), f"{LEAST_STEPS:,}", least, sizes[least], steps[least]),
+        )
 
 
 def _write(results: Iterator[list[Attempt]], images: ClusteredImages, settings: Gan) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from slsr.runtime.processes import gather_rows, is_first, share_network, share_o
 from slsr.runtime.resume import NOT_KEPT, Keeper
 from slsr.runtime.seeds import derived_generator, derived_seed
 from slsr.training.compiling import Function, compiled, compiling_pays
-from slsr.training.schedule import learning_rate_factor
+from slsr.training.schedule import learning_rate_factors, steps_of_pass
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +67,14 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The results of an epoch; the validation results are None if no image is held out."""
+    """The results of an epoch, a pass over the images; the validation results are None if no image is held out.
+
+    `steps` and `rate_sum` are since the start: the steps, and the sum of the backbone's learning rate over them.
+    """
 
     number: int
+    steps: int
+    rate_sum: float
     loss: float
     learning_rate: float
     validation_loss: float | None
@@ -88,8 +94,9 @@ def train_classifier(
 ) -> None:
     """Train an encoder from its weights, in place. Errors are those of `Clock`.
 
-    An epoch sees each image once, in batches of one shuffled union of all images. Order, augmentation and dropout of a
-    step follow from the recipe's seed and the number of the step alone.
+    An epoch sees each image once, in batches of one shuffled union of all images; with `recipe.steps` the last epoch
+    may be a part of one. Order, augmentation and dropout of a step follow from the recipe's seed and the number of the
+    step alone.
 
     Parameters
     ----------
@@ -98,12 +105,14 @@ def train_classifier(
     supervision : labels of generated images that follow the network, and the noise layer, which is trained in place
     """
     learner = _Learner(encoder, training, validation, recipe, image, device, supervision)
-    clock = Clock(learner, learner.steps, recipe.epochs, len(training.pixels), device, keeper, keeper.load())
+    steps, total = steps_of_pass(learner.count, recipe.batch_size), len(learner.factors)
+    epochs = math.ceil(total / steps)
+    clock = Clock(learner, steps, epochs, learner.count, device, keeper, keeper.load(), total=total)
     for epoch in learner.epochs:
         on_epoch(epoch)
     for step in clock:
         images = learner.batch(step)
-        factor = learning_rate_factor(recipe.schedule, step.number, clock.steps, recipe.epochs)
+        factor = learner.factors[step.number]
         set_learning_rate(learner.optimizer, factor)
         loss = learner.loss(images, step)
         learner.optimizer.zero_grad(set_to_none=True)
@@ -138,7 +147,8 @@ class _Learner:
         self.optimizer = build_optimizer(self.encoder, self.recipe.optimizer)
         self.epochs: list[Epoch] = []
         self.count = len(self.training.pixels)
-        self.steps = len(batches(torch.arange(self.count), self.recipe.batch_size))
+        self.factors = learning_rate_factors(self.recipe, self.count)
+        self._factor_sums = list(accumulate(self.factors))
         self._batches: list[Tensor] = []
         self._network = share_network(GlobalBatch(self.encoder, self._features()), self.device)
 
@@ -167,7 +177,11 @@ class _Learner:
         with autocast(self.device, self.recipe.precision):
             logits = self._network(inputs, len(images))
         targets, weights = self.training.targets.batch(images), self.training.weights[images]
-        return soft_cross_entropy(*self.supervision.supervise(logits, targets, weights, images, step.epoch))
+        return soft_cross_entropy(*self.supervision.supervise(logits, targets, weights, images, self._spent(step)))
+
+    def _spent(self, step: Step) -> float:
+        """Return the share of the run's summed learning rate that is spent after a step."""
+        return self._factor_sums[step.number] / self._factor_sums[-1]
 
     def _augmented(self, images: Tensor, step: Step) -> Tensor:
         """Return this process's share of a batch, float32 [b, 3, height, width]."""
@@ -199,15 +213,16 @@ class _Learner:
             if self.validation is not None
             else (None, None)
         )
+        rate_sum = self.recipe.optimizer.learning_rate * self._factor_sums[step.number]
         rate = self.optimizer.param_groups[0]["lr"]
-        epoch = Epoch(step.epoch + 1, float(clock.mean()), rate, loss, accuracy)
+        epoch = Epoch(step.epoch + 1, step.number + 1, rate_sum, float(clock.mean()), rate, loss, accuracy)
         if loss is not None and not math.isfinite(loss):
             raise clock.failure(
                 f"the loss of the held-out images is {loss} after epoch {epoch.number}: training diverged; "
                 "lower optimizer.learning_rate, or use precision: fp32"
             )
         self.epochs.append(epoch)
-        log.info("%s", describe(epoch, self.recipe.epochs))
+        log.info("%s", describe(epoch, clock.epochs))
         return epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -261,22 +276,20 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 
 def build_optimizer(encoder: Encoder, choice: Optimizer) -> torch.optim.Optimizer:
-    """Return an optimizer of two groups: backbone and head, each with its base learning rate."""
-    groups = [
-        {"params": list(encoder.backbone.parameters()), "lr": choice.learning_rate},
-        {"params": list(encoder.head.parameters()), "lr": choice.head_learning_rate},
-    ]
-    for group in groups:
-        group["base_learning_rate"] = group["lr"]
+    """Return an optimizer with groups for backbone and head, each with its base learning rate.
+
+    Without `decay_norms_and_biases`, each has a second group without weight decay: the parameters with one dimension.
+    """
+    groups = []
+    for part, rate in ((encoder.backbone, choice.learning_rate), (encoder.head, choice.head_learning_rate)):
+        for decays in (True, False):
+            of_group = [one for one in part.parameters() if decays == (choice.decay_norms_and_biases or one.ndim > 1)]
+            decay = choice.weight_decay if decays else 0.0
+            groups.append({"params": of_group, "lr": rate, "base_learning_rate": rate, "weight_decay": decay})
+    groups = [group for group in groups if group["params"]]
     if choice.name == "adamw":
-        return torch.optim.AdamW(groups, betas=(choice.momentum, 0.999), weight_decay=choice.weight_decay, fused=True)
-    return torch.optim.SGD(
-        groups,
-        momentum=choice.momentum,
-        weight_decay=choice.weight_decay,
-        nesterov=choice.name == "sgd-nesterov",
-        fused=True,
-    )
+        return torch.optim.AdamW(groups, betas=(choice.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, momentum=choice.momentum, nesterov=choice.name == "sgd-nesterov", fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -17,6 +17,7 @@ from slsr.runtime.processes import is_first
 from slsr.runtime.resume import Keeper
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
 from slsr.training.curves import LogStep, curves
+from slsr.training.schedule import planned_steps
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,8 @@ def train_and_save(
     with replaced_folder(folder) as building, curves(building / "curves") as log_step:
         train(partial(_log_epoch, log_step), keeper, supervision)
         save_encoder(building / "model.safetensors", encoder)
-    log.info(
-        "wrote %s: %s, %d identities, %d epochs", folder, recipe.backbone, encoder.description.classes, recipe.epochs
-    )
+    classes, steps = encoder.description.classes, planned_steps(recipe, len(training.pixels))
+    log.info("wrote %s: %s, %d identities, %d steps", folder, recipe.backbone, classes, steps)
 
 
 def _log_epoch(log_step: LogStep, epoch: Epoch) -> None:
@@ -59,6 +59,8 @@ def _log_epoch(log_step: LogStep, epoch: Epoch) -> None:
         {
             "train/loss": epoch.loss,
             "train/learning_rate": epoch.learning_rate,
+            "train/steps": epoch.steps,
+            "train/rate_sum": epoch.rate_sum,
             "validation/loss": epoch.validation_loss,
             "validation/accuracy": epoch.validation_accuracy,
         }

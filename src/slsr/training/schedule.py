@@ -1,18 +1,37 @@
-"""The learning rate of each step of a training."""
+"""The steps of a training, and the learning rate of each."""
 
 from __future__ import annotations
 
 import math
 
-from slsr.params.recipe import Schedule
+from slsr.params.recipe import Recipe, Schedule
 
 # The one-cycle policy starts at 1/25 of the peak and ends at 1/250,000 of it (Smith and Topin 2019; torch's defaults).
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 
 
-def learning_rate_factor(schedule: Schedule, step: int, steps_an_epoch: int, epochs: int) -> float:
+def steps_of_pass(images: int, batch_size: int) -> int:
+    """Return the number of batches in one pass over the images; a last batch of one image joins the batch before it."""
+    return max(1, (images + batch_size - 2) // batch_size)
+
+
+def planned_steps(recipe: Recipe, images: int) -> int:
+    """Return the number of steps of the whole training: `recipe.steps`, or `recipe.epochs` passes over the images."""
+    return recipe.steps or recipe.epochs * steps_of_pass(images, recipe.batch_size)
+
+
+def learning_rate_factors(recipe: Recipe, images: int) -> list[float]:
+    """Return the factor by which the base learning rates are multiplied, for each step of a training on the images."""
+    steps = planned_steps(recipe, images)
+    return [learning_rate_factor(recipe.schedule, step, steps, recipe.epochs) for step in range(steps)]
+
+
+def learning_rate_factor(schedule: Schedule, step: int, steps: int, epochs: int) -> float:
     """Return the factor by which the base learning rate is multiplied at a step.
+
+    The epochs of the schedule divide the run into equal parts, whatever a pass over the images is. So two runs with
+    the same number of steps have the same factors, however many images they see.
 
     - `constant`: 1.
     - `step`: `step_factor ** (epoch // step_epochs)`.
@@ -22,9 +41,9 @@ def learning_rate_factor(schedule: Schedule, step: int, steps_an_epoch: int, epo
     Parameters
     ----------
     step : 0-based, over the whole run
-    steps_an_epoch, epochs : size of the run
+    steps, epochs : of the whole run
     """
-    epoch = step // steps_an_epoch
+    epoch = step * epochs // steps
     match schedule.name:
         case "constant":
             return 1.0
@@ -35,7 +54,7 @@ def learning_rate_factor(schedule: Schedule, step: int, steps_an_epoch: int, epo
         case "inverse-epoch":
             return math.pow(1 + schedule.inverse_gamma * epoch, -schedule.inverse_power)
         case "one-cycle":
-            return _one_cycle(step, steps_an_epoch * epochs, schedule.one_cycle_warmup)
+            return _one_cycle(step, steps, schedule.one_cycle_warmup)
 
 
 def _one_cycle(step: int, steps: int, warmup: float) -> float:

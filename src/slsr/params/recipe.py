@@ -72,6 +72,8 @@ class Recipe(Block):
     weights: Annotated[str, Field(min_length=1)]
     head: HeadName
     epochs: Count
+    validate_every: Count
+    keep: Literal["last", "best"]
     batch_size: Annotated[int, Field(ge=2)]
     random_crop: bool
     horizontal_flip: bool

@@ -439,6 +439,16 @@ def test_images_of_people_are_not_shared_by_oversight(name):
     assert "private" in text
 
 
+@pytest.mark.parametrize("block", ["encoder", "train"])
+def test_the_best_epoch_needs_people_who_are_held_out(block):
+    values = changed(f"{block}.keep", "best")
+    text = message(values)
+    for part in (f"{block}.keep best", "dataset.validation is one-per-identity", "dataset.validation: identities"):
+        assert part in text
+    values["dataset"]["validation"] = "identities"
+    assert getattr(validate_params(values, "params.yaml"), block).keep == "best"
+
+
 def test_every_kind_of_picture_of_people_names_its_remote():
     text = message(changed("share", NOTHING_WITHHELD | {"prepared": "private"}))
     assert "share.pictures, share.generated null" in text

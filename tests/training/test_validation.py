@@ -149,9 +149,7 @@ def test_the_best_weights_survive_an_interruption(people, monkeypatch, tmp_path,
 
     monkeypatch.setattr(classifier, "soft_cross_entropy", counted)
     with pytest.raises(Interrupted):
-        train_classifier(
-            initial_encoder(recipe, CLASSES, image), real_set(), people, recipe, image, CPU, keeper=keeper
-        )
+        train_classifier(initial_encoder(recipe, CLASSES, image), real_set(), people, recipe, image, CPU, keeper=keeper)
     encoder, again = initial_encoder(recipe, CLASSES, image), Keeper(tmp_path / "state", Interval(1e9))
     assert train_classifier(encoder, real_set(), people, recipe, image, CPU, keeper=again) == 2
     assert len(calls) == 10, "no step is done twice"

@@ -55,7 +55,11 @@ MISTAKES = [
     ("dataset.archive", 3, ["string"]),
     ("dataset.identities", 1, ["2"]),
     ("dataset.identities", 2.5, ["integer"]),
-    ("dataset.validation", "half", ["one-per-identity", "none"]),
+    ("dataset.validation", "half", ["one-per-identity", "identities", "none"]),
+    ("dataset.validation_share", 0.0, ["greater than 0"]),
+    ("dataset.validation_share", 1.0, ["less than 1"]),
+    ("train.validate_every", 0, ["1"]),
+    ("train.keep", "worst", ["last", "best"]),
     ("dataset.unreadable_images", "ignore", ["fail", "skip"]),
     ("dataset.seed", -1, ["0"]),
     ("dataset.seed", 2**31, ["2147483648"]),
@@ -433,6 +437,16 @@ def test_images_of_people_are_not_shared_by_oversight(name):
     assert "share.prepared, share.pictures, share.generated null" in text
     assert values["dataset"]["archive"] in text
     assert "private" in text
+
+
+@pytest.mark.parametrize("block", ["encoder", "train"])
+def test_the_best_epoch_needs_people_who_are_held_out(block):
+    values = changed(f"{block}.keep", "best")
+    text = message(values)
+    for part in (f"{block}.keep best", "dataset.validation is one-per-identity", "dataset.validation: identities"):
+        assert part in text
+    values["dataset"]["validation"] = "identities"
+    assert getattr(validate_params(values, "params.yaml"), block).keep == "best"
 
 
 def test_every_kind_of_picture_of_people_names_its_remote():

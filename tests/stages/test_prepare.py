@@ -20,7 +20,7 @@ from builders import (
 )
 
 from slsr.errors import InputError
-from slsr.images.tables import LABELED, TRAINING
+from slsr.images.tables import LABELED, RANKED, TRAINING
 from slsr.params.file import run_with_blocks
 from slsr.stages import prepare
 
@@ -145,6 +145,46 @@ def test_distractor_identities_of_duke():
     facts = run(duke_files(), dataset={"name": "dukemtmc"})
     assert facts["gallery_identities_without_query"] == 1
     assert facts["splits"]["gallery"]["width"]["min"] < facts["splits"]["gallery"]["width"]["max"]
+
+
+def people_files(people=12):
+    """Market-1501 with these training people, of two images by each of two cameras."""
+    names = [f"{TRAIN}{i:04d}_c{c}s1_{f:06d}_01.jpg" for i in range(20, 20 + people) for c in (1, 2) for f in (1, 2)]
+    files = {name: data for name, data in market_files().items() if not name.startswith(TRAIN)}
+    return files | {name: picture(100 + number) for number, name in enumerate(names)}
+
+
+def test_people_are_held_out_whole():
+    facts = run(people_files(), dataset={"validation": "identities", "validation_share": 0.3})
+    assert pq.read_schema(prepare.PREPARED / "validation.parquet").equals(RANKED)
+    people = {row["identity"] for row in rows("validation")}
+    assert len(people) == facts["splits"]["validation"]["identities"] == 4
+    assert {row["identity"] for row in rows("train")} == set(range(20, 32)) - people
+    assert [*dict.fromkeys(row["label"] for row in rows("train"))] == list(range(8))
+    assert facts["training_identities"] == facts["splits"]["train"]["identities"] == 8
+    asked = Counter((row["identity"], row["camera"], row["role"]) for row in rows("validation"))
+    assert asked == {(i, c, role): 1 for i in people for c in (1, 2) for role in ("query", "gallery")}
+    assert facts["splits"]["validation"]["queries"] == 8
+    first = digests()
+    run(people_files(), dataset={"validation": "identities", "validation_share": 0.3, "seed": 2})
+    assert {row["identity"] for row in rows("validation")} != people
+    assert digests()["gallery.parquet"] == first["gallery.parquet"]
+
+
+def test_the_share_of_people_changes_nothing_where_nobody_is_held_out():
+    run(people_files())
+    first = digests()
+    run(people_files(), dataset={"validation_share": 0.5})
+    assert digests() == first
+
+
+def test_people_of_one_camera_cannot_be_held_out():
+    run(market_files())
+    before = digests()
+    files = {name: data for name, data in people_files().items() if not name.startswith(TRAIN) or "_c1s1" in name}
+    with pytest.raises(InputError, match=r"0 of the 2 people held out have images of two cameras"):
+        run(files, dataset={"validation": "identities"})
+    assert digests() == before
 
 
 def test_single_gallery_shot_of_viper():

@@ -113,6 +113,20 @@ def project(tmp_path, monkeypatch, values):
     return validate_params(values, "params.yaml")
 
 
+def test_the_curves_are_those_of_the_validation_that_was_used(project, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "draw_curves", lambda path, panels, x: drawn.append(panels))
+    run_with_blocks(report.run, project)
+    assert [*drawn[0]] == ["training loss"]
+    for quantity in ("rank1", "map_trapezoid"):
+        path = TRAINED / "slsr" / "curves" / "plots" / "metrics" / "validation" / f"{quantity}.tsv"
+        write_bytes(path, f"step\t{quantity}\n2\t0.25\n4\t0.5\n".encode())
+    run_with_blocks(report.run, project)
+    curves = drawn[2]
+    assert [*curves] == ["training loss", "validation rank-1", "validation mAP"]
+    assert [values.tolist() for values in curves["validation mAP"]["slsr"]] == [[2, 4], [0.25, 0.5]]
+
+
 FLOOR = ["untrained", "color_histogram"]
 
 

@@ -8,14 +8,22 @@ from pipeline.run_recorded import recording
 from tiny import ROOT, colored, encode, noise
 
 from slsr.errors import InputError
-from slsr.files import write_json
-from slsr.images.tables import GENERATED, TRAINING, table_writer
+from slsr.files import read_json, write_json
+from slsr.images.tables import GENERATED, RANKED, TRAINING, table_writer
 from slsr.labels.distributions import likeliest, multi_pseudo_label, one_hot
 from slsr.labels.regularizers import REGULARIZERS, Regularizer, committed_names, studied_names
+from slsr.models.checkpoint import load_checkpoint
 from slsr.models.encoder import load_encoder
 from slsr.params.file import run_with_blocks, validate_params
-from slsr.stages import train
-from slsr.stages.paths import CLUSTER_IDENTITIES, GENERATED_IMAGES, TRAIN_TABLE, TRAINED, VALIDATION_TABLE
+from slsr.stages import train, train_encoder
+from slsr.stages.paths import (
+    CLUSTER_IDENTITIES,
+    ENCODER,
+    GENERATED_IMAGES,
+    TRAIN_TABLE,
+    TRAINED,
+    VALIDATION_TABLE,
+)
 
 CLASSES = 4
 LABELS = [number % CLASSES for number in range(12)]
@@ -259,6 +267,37 @@ def test_the_whole_stage_writes_the_same_bytes_twice_and_another_network_for_eac
     for name in ("slsr", "mprl"):
         assert outputs(name) == found[name]
     assert load_encoder(TRAINED / "slsr" / "model.safetensors").description.classes == CLASSES
+
+
+def write_held_out():
+    """Two people by two cameras, one query of each in each."""
+    with table_writer(VALIDATION_TABLE, RANKED) as table:
+        for number, pixels in enumerate(colored([4, 4, 4, 4, 5, 5, 5, 5], seed=3).pixels.numpy()):
+            row = {"image": encode(pixels), "name": f"{number}.png", "identity": 100 + number // 4}
+            table.append(row | {"camera": 1 + number // 2 % 2, "role": "query" if number % 2 else "gallery"})
+
+
+@pytest.mark.parametrize("regularizer", ["encoder", *REGULARIZERS])
+def test_the_best_epoch_on_held_out_people_is_in_the_curves_and_the_model(project, tiny_backbone, regularizer):
+    write_held_out()
+    project["dataset"]["validation"] = "identities"
+    project["encoder"] |= project["train"]
+    del project["encoder"]["label_smoothing"]
+    for block in ("encoder", "train"):
+        project[block] |= {"keep": "best", "epochs": 3}
+    params = validate_params(project, "params.yaml")
+    if regularizer == "encoder":
+        run_with_blocks(train_encoder.run, params)
+    else:
+        run_with_blocks(train.run, params, regularizer)
+    folder = ENCODER if regularizer == "encoder" else TRAINED / regularizer
+    curve = folder / "curves/plots/metrics/validation/map_trapezoid.tsv"
+    values = np.loadtxt(curve, delimiter="\t", skiprows=1)[:, 1]
+    found = read_json(folder / "curves/metrics.json")["validation"]
+    assert set(found) == {"rank1", "map_trapezoid", "best_epoch"}
+    assert found["best_epoch"] == 1 + int(values.argmax())
+    assert load_checkpoint(folder / "model.safetensors")[1]["best_epoch"] == found["best_epoch"]
+    assert load_encoder(folder / "model.safetensors").description.classes == CLASSES
 
 
 def model_bytes(params, regularizer):

@@ -1,18 +1,23 @@
-"""Decide which image goes into which table: limits, validation images and labels."""
+"""Decide which image goes into which table: limits, validation images or people, and labels."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from collections import defaultdict
+from collections.abc import Collection as Names
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from slsr.datasets.collection import Collection, Entry
+from slsr.errors import InputError
+from slsr.params.dataset import Validation
 
 TableName = Literal["train", "validation", "query", "gallery", "multi_query"]
 TABLES: tuple[TableName, ...] = ("train", "validation", "query", "gallery", "multi_query")
+
+FEWEST_PEOPLE = 2  # of a validation by ranking, and of a classifier
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ class Arrangement:
         The label of each training identity: 0 to C-1 by ascending identity.
     single_image
         Training identities with one image (or one group), which stay in training and have no validation image.
+    validation_queries
+        If people are held out whole: the names of the validation images that are queries; the others are the gallery.
     left_out
         Number of images that are in no table, by reason.
     """
@@ -35,10 +42,11 @@ class Arrangement:
     labels: Mapping[int, int]
     single_image: Sequence[int]
     left_out: Mapping[str, int]
+    validation_queries: Names[str] = ()
 
 
 def arrange(
-    collection: Collection, identities: int | None, validation: Literal["one-per-identity", "none"], seed: int
+    collection: Collection, identities: int | None, validation: Validation, seed: int, share: float = 0.0
 ) -> Arrangement:
     """Sort the images of a collection without problems into tables.
 
@@ -49,16 +57,22 @@ def arrange(
         or distractors. None: keep everything.
     validation
         `one-per-identity`: hold out one image (with its group) of each training identity that has several.
+        `identities`: hold out all images of some training identities.
     seed
         Draws the validation images of each identity, independently of all other identities.
+    share
+        The share of the training identities that `identities` holds out.
+
+    Raises
+    ------
+    InputError
+        `identities` leaves too few people on a side.
     """
     kept, left_out = _limit(collection.entries, identities)
     by_split: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
     for entry in sorted(kept, key=lambda entry: entry.name):
         by_split[entry.split].append(entry)
-    held_out, single_image = (
-        draw_validation(by_split["train"], seed) if validation == "one-per-identity" else (set(), [])
-    )
+    held_out, single_image, queries = _hold_out(by_split["train"], validation, seed, share)
     asked = {(entry.identity, entry.camera) for entry in by_split["query"]}
     multi_query = [entry for entry in by_split["multi_query"] if (entry.identity, entry.camera) in asked]
     if unasked := len(by_split["multi_query"]) - len(multi_query):
@@ -70,8 +84,22 @@ def arrange(
         "gallery": by_split["gallery"],
         "multi_query": multi_query,
     }
-    ordered = sorted({entry.identity for entry in by_split["train"]})
-    return Arrangement(tables, {identity: label for label, identity in enumerate(ordered)}, single_image, left_out)
+    classes = tables["train"] if validation == "identities" else by_split["train"]
+    labels = {identity: label for label, identity in enumerate(sorted({entry.identity for entry in classes}))}
+    return Arrangement(tables, labels, single_image, left_out, queries)
+
+
+def _hold_out(
+    train: Sequence[Entry], validation: Validation, seed: int, share: float
+) -> tuple[set[str], list[int], set[str]]:
+    """Return the names of the validation images, the identities with a single one, and the names of the queries."""
+    if validation == "none":
+        return set(), [], set()
+    if validation == "one-per-identity":
+        return *draw_validation(train, seed), set()
+    people = draw_people(train, seed, share)
+    held_out = [entry for entry in train if entry.identity in people]
+    return {entry.name for entry in held_out}, [], draw_queries(held_out, seed)
 
 
 def draw_validation(train: Iterable[Entry], seed: int) -> tuple[set[str], list[int]]:
@@ -92,6 +120,57 @@ def draw_validation(train: Iterable[Entry], seed: int) -> tuple[set[str], list[i
         else:
             held_out.update(list(units.values())[_draw(len(units), "validation", seed, identity)])
     return held_out, single
+
+
+def draw_people(train: Iterable[Entry], seed: int, share: float) -> set[int]:
+    """Draw the training identities to hold out whole: this share of them, rounded, but at least two.
+
+    Each identity has a place in one order that depends only on the seed and its number; the first ones are held out.
+
+    Raises
+    ------
+    InputError
+        Fewer than two people stay in training, or fewer than two of those held out have images of two cameras.
+    """
+    cameras: dict[int, set[int]] = defaultdict(set)
+    for entry in train:
+        cameras[entry.identity].add(entry.camera)
+    count = max(FEWEST_PEOPLE, round(share * len(cameras)))
+    people = set(sorted(cameras, key=lambda identity: (_draw(2**64, "held out", seed, identity), identity))[:count])
+    asked = f"dataset.validation: identities, dataset.validation_share: {share:g}"
+    if len(cameras) - count < FEWEST_PEOPLE:
+        raise InputError(
+            f"{asked}: {count} of {len(cameras)} training people would be held out, and training needs at least "
+            f"{FEWEST_PEOPLE}; lower the share, or set dataset.validation: one-per-identity"
+        )
+    if (ranked := sum(len(cameras[identity]) > 1 for identity in people)) < FEWEST_PEOPLE:
+        raise InputError(
+            f"{asked}: {ranked} of the {count} people held out have images of two cameras, and at least "
+            f"{FEWEST_PEOPLE} must, because a query is searched in the images of other cameras; raise the share, or, "
+            "if the cameras are not known, set dataset.validation: one-per-identity"
+        )
+    return people
+
+
+def draw_queries(held_out: Iterable[Entry], seed: int) -> set[str]:
+    """Draw one query of each person and camera, so that each query has a right match by another camera in the rest.
+
+    A person with one camera has no query. If fewer than two cameras have several images of a person, one camera
+    with a single image keeps it in the gallery, for the queries of the person's other cameras.
+    """
+    images: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for entry in sorted(held_out, key=lambda entry: entry.name):
+        images[entry.identity][entry.camera].append(entry.name)
+    queries = set()
+    for identity, of_camera in images.items():
+        cameras = sorted(of_camera) if len(of_camera) > 1 else []
+        single = [camera for camera in cameras if len(of_camera[camera]) == 1]
+        if single and len(cameras) - len(single) < 2:
+            cameras.remove(single[_draw(len(single), "validation gallery", seed, identity)])
+        for camera in cameras:
+            names = of_camera[camera]
+            queries.add(names[_draw(len(names), "validation query", seed, identity, camera)])
+    return queries
 
 
 def queries_without_match(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:

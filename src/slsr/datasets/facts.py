@@ -39,8 +39,11 @@ def describe(
     unmatched = queries_without_match(tables)
     unpooled = queries_without_pool(tables)
     modes = Counter(inspection.mode for table in TABLES for inspection in inspections[table])
+    splits = {name: describe_table(tables[name], inspections[name]) for name in TABLES}
+    if arrangement.validation_queries:
+        splits["validation"]["queries"] = len(arrangement.validation_queries)
     return {
-        "splits": {name: describe_table(tables[name], inspections[name]) for name in TABLES},
+        "splits": splits,
         "training_identities": len(arrangement.labels),
         "gallery_identities_without_query": len(_people(tables["gallery"]) - _people(tables["query"])),
         "identities_with_one_training_image": list(arrangement.single_image),

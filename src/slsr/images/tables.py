@@ -1,7 +1,8 @@
 """The image tables (Parquet) that every stage reads and writes.
 
 A labeled table has one row per image: `image` (encoded bytes), `name`, `identity` (the data set's own number),
-`camera`, and for training `label` (0..C-1 by ascending identity). A generated table has `image`, `name`, `cluster`,
+`camera`, and for training `label` (0..C-1 by ascending identity), or, in a validation table of people who are not
+in training, `role` (query or gallery). A generated table has `image`, `name`, `cluster`,
 `label_index` and `label_weight`: the sparse label distribution of that image over the training labels.
 """
 
@@ -19,6 +20,7 @@ from slsr.errors import InputError
 
 LABELED = pa.schema([("image", pa.binary()), ("name", pa.string()), ("identity", pa.int32()), ("camera", pa.int16())])
 TRAINING = LABELED.append(pa.field("label", pa.int32()))
+RANKED = LABELED.append(pa.field("role", pa.string()))
 GENERATED = pa.schema(
     [
         ("image", pa.binary()),

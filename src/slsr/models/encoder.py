@@ -122,9 +122,11 @@ def build_classifier(width: int, classes: int) -> nn.Linear:
     return classifier
 
 
-def save_encoder(path: Path, encoder: Encoder) -> None:
-    """Write an encoder with its description as safetensors."""
+def save_encoder(path: Path, encoder: Encoder, best_epoch: int | None = None) -> None:
+    """Write an encoder with its description as safetensors; `best_epoch` is set if its weights are not the last ones."""
     description = asdict(encoder.description) | {"image": encoder.description.image.model_dump(), "kind": "encoder"}
+    if best_epoch is not None:
+        description["best_epoch"] = best_epoch
     save_checkpoint(path, encoder.state_dict(), description)
 
 
@@ -139,6 +141,7 @@ def load_encoder(path: Path) -> Encoder:
     tensors, description = load_checkpoint(path)
     if description.pop("kind", None) != "encoder":
         raise InputError(f"{path}: a model, but no encoder; give the model.safetensors of a trained encoder")
+    description.pop("best_epoch", None)
     try:
         image = Image(**{key: SPELLING_OF_0_1.get(value, value) for key, value in description["image"].items()})
         encoder = Encoder(EncoderDescription(**({"last_relu": True} | description | {"image": image})))

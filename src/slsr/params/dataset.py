@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from slsr.params.base import Block, Count, Seed
 
+Validation = Literal["one-per-identity", "identities", "none"]
 DatasetName = Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]
 
 PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
@@ -72,7 +73,8 @@ class Dataset(DatasetVariant):
     archive: Annotated[str, Field(min_length=1)]
     split_file: Annotated[str, Field(min_length=1)]
     identities: Annotated[int, Field(ge=2)] | None
-    validation: Literal["one-per-identity", "none"]
+    validation: Validation
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
     unreadable_images: Literal["fail", "skip"]
     seed: Seed
 

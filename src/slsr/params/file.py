@@ -44,6 +44,17 @@ class Params(Block):
     share: Sharing
 
     @model_validator(mode="after")
+    def best_epoch_is_measured(self) -> Self:
+        """Refuse to keep the best epoch where validation does not measure retrieval."""
+        keys = [f"{name}.keep" for name in ("encoder", "train") if getattr(self, name).keep == "best"]
+        if keys and self.dataset.validation != "identities":
+            raise ValueError(
+                f"{', '.join(keys)} best, but dataset.validation is {self.dataset.validation}: the best epoch is the "
+                "one with the highest mAP on people who are held out; set dataset.validation: identities, or keep: last"
+            )
+        return self
+
+    @model_validator(mode="after")
     def people_are_not_shared_by_oversight(self) -> Self:
         """Refuse a published data set of people without a named remote for its images."""
         dataset = self.dataset

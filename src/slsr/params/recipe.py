@@ -77,6 +77,8 @@ class Recipe(Block):
     head: HeadName
     epochs: Count
     steps: Count | None
+    validate_every: Count
+    keep: Literal["last", "best"]
     batch_size: Annotated[int, Field(ge=2)]
     random_crop: bool
     horizontal_flip: bool

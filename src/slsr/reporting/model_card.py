@@ -140,7 +140,11 @@ def _recipe(recipe: Mapping[str, Any], image: Mapping[str, Any], leg: str | None
     rows = [
         ("network", f"{recipe['backbone']}, head {recipe['head']}, weights {recipe['weights']}"),
         ("input", f"{image['height']}x{image['width']} pixels, {image['normalization']} normalization"),
-        ("training", f"{length} of batches of {recipe['batch_size']}, seed {recipe['seed']}"),
+        (
+            "training",
+            f"{length} of batches of {recipe['batch_size']}, seed {recipe['seed']}"
+            + (", the weights of the epoch with the highest validation mAP" if recipe.get("keep") == "best" else ""),
+        ),
         ("optimizer", f"{optimizer['name']}, rate {optimizer['learning_rate']:g} ({schedule['name']})"),
         ("random erasing", f"{recipe['random_erasing']:g}"),
         ("precision", recipe["precision"]),

@@ -57,7 +57,7 @@ def render(report: Report) -> str:
         _differences(report),
         "![CMC curves, Figure 5 of the paper](cmc.png)",
         "## Training",
-        "![Training loss and validation accuracy](curves.png)",
+        "![Training loss and validation](curves.png)",
         "## Clusters",
         _clusters(report.clusters, _published_silhouettes(report)),
         "![Mean silhouette for each k, Table 1 of the paper](silhouettes.png)",

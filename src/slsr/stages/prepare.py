@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
@@ -19,7 +20,7 @@ from slsr.datasets.readers.table import is_table_file
 from slsr.datasets.soundness import require_sound
 from slsr.errors import InputError
 from slsr.files import replaced_folder, write_json
-from slsr.images.tables import LABELED, TRAINING, table_writer
+from slsr.images.tables import LABELED, RANKED, TRAINING, table_writer
 from slsr.params.dataset import Dataset
 from slsr.stages.paths import DATA, PREPARED
 
@@ -69,7 +70,7 @@ def _write_all(collection: Collection, dataset: Dataset, folder: Path) -> dict[s
         log.warning("skipped: %s", reason)
     kept = collection.without(skipped)
     require_sound(kept)
-    arrangement = arrange(kept, dataset.identities, dataset.validation, dataset.seed)
+    arrangement = arrange(kept, dataset.identities, dataset.validation, dataset.seed, dataset.validation_share)
     _check_disk(arrangement, folder)
     return describe(kept, arrangement, _write_tables(kept, arrangement, folder), skipped)
 
@@ -91,8 +92,7 @@ def _write_tables(collection: Collection, arrangement: Arrangement, folder: Path
     with tqdm(total=total, desc="prepare", unit="image", disable=None) as progress:
         for table, entries in arrangement.tables.items():
             inspections[table] = []
-            schema = TRAINING if table in {"train", "validation"} else LABELED
-            with table_writer(folder / f"{table}.parquet", schema) as writer:
+            with table_writer(folder / f"{table}.parquet", _schema(table, arrangement)) as writer:
                 for entry, encoded, found in inspect_images(entries, collection.read):
                     progress.update()
                     if isinstance(found, Unreadable):
@@ -101,13 +101,26 @@ def _write_tables(collection: Collection, arrangement: Arrangement, folder: Path
                             "without it"
                         )
                     inspections[table].append(found)
-                    writer.append(_row(entry, encoded, arrangement.labels.get(entry.identity)))
+                    writer.append(_row(entry, encoded, arrangement))
     return inspections
 
 
-def _row(entry: Entry, encoded: bytes, label: int | None) -> dict[str, Any]:
-    row = {"image": encoded, "name": entry.name, "identity": entry.identity, "camera": entry.camera}
-    return row if label is None else {**row, "label": label}
+def _schema(table: TableName, arrangement: Arrangement) -> pa.Schema:
+    if table == "validation" and arrangement.validation_queries:
+        return RANKED
+    return TRAINING if table in {"train", "validation"} else LABELED
+
+
+def _row(entry: Entry, encoded: bytes, arrangement: Arrangement) -> dict[str, Any]:
+    """Return all that any table says of an image; a table takes the columns of its schema."""
+    return {
+        "image": encoded,
+        "name": entry.name,
+        "identity": entry.identity,
+        "camera": entry.camera,
+        "label": arrangement.labels.get(entry.identity),
+        "role": "query" if entry.name in arrangement.validation_queries else "gallery",
+    }
 
 
 def _report(facts: Mapping[str, Any]) -> None:

@@ -34,7 +34,12 @@ SUMMARY_PREFIX = {
     "multi_query_rerank": "multi_query_rerank_",
 }
 CMC_SHOWN = ("single_query", "single_query_rerank", "single_gallery_shot")
-CURVES = {"training loss": ("train", "loss"), "validation accuracy": ("validation", "accuracy")}
+CURVES = {
+    "training loss": ("train", "loss"),
+    "validation accuracy": ("validation", "accuracy"),
+    "validation rank-1": ("validation", "rank1"),
+    "validation mAP": ("validation", "map_trapezoid"),
+}
 HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
@@ -73,19 +78,17 @@ def _draw(report: Report) -> None:
         {RANKINGS[ranking]: {n: _cmc(EVALUATED / n / "cmc.csv", ranking) for n in report.runs} for ranking in shown},
         f"{parameters.train.backbone} on {parameters.dataset.archive}",
     )
-    draw_curves(
-        METRICS / "curves.png",
-        {
-            title: {name: _curve(TRAINED / name / "curves", *quantity) for name in report.runs}
-            for title, quantity in CURVES.items()
-        },
-        "epoch",
-    )
+    curves = {
+        title: {name: _curve(TRAINED / name / "curves", *quantity) for name in report.runs}
+        for title, quantity in CURVES.items()
+    }
+    measured = {title: lines for title, lines in curves.items() if any(len(x) for x, _ in lines.values())}
+    draw_curves(METRICS / "curves.png", measured, "epoch")
     draw_curves(METRICS / "silhouettes.png", {"mean silhouette, %": _silhouettes(report.clusters)}, "k")
 
 
 def _curve(folder: Path, part: str, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read the epochs and values of one quantity from DVCLive's file; empty without one (no validation images)."""
+    """Read the epochs and values of one quantity from DVCLive's file; empty without one (another validation)."""
     path = folder / "plots" / "metrics" / part / f"{quantity}.tsv"
     rows = np.loadtxt(path, delimiter="\t", skiprows=1, ndmin=2) if path.is_file() else np.empty((0, 2))
     return rows[:, 0], rows[:, 1]

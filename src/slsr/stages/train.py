@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from slsr.errors import InputError
 from slsr.files import read_json
-from slsr.images.loading import load_labeled, load_pixels, read_labels
+from slsr.images.loading import load_pixels, read_labels
 from slsr.images.tables import column_numpy, read_table
 from slsr.labels.distributions import Sparse
 from slsr.labels.noise import NoiseLayer
@@ -38,6 +38,7 @@ from slsr.stages.paths import (
 )
 from slsr.training.classifier import TrainingSet
 from slsr.training.run import train_and_save
+from slsr.training.validation import read_validation
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def run(
         blocks += [generated, *([pseudo_labels] if choice.pseudo_label else [])]
     training = TrainingSet(load_pixels(tables, image), targets, weights)
     scratch = scratch_folder(scratch_root(), f"train-{regularizer}", blocks, inputs)
-    held_out = load_labeled(VALIDATION_TABLE, image)
+    held_out = read_validation(VALIDATION_TABLE, image)
     with kept(scratch, save_interval(os.environ)) as keeper:
         train_and_save(TRAINED / regularizer, training, held_out, train, image, WEIGHTS, keeper, supervision)
     if supervision.noise is not None and is_first():

@@ -12,12 +12,13 @@ from slsr.runtime.scratch import scratch_folder
 from slsr.stages.paths import ENCODER, TRAIN_TABLE, VALIDATION_TABLE, WEIGHTS, scratch_root
 from slsr.training.classifier import TrainingSet
 from slsr.training.run import train_and_save
+from slsr.training.validation import read_validation
 
 
 def run(image: Image, encoder: Recipe) -> None:
     """Read the train and validation tables; write `artifacts/encoder/`: model.safetensors and curves/."""
     training = TrainingSet.of_labeled(load_labeled(TRAIN_TABLE, image))
-    held_out = load_labeled(VALIDATION_TABLE, image)
+    held_out = read_validation(VALIDATION_TABLE, image)
     inputs = [TRAIN_TABLE, VALIDATION_TABLE, *weights_files(encoder.weights, WEIGHTS)]
     scratch = scratch_folder(scratch_root(), "train_encoder", [image, encoder], inputs)
     with kept(scratch, save_interval(os.environ)) as keeper:

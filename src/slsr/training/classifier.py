@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slsr.errors import InputError
 from slsr.images.augmentation import augment, draw_augmentation, to_input
 from slsr.images.loading import LabeledImages
 from slsr.labels.loss import soft_cross_entropy
@@ -27,6 +28,7 @@ from slsr.runtime.resume import NOT_KEPT, Keeper
 from slsr.runtime.seeds import derived_generator, derived_seed
 from slsr.training.compiling import Function, compiled, compiling_pays
 from slsr.training.schedule import learning_rate_factors, steps_of_pass
+from slsr.training.validation import HeldOutPeople, Validation, evaluate_people
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +69,14 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The results of an epoch, a pass over the images; the validation results are None if no image is held out.
+    """The results of an epoch, a pass over the images; the validation results are None where they were not measured.
 
-    `steps` and `rate_sum` are since the start: the steps, and the sum of the backbone's learning rate over them.
+    Attributes
+    ----------
+    steps, rate_sum : since the start: the steps, and the sum of the backbone's learning rate over them
+    validation_loss, validation_accuracy : of one held-out image per identity
+    validation_rank1, validation_map : of held-out people, query against gallery; mAP is the trapezoid one
+    best : the number of the epoch with the highest mAP so far, if the recipe keeps that one
     """
 
     number: int
@@ -77,22 +84,28 @@ class Epoch:
     rate_sum: float
     loss: float
     learning_rate: float
-    validation_loss: float | None
-    validation_accuracy: float | None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_rank1: float | None = None
+    validation_map: float | None = None
+    best: int | None = None
 
 
 def train_classifier(
     encoder: Encoder,
     training: TrainingSet,
-    validation: LabeledImages | None,
+    validation: Validation | None,
     recipe: Recipe,
     image: Image,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     keeper: Keeper = NOT_KEPT,
     supervision: Supervision = FIXED_LABELS,
-) -> None:
-    """Train an encoder from its weights, in place. Errors are those of `Clock`.
+) -> int | None:
+    """Train an encoder from its weights, in place; return the number of the best epoch if `recipe.keep` says so.
+
+    The weights are then those of that epoch, else those of the last one. Errors are those of `Clock`, and InputError if
+    the best epoch is asked for and no people are held out.
 
     An epoch sees each image once, in batches of one shuffled union of all images; with `recipe.steps` the last epoch
     may be a part of one. Order, augmentation and dropout of a step follow from the recipe's seed and the number of the
@@ -122,6 +135,7 @@ def train_classifier(
         clock.record(loss.detach(), len(images))
         if step.ends_epoch:
             on_epoch(learner.finish_epoch(clock, step))
+    return learner.take_best()
 
 
 @dataclass
@@ -130,7 +144,7 @@ class _Learner:
 
     encoder: Encoder
     training: TrainingSet
-    validation: LabeledImages | None
+    validation: Validation | None
     recipe: Recipe
     image: Image
     device: torch.device
@@ -139,6 +153,11 @@ class _Learner:
     title = "train"
 
     def __post_init__(self) -> None:
+        if self.recipe.keep == "best" and not isinstance(self.validation, HeldOutPeople):
+            raise InputError(
+                "keep: best needs people who are held out whole, and validation.parquet has none; run `dvc repro` with "
+                "dataset.validation: identities, or set train.keep (encoder.keep) to last"
+            )
         self.encoder.to(self.device).to(memory_format=torch.channels_last)
         self.supervision.to(self.device)
         self.training = self.training.to(self.device)
@@ -146,6 +165,7 @@ class _Learner:
         synchronize_batch_norm(self.encoder.backbone, self.device)
         self.optimizer = build_optimizer(self.encoder, self.recipe.optimizer)
         self.epochs: list[Epoch] = []
+        self._best: dict[str, Tensor] = {}
         self.count = len(self.training.pixels)
         self.factors = learning_rate_factors(self.recipe, self.count)
         self._factor_sums = list(accumulate(self.factors))
@@ -204,38 +224,61 @@ class _Learner:
         Raises
         ------
         CheckFailed
-            The loss of the held-out images is infinite or NaN.
+            The loss of the held-out images is infinite or NaN, or the features of held-out people cannot be ranked.
         """
         if step.epoch == 0 and is_first():
             _warn_without_progress(clock.losses(), self.recipe)
-        loss, accuracy = (
-            validate(self.encoder, self.validation, self.image, self.recipe.precision)
-            if self.validation is not None
-            else (None, None)
-        )
         rate_sum = self.recipe.optimizer.learning_rate * self._factor_sums[step.number]
         rate = self.optimizer.param_groups[0]["lr"]
-        epoch = Epoch(step.epoch + 1, step.number + 1, rate_sum, float(clock.mean()), rate, loss, accuracy)
-        if loss is not None and not math.isfinite(loss):
-            raise clock.failure(
-                f"the loss of the held-out images is {loss} after epoch {epoch.number}: training diverged; "
-                "lower optimizer.learning_rate, or use precision: fp32"
-            )
+        epoch = Epoch(step.epoch + 1, step.number + 1, rate_sum, float(clock.mean()), rate)
+        if epoch.number % self.recipe.validate_every == 0 or epoch.number == clock.epochs:
+            epoch = self._validated(epoch, clock)
         self.epochs.append(epoch)
+        if self.recipe.keep == "best":
+            self.epochs[-1] = epoch = replace(epoch, best=best_epoch(self.epochs))
+            if epoch.best == epoch.number:
+                self._best = {name: value.detach().clone() for name, value in self.encoder.state_dict().items()}
         log.info("%s", describe(epoch, clock.epochs))
         return epoch
+
+    def _validated(self, epoch: Epoch, clock: Clock) -> Epoch:
+        """Return the epoch with what validation measures of the encoder; errors as `finish_epoch`."""
+        if self.validation is None:
+            return epoch
+        remedy = "training diverged; lower optimizer.learning_rate, or use precision: fp32"
+        if isinstance(self.validation, HeldOutPeople):
+            try:
+                found = evaluate_people(self.encoder, self.validation, self.image, self.recipe.precision).means()
+            except InputError as error:
+                raise clock.failure(f"held-out people after epoch {epoch.number}: {error}: {remedy}") from error
+            return replace(epoch, validation_rank1=found["rank1"], validation_map=found["map_trapezoid"])
+        loss, accuracy = validate(self.encoder, self.validation, self.image, self.recipe.precision)
+        if not math.isfinite(loss):
+            raise clock.failure(f"the loss of the held-out images is {loss} after epoch {epoch.number}: {remedy}")
+        return replace(epoch, validation_loss=loss, validation_accuracy=accuracy)
+
+    def take_best(self) -> int | None:
+        """Give the encoder the weights of the best epoch, if the recipe keeps that one; return its number."""
+        number = self.epochs[-1].best
+        if number is not None:
+            self.encoder.load_state_dict(self._best)
+            mean = self.epochs[number - 1].validation_map
+            log.info("kept epoch %d of %d: validation mAP %.3f", number, len(self.epochs), mean)
+        return number
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "encoder": self.encoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "supervision": self.supervision.state_dict(),
+            "best": self._best,
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for part in ("encoder", "optimizer", "supervision"):
             getattr(self, part).load_state_dict(state[part])
+        self._best = state["best"]
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
 
     def describe_divergence(self, losses: Tensor, epoch: int, step: int) -> str:
@@ -338,4 +381,12 @@ def describe(epoch: Epoch, epochs: int) -> str:
     line = f"epoch {epoch.number}/{epochs}: loss {epoch.loss:.4f}"
     if epoch.validation_accuracy is not None:
         line += f", validation accuracy {epoch.validation_accuracy:.3f}, loss {epoch.validation_loss:.4f}"
+    if epoch.validation_map is not None:
+        line += f", validation rank-1 {epoch.validation_rank1:.3f}, mAP {epoch.validation_map:.3f}"
     return line
+
+
+def best_epoch(epochs: Sequence[Epoch]) -> int | None:
+    """Return the number of the epoch with the highest validation mAP, the first of several; None if none has one."""
+    measured = [epoch for epoch in epochs if epoch.validation_map is not None]
+    return max(measured, key=lambda epoch: epoch.validation_map or 0.0).number if measured else None

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from slsr.files import replaced_folder
-from slsr.images.loading import LabeledImages
 from slsr.labels.supervision import FIXED_LABELS, Supervision
 from slsr.models.encoder import save_encoder
 from slsr.models.weights import initial_encoder
@@ -18,6 +17,7 @@ from slsr.runtime.resume import Keeper
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
 from slsr.training.curves import LogStep, curves
 from slsr.training.schedule import planned_steps
+from slsr.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def train_and_save(
     folder: Path,
     training: TrainingSet,
-    held_out: LabeledImages,
+    validation: Validation | None,
     recipe: Recipe,
     image: Image,
     weights: Path,
@@ -36,11 +36,10 @@ def train_and_save(
 
     Parameters
     ----------
-    held_out : images of the validation, perhaps none
+    validation : images or people that are held out
     weights : the folder of the files that `recipe.weights` may name
     keeper : keeps the state of the training; the same call goes on from the state of an interrupted one
     """
-    validation = held_out if len(held_out.labels) else None
     device = prepare_device(recipe.precision, recipe.deterministic)
     encoder = initial_encoder(recipe, training.targets.table.shape[1], image, weights)
     train = partial(train_classifier, encoder, training, validation, recipe, image, device)
@@ -48,8 +47,8 @@ def train_and_save(
         train(keeper=keeper, supervision=supervision)
         return
     with replaced_folder(folder) as building, curves(building / "curves") as log_step:
-        train(partial(_log_epoch, log_step), keeper, supervision)
-        save_encoder(building / "model.safetensors", encoder)
+        best = train(partial(_log_epoch, log_step), keeper, supervision)
+        save_encoder(building / "model.safetensors", encoder, best)
     classes, steps = encoder.description.classes, planned_steps(recipe, len(training.pixels))
     log.info("wrote %s: %s, %d identities, %d steps", folder, recipe.backbone, classes, steps)
 
@@ -63,5 +62,8 @@ def _log_epoch(log_step: LogStep, epoch: Epoch) -> None:
             "train/rate_sum": epoch.rate_sum,
             "validation/loss": epoch.validation_loss,
             "validation/accuracy": epoch.validation_accuracy,
+            "validation/rank1": epoch.validation_rank1,
+            "validation/map_trapezoid": epoch.validation_map,
+            "validation/best_epoch": epoch.best,
         }
     )

@@ -33,6 +33,7 @@ RECIPE = Recipe(
     weights="none",
     head="bottleneck",
     epochs=20,
+    steps=None,
     batch_size=13,
     random_crop=True,
     horizontal_flip=True,
@@ -41,7 +42,14 @@ RECIPE = Recipe(
     deterministic=True,
     compile="never",
     seed=3,
-    optimizer=Optimizer(name="sgd", learning_rate=0.0003, head_learning_rate=0.0003, momentum=0.9, weight_decay=5e-4),
+    optimizer=Optimizer(
+        name="sgd",
+        learning_rate=0.0003,
+        head_learning_rate=0.0003,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_norms_and_biases=True,
+    ),
     schedule=Schedule(
         name="constant", step_epochs=1, step_factor=0.5, inverse_gamma=0.1, inverse_power=0.1, one_cycle_warmup=0.3
     ),

@@ -38,6 +38,7 @@ RECIPE = Recipe(
     epochs=4,
     validate_every=1,
     keep="last",
+    steps=None,
     batch_size=4,
     random_crop=True,
     horizontal_flip=True,
@@ -46,7 +47,14 @@ RECIPE = Recipe(
     deterministic=True,
     compile="never",
     seed=3,
-    optimizer=Optimizer(name="adamw", learning_rate=1e-3, head_learning_rate=1e-3, momentum=0.9, weight_decay=5e-4),
+    optimizer=Optimizer(
+        name="adamw",
+        learning_rate=1e-3,
+        head_learning_rate=1e-3,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_norms_and_biases=False,
+    ),
     schedule=Schedule(
         name="one-cycle", step_epochs=1, step_factor=0.5, inverse_gamma=0.1, inverse_power=0.1, one_cycle_warmup=0.3
     ),

@@ -380,3 +380,30 @@ def test_a_leg_lists_the_parameters_and_files_that_it_reads(
     assert needed == artifacts
     for block in {*listed["params"]} - {"image", "train"}:
         assert any(key.startswith(f"{block}.") for key in read), f"{block} is listed and not read"
+
+
+def test_with_steps_every_regularizer_records_the_same_length(project, tiny_backbone):
+    """A pass has three batches of real images, and four with the generated ones."""
+    project["train"] |= {"epochs": 3, "schedule": project["train"]["schedule"] | {"name": "step", "step_epochs": 1}}
+    rate = project["train"]["optimizer"]["learning_rate"]
+
+    def lengths(steps):
+        project["train"]["steps"] = steps
+        found = {}
+        for name in ("none", "slsr"):
+            run_with_blocks(train.run, validate_params(project, "params.yaml"), name)
+            last = read_json(TRAINED / name / "curves/metrics.json")
+            found[name] = (last["train"]["steps"], last["train"]["rate_sum"] / rate, last["step"])
+        return found
+
+    of_real, of_both = (-(-count // 5) for count in (len(LABELS), len(LABELS) + len(GENERATED_CLUSTERS)))
+    assert (of_real, of_both) == (3, 4)
+    as_given = lengths(None)
+    assert as_given == {
+        "none": (3 * of_real, pytest.approx(of_real * 1.11), 3),
+        "slsr": (3 * of_both, pytest.approx(of_both * 1.11), 3),
+    }
+    equal = lengths(6 * of_both)
+    assert equal["none"][:2] == equal["slsr"][:2] == (6 * of_both, pytest.approx(2 * of_both * 1.11))
+    assert equal["slsr"][2] == 6
+    assert equal["none"][2] == -(-6 * of_both // of_real)

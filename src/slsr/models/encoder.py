@@ -123,7 +123,7 @@ def build_classifier(width: int, classes: int) -> nn.Linear:
 
 
 def save_encoder(path: Path, encoder: Encoder, best_epoch: int | None = None) -> None:
-    """Write an encoder with its description as safetensors; `best_epoch` is set if its weights are not the last ones."""
+    """Write an encoder with its description as safetensors; `best_epoch`: its weights are those of this epoch."""
     description = asdict(encoder.description) | {"image": encoder.description.image.model_dump(), "kind": "encoder"}
     if best_epoch is not None:
         description["best_epoch"] = best_epoch

@@ -93,7 +93,10 @@ def test_it_is_measured_every_n_epochs_and_at_the_end(people, every, measured):
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_map():
-    epochs = [Epoch(number, 0.0, 0.0, validation_map=value) for number, value in enumerate([None, 0.2, 0.5, 0.5], 1)]
+    epochs = [
+        Epoch(number, number, 0.0, 0.0, 0.0, validation_map=value)
+        for number, value in enumerate([None, 0.2, 0.5, 0.5], 1)
+    ]
     assert best_epoch(epochs) == 3
     assert best_epoch(epochs[:1]) is None
     assert best_epoch([Epoch(1, 0.0, 0.0, validation_map=0.0)]) == 1

@@ -99,7 +99,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_map():
     ]
     assert best_epoch(epochs) == 3
     assert best_epoch(epochs[:1]) is None
-    assert best_epoch([Epoch(1, 0.0, 0.0, validation_map=0.0)]) == 1
+    assert best_epoch([Epoch(1, 1, 0.0, 0.0, 0.0, validation_map=0.0)]) == 1
 
 
 class Measured:

@@ -194,7 +194,9 @@ def test_a_pgm_of_twelve_bits_is_scaled_by_its_header():
     encoded = b"P5 3 1 4095\n" + gray.astype(">u2").tobytes()
     np.testing.assert_array_equal(decoded(encoded), np.dstack([np.rint(gray * 255 / 4095)] * 3))
     dark = np.array([[100, 16, 8]])
-    np.testing.assert_array_equal(decoded(b"P5 3 1 4095\n" + dark.astype(">u2").tobytes()), np.dstack([[[6, 1, 0]]] * 3))
+    np.testing.assert_array_equal(
+        decoded(b"P5 3 1 4095\n" + dark.astype(">u2").tobytes()), np.dstack([[[6, 1, 0]]] * 3)
+    )
 
 
 @pytest.mark.parametrize("value", [-1, 70_000])

@@ -38,8 +38,8 @@ OPSET = 18
 COMPARED = 64
 PARITY = 0.9999
 
-# onnxruntime reports to Microsoft, and keeps a device number and an outbox in the home folder, unless this is set before
-# it is imported.
+# Unless this is set before it is imported, onnxruntime reports to Microsoft, and keeps a device number and an outbox in
+# the home folder.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 Inputs = NDArray[np.float32]

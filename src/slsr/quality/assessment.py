@@ -157,8 +157,8 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 AlarmName = Literal["collapse", "memorization", "unlike", "narrow"]
 
 
-# The alarm of a measure, and the side of its limit on which it is raised: -1 below, 1 above. `kernel` and `density` have
-# rules of their own.
+# The alarm of a measure, and the side of its limit on which it is raised: -1 below, 1 above. KID and density have their
+# own rules.
 ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "coverage": ("collapse", -1),
     "duplicates": ("collapse", 1),

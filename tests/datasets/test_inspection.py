@@ -1,3 +1,4 @@
+import io
 import hashlib
 import threading
 
@@ -47,6 +48,13 @@ def test_why_an_image_is_unreadable(content, reason):
     _, found = inspect(content)
     assert isinstance(found, Unreadable)
     assert found.reason.startswith(reason)
+
+
+def test_an_image_whose_values_have_no_certain_meaning_is_unreadable():
+    buffer = io.BytesIO()
+    Image.new("F", (8, 16), 0.5).save(buffer, "TIFF")
+    _, found = inspect(buffer.getvalue())
+    assert found.reason.startswith("train/a.jpg: pixels of floating point, whose range is not known")
 
 
 def test_an_image_that_cannot_become_rgb_is_unreadable(monkeypatch):

@@ -69,6 +69,22 @@ def test_every_form_of_an_image_gives_the_same_feature(encoder, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
 
 
+def test_what_lies_under_transparent_pixels_reaches_no_network(encoder, tmp_path):
+    """In any form of an image, and in the stages."""
+    alpha = np.where(np.arange(PIXELS[3].shape[1]) < 9, 0, 255)[None].repeat(PIXELS[3].shape[0], axis=0)
+    behind = np.array([124, 116, 104], np.uint8)
+    visible = np.where(alpha[..., None] == 0, behind, PIXELS[3])
+    forms = [encode(visible)]
+    for number, hidden in enumerate((PIXELS[4], np.zeros_like(PIXELS[3]))):
+        colors = np.where(alpha[..., None] == 0, hidden, PIXELS[3])
+        content = encode(np.dstack([colors, alpha]).astype(np.uint8))
+        (tmp_path / f"{number}.png").write_bytes(content)
+        forms += [content, tmp_path / f"{number}.png", PillowImage.open(io.BytesIO(content))]
+    features = encoder.embed(forms)
+    np.testing.assert_allclose(features, features[[0] * len(forms)], atol=1e-7)
+    np.testing.assert_allclose(by_the_stage(encoder, [forms[1]]), features[:1], atol=1e-5)
+
+
 def turned(orientation, form, **options):
     """PIXELS[3] as a camera that was held so stores it."""
     exif = PillowImage.Exif()

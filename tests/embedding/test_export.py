@@ -1,6 +1,9 @@
 """Exported networks in the programs that others run them with, against the model's own features."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import numpy as np
@@ -19,6 +22,7 @@ from slsr.errors import CheckFailed
 from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
 
 FORMATS = get_args(Format)
+OF_HOME = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"}
 PICTURES = [PillowImage.fromarray(noise(1, 20 + number, 50 - number // 2, seed=number)[0]) for number in range(64)]
 
 
@@ -102,6 +106,20 @@ def test_a_network_with_other_features_is_not_written(tmp_path, monkeypatch, for
         export(encoder, tmp_path / "network", form)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["m.safetensors", "network"]
     assert (tmp_path / "network").read_text() == "the one before"
+
+
+@pytest.mark.parametrize("name", ["network.onnx", "network.pt"])
+def test_export_leaves_nothing_in_the_home_folder(tmp_path, name):
+    """onnxruntime would leave a device number and an outbox of events."""
+    torch.manual_seed(0)
+    save_encoder(tmp_path / "m.safetensors", Encoder(EncoderDescription("resnet18", "plain", 5, make_image())).eval())
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in OF_HOME} | {"HOME": str(home)}
+    command = [sys.executable, "-m", "slsr", "export", "m.safetensors", "-o", name]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert (tmp_path / name).is_file()
+    assert list(home.rglob("*")) == []
 
 
 @pytest.mark.slow

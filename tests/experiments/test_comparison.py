@@ -254,8 +254,8 @@ def test_a_stated_baseline_is_one():
         gathered(made, ["a"], ["c"])
 
 
-def quality(kernel, alarms=0):
-    measured = {"kernel": {"value": kernel, "floor": 0.0}, "coverage": {"value": None, "floor": None}}
+def quality(kernel, alarms=0, reference="reference"):
+    measured = {"kernel": {"value": kernel, reference: 0.0}, "coverage": {"value": None, reference: None}}
     return {"overall": {"handcrafted": measured, "encoder": measured}, "alarms": [{}] * alarms}
 
 
@@ -282,6 +282,14 @@ def test_the_quality_of_generated_images_stands_once_for_the_rows_that_share_the
     assert "The quality of all generated images" not in render_markdown(
         compared(group_by_settings([network("none", 1)]))
     )
+
+
+def test_results_of_an_earlier_version_are_compared_with_new_ones():
+    """Their references are called `floor`."""
+    of_both = [quality(0.1), quality(0.2, reference="floor")]
+    networks = [replace(network("slsr", seed), quality=one) for seed, one in zip((1, 2), of_both, strict=True)]
+    _, rows = quality_table(render_markdown(compared(group_by_settings([network("none", 1), *networks]))))
+    assert [row[:3] for row in rows] == [["SLSR", "2", "0.15 ± 0.07 [0.00]"]]
 
 
 def test_seeds_that_share_one_set_of_images_are_no_repeats_of_it():

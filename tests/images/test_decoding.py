@@ -2,6 +2,8 @@
 
 import io
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from tiny import encode, noise
 
 from slsr.errors import InputError
-from slsr.images.decoding import FORMATS, MAXIMUM_PIXELS, decode_resized, encode_jpeg, open_image, open_rgb
+from slsr.images.decoding import BACKGROUND, FORMATS, MAXIMUM_PIXELS, decode_resized, encode_jpeg, open_image, open_rgb
 
 
 def decoded(encoded, name="x.png"):
@@ -45,19 +47,164 @@ def test_a_palette_gives_its_colors(form):
     np.testing.assert_array_equal(decoded(saved(image, form)), palette[index])
 
 
-def test_a_palette_with_transparency_gives_its_colors():
-    palette, index = noise(1, 1, 16)[0, 0], channel(1, top=16)
-    image = Image.new("P", (5, 6))
+def composed(colors, alpha):
+    """Colors [H, W, 3] over the background, by alpha [H, W] of 255."""
+    share = alpha[..., None] / 255
+    return colors * share + np.array([124, 116, 104]) * (1 - share)
+
+
+def assert_composed(found, colors, alpha):
+    """Equal where alpha is 0 or 255, and within one level elsewhere."""
+    expected = composed(colors.astype(float), alpha.astype(float))
+    assert np.abs(found - expected).max() <= 1
+    certain = (alpha == 0) | (alpha == 255)
+    np.testing.assert_array_equal(found[certain], expected[certain])
+
+
+def test_the_background_is_the_mean_color_of_imagenet():
+    np.testing.assert_array_equal(BACKGROUND, np.rint(np.array([0.485, 0.456, 0.406]) * 255))
+
+
+def cut_out(seed=2):
+    """Alpha of every kind: 0, 255 and between."""
+    alpha = channel(seed)
+    alpha[:2], alpha[2:4] = 0, 255
+    return alpha
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_what_lies_under_transparent_pixels_is_not_seen(form):
+    alpha, options = cut_out(), {"lossless": True, "exact": True} if form == "WEBP" else {}
+    pictures = []
+    for hidden in (noise(1, 6, 5, seed=1)[0], np.zeros((6, 5, 3), np.uint8), np.full((6, 5, 3), 255, np.uint8)):
+        colors = np.where(alpha[..., None] > 0, noise(1, 6, 5)[0], hidden)
+        pictures.append(decoded(encode(np.dstack([colors, alpha]), form, **options)))
+        assert_composed(pictures[-1], colors, alpha)
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+
+
+def test_gray_with_alpha_is_composed():
+    gray, alpha = channel(3), cut_out(4)
+    found = decoded(saved(Image.fromarray(np.dstack([gray, alpha]), "LA")))
+    assert_composed(found, np.repeat(gray[..., None], 3, axis=2), alpha)
+
+
+def test_an_opaque_alpha_channel_changes_nothing():
+    pixels = noise(1, 6, 5)[0]
+    np.testing.assert_array_equal(decoded(encode(np.dstack([pixels, np.full((6, 5), 255, np.uint8)]))), pixels)
+
+
+def palette_image(palette, index):
+    image = Image.new("P", index.shape[::-1])
     image.putpalette(palette.ravel().tolist())
     image.putdata(index.ravel().tolist())
-    np.testing.assert_array_equal(decoded(saved(image, transparency=3)), palette[index])
+    return image
 
 
-def test_transparency_is_dropped():
-    pixels = np.dstack([noise(1, 6, 5)[0], channel(2)])
-    np.testing.assert_array_equal(decoded(encode(pixels)), pixels[..., :3])
-    gray = np.dstack([channel(3), channel(4)])
-    np.testing.assert_array_equal(decoded(saved(Image.fromarray(gray, "LA"))), np.repeat(gray[..., :1], 3, axis=2))
+def test_a_palette_with_transparency_is_composed():
+    palette, index = noise(1, 1, 16)[0, 0], channel(1, top=16)
+    image = palette_image(palette, index)
+    for form in ("PNG", "GIF"):
+        assert_composed(decoded(saved(image, form, transparency=3)), palette[index], np.where(index == 3, 0, 255))
+    alphas = channel(2, 1, 16)[0]
+    assert_composed(decoded(saved(image, transparency=alphas.tobytes())), palette[index], alphas[index])
+
+
+def test_one_transparent_color_is_composed():
+    pixels, gray = noise(1, 6, 5)[0], channel(5, top=4)
+    pixels[2:4] = (7, 8, 9)
+    alpha = np.full((6, 5), 255)
+    alpha[2:4] = 0
+    assert_composed(decoded(saved(Image.fromarray(pixels), transparency=(7, 8, 9))), pixels, alpha)
+    transparent = np.where(gray == 3, 0, 255)
+    assert_composed(decoded(saved(Image.fromarray(gray), transparency=3)), np.dstack([gray] * 3), transparent)
+    deep = gray.astype(np.uint16) * 21_000
+    found = decoded(saved(Image.fromarray(deep), transparency=63_000))
+    assert_composed(found, np.dstack([np.rint(deep / 257.0)] * 3), transparent)
+    bits = channel(6, top=2)
+    found = decoded(saved(Image.fromarray(bits * 255).convert("1"), transparency=1))
+    assert_composed(found, np.dstack([bits * 255] * 3), np.where(bits == 1, 0, 255))
+
+
+def png(width, height, bits, kind, rows, transparent):
+    """A PNG with tRNS, put together by hand."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)),
+        (b"tRNS", transparent),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+        (b"IEND", b""),
+    ]
+    body = b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(("bits", "row"), [(4, b"\x03\xf3"), (2, b"\x63")])
+def test_a_transparent_value_of_few_gray_levels_is_scaled_like_the_pixels(bits, row):
+    """Level 0, 3, 15, 3 of 15, or 1, 2, 0, 3 of 3; level 3 is transparent."""
+    levels = np.array([0, 3, 15, 3] if bits == 4 else [1, 2, 0, 3])
+    found = decoded(png(4, 1, bits, 0, [row], b"\0\3"))
+    colors = np.dstack([levels[None] * 255 // (2**bits - 1)] * 3)
+    assert_composed(found, colors, np.where(levels == 3, 0, 255)[None])
+
+
+def test_one_transparent_color_of_sixteen_bits_is_refused():
+    """Pillow keeps 8 of the bits, so that other colors would be taken for it."""
+    encoded = png(1, 1, 16, 2, [b"\x40\1\x40\2\x40\3"], b"\x40\1\x40\2\x40\3")
+    with pytest.raises(InputError, match=r"^a\.png: a PNG of 16 bits with one transparent color; save it with"):
+        open_rgb(encoded, "a.png")
+
+
+def test_pixels_of_floating_point_are_refused():
+    encoded = saved(Image.fromarray(np.linspace(0, 1, 30, dtype=np.float32).reshape(6, 5)), "TIFF")
+    with pytest.raises(InputError, match=r"^ir/1\.tif: pixels of floating point, .* save it with 8 bits"):
+        open_rgb(encoded, "ir/1.tif")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_twelve_bits_in_sixteen_are_refused_not_shown_black(form):
+    gray = np.random.default_rng(7).integers(0, 4096, (6, 5)).astype(np.uint16)
+    with pytest.raises(InputError, match=r"^ir\.x: gray of 16 bits, but no value is above 4,095.* multiply .* by 16"):
+        open_rgb(saved(Image.fromarray(gray), form), "ir.x")
+    found = decoded(saved(Image.fromarray(gray * 16), form))
+    np.testing.assert_array_equal(found, np.dstack([np.rint(gray * 16.0 * 255 / 65535)] * 3))
+
+
+def test_a_tiff_that_says_it_has_twelve_bits_is_scaled_by_them():
+    gray = np.array([[0, 1, 4095, 2048], [16, 800, 4000, 9]])
+    packed = bytearray()
+    for first, second in gray.reshape(-1, 2):
+        packed += bytes([first >> 4, (first & 15) << 4 | second >> 8, second & 255])
+    entries = [(256, 4, 4), (257, 4, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 0), (277, 3, 1), (278, 4, 2)]
+    entries.append((279, 4, len(packed)))
+    offset = 8 + 2 + 12 * len(entries) + 4
+    table = b"".join(
+        struct.pack("<HHI", tag, kind, 1) + struct.pack("<I", offset if tag == 273 else value)
+        for tag, kind, value in entries
+    )
+    encoded = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + table + bytes(4) + packed
+    np.testing.assert_array_equal(decoded(encoded), np.dstack([np.rint(gray * 255 / 4095)] * 3))
+
+
+def test_a_pgm_of_twelve_bits_is_scaled_by_its_header():
+    gray = np.array([[4095, 16, 800]])
+    encoded = b"P5 3 1 4095\n" + gray.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decoded(encoded), np.dstack([np.rint(gray * 255 / 4095)] * 3))
+    dark = np.array([[100, 16, 8]])
+    np.testing.assert_array_equal(
+        decoded(b"P5 3 1 4095\n" + dark.astype(">u2").tobytes()), np.dstack([[[6, 1, 0]]] * 3)
+    )
+
+
+@pytest.mark.parametrize("value", [-1, 70_000])
+def test_gray_outside_sixteen_bits_is_refused(value):
+    gray = np.full((2, 2), 5000, np.int32)
+    gray[0, 1] = value
+    with pytest.raises(InputError, match=r"^x\.tif: gray values outside 0 to 65,535; save it"):
+        open_rgb(saved(Image.fromarray(gray), "TIFF"), "x.tif")
 
 
 def test_gray_and_black_and_white_fill_three_channels():
@@ -87,6 +234,24 @@ def test_cmyk_follows_its_definition():
     flat = np.tile(np.array([30, 90, 160, 20], np.uint8), (16, 16, 1))
     found = decoded(saved(Image.fromarray(flat, "CMYK"), "JPEG", quality=100))
     assert np.abs(found - (255 - flat[..., :3].astype(float)) * 235 / 255).max() <= 6
+
+
+def test_a_cmyk_jpeg_without_adobes_marker_is_refused():
+    """Adobe's programs store inks inverted, and only the marker says so."""
+    encoded = saved(Image.new("CMYK", (16, 16), (30, 90, 160, 20)), "JPEG")
+    at = encoded.index(b"\xff\xee")
+    length = int.from_bytes(encoded[at + 2 : at + 4], "big")
+    with pytest.raises(InputError, match=r"^x\.jpg: a CMYK JPEG without Adobe's marker, .*; save it as RGB"):
+        open_rgb(encoded[:at] + encoded[at + 2 + length :], "x.jpg")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_the_first_of_several_pictures_counts(form):
+    first, second = (Image.fromarray(pixels) for pixels in noise(2, 6, 5))
+    options = {"lossless": True} if form == "WEBP" else {}
+    encoded = saved(first, form, save_all=True, append_images=[second], **options)
+    assert Image.open(io.BytesIO(encoded)).n_frames == 2
+    np.testing.assert_array_equal(decoded(encoded), np.asarray(first))
 
 
 def test_the_first_picture_of_an_animation_counts():

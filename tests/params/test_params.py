@@ -112,6 +112,8 @@ MISTAKES = [
     ("gan.collapse.coverage", 1.2, ["1"]),
     ("gan.collapse.restarts", 0, ["1"]),
     ("generate.alarms.precision", -0.1, ["0"]),
+    ("generate.alarms.kernel_deviations", 0.0, ["greater than 0"]),
+    ("generate.alarms.density", -1.0, ["greater than 0"]),
     ("gan.discriminator_activation", "elu", ["leaky-relu", "relu"]),
     ("generate.images", 0, ["1"]),
     ("generate.images", -5, ["1"]),

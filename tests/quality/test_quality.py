@@ -1,8 +1,11 @@
+import re
+import zipfile
 from functools import cache
 
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.ndimage
 import torch
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestCentroid
@@ -22,9 +25,11 @@ from slsr.quality.measures import (
     nearest_distances,
     same_picture_distance,
 )
+from slsr.sample import draw_archive
 
 NAMES = ["kernel", "coverage", "recall", "precision", "density", "duplicates", "copies"]
-LIMITS = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5, "recall": 0.1}
+SIMPLE = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5, "recall": 0.1}
+LIMITS = {**SIMPLE, "kernel_deviations": 20.0, "density": 2.0}
 
 
 def pedestrians(count: int, seed: int) -> np.ndarray:
@@ -55,6 +60,14 @@ def stored(pixels: np.ndarray, quality: int = 90) -> np.ndarray:
 @cache
 def real_features() -> np.ndarray:
     return handcrafted(REAL)
+
+
+def blots(pixels: np.ndarray, amplitude: float = 0.1) -> np.ndarray:
+    """Draw smooth colored noise around the mean image, with a share of the deviation that pixels have."""
+    noise = np.random.default_rng(1).normal(size=pixels.shape)
+    smooth = scipy.ndimage.gaussian_filter(noise, (0, 2, 2, 0))
+    drawn = pixels.mean(axis=0) + smooth / smooth.std() * amplitude * pixels.std(axis=0).mean()
+    return np.clip(drawn, 0, 255).round().astype(np.uint8)
 
 
 def measured(fake: np.ndarray):
@@ -94,7 +107,7 @@ def test_collapse_to_twenty_images():
 
 
 def test_collapse_to_one_image_also_loses_coverage():
-    assert {alarm.measure for alarm in find_alarms(measured(UNSEEN[:1].repeat(100, 0)), LIMITS)} == {
+    assert {alarm.measure for alarm in find_alarms(measured(UNSEEN[:1].repeat(100, 0)), SIMPLE)} == {
         "coverage",
         "duplicates",
         "recall",
@@ -142,14 +155,41 @@ def test_noise_blur_and_upside_down():
     assert kernels[0] == max(kernels)
 
 
-def test_images_that_keep_to_the_middle_are_narrow_and_nothing_else():
+@pytest.fixture(scope="module")
+def drawn_people(tmp_path_factory):
+    """Training images of the drawn sample, uint8 [N, 64, 32, 3]."""
+    path = tmp_path_factory.mktemp("drawn") / "sample.zip"
+    draw_archive(path, seed=3, people=8)
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if re.search(r"bounding_box_train/.*\.jpg$", name)]
+        return decode_resized([archive.read(name) for name in names], 64, 32)
+
+
+def test_blots_sound_unlike_although_their_precision_is_high(drawn_people):
+    found = assess(handcrafted(drawn_people), handcrafted(blots(drawn_people)), NAMES, seed=1)
+    assert found["precision"].value > 0.9
+    assert found["kernel"].value > 1
+    heard = {alarm.measure for alarm in find_alarms(found, LIMITS) if alarm.alarm == "unlike"}
+    assert "kernel" in heard
+    assert "precision" not in heard
+    assert "unlike" not in {alarm.alarm for alarm in find_alarms(found, SIMPLE)}, "the rules without KID and density"
+
+
+def test_real_people_in_the_place_of_generated_ones_sound_no_alarm(drawn_people):
+    order = np.random.default_rng(1).permutation(len(drawn_people))
+    known, taken = (handcrafted(drawn_people[half]) for half in np.array_split(order, 2))
+    assert find_alarms(assess(known, taken, NAMES, seed=1), LIMITS) == []
+
+
+def test_images_that_keep_to_the_middle_are_unlike_and_narrow():
     """Among many dimensions the middle is near everybody, so that coverage and precision praise it."""
     real, fake = (np.random.default_rng(seed).normal(0, 1, (200, 50)) for seed in (1, 2))
     columns = [np.pad(each, ((0, 0), (1, 0)), constant_values=20).astype(np.float32) for each in (real, 0.6 * fake)]
     found = assess(*columns, NAMES, seed=1)
     assert found["coverage"].value > 0.95
     assert found["precision"].value > 0.95
-    assert alarms(found) == {"narrow"}
+    assert alarms(found) == {"narrow", "unlike"}
+    assert [alarm.measure for alarm in find_alarms(found, LIMITS) if alarm.alarm == "unlike"] == ["density"]
     assert alarms(assess(columns[0], np.pad(fake, ((0, 0), (1, 0)), constant_values=20), NAMES, seed=1)) == set()
 
 
@@ -369,3 +409,80 @@ def test_alarms_have_the_limits_that_are_given():
     assert find_alarms(found, {"coverage": 0.4, "precision": 0.3}) == []
     assert [(alarm.alarm, alarm.limit) for alarm in find_alarms(found, {"precision": 0.45})] == [("unlike", 0.45)]
     assert find_alarms({}, LIMITS) == []
+
+
+def naive_alarms(found, limits) -> list[tuple[str, str]]:
+    """The rules of docs/generators.md, one after the other."""
+    sounding = []
+    value, reference, deviation = ({name: getattr(one, key) for name, one in found.items()} for key in (
+        "value", "reference", "reference_deviation"
+    ))  # fmt: skip
+    low, high = {}, {}
+    for name in SIMPLE:
+        low[name] = min(limits[name], max(reference[name] - 2 * deviation[name], 0.05))
+        high[name] = max(limits[name], min(reference[name] + 2 * deviation[name], 0.9))
+    if value["coverage"] < low["coverage"]:
+        sounding.append(("collapse", "coverage"))
+    if value["duplicates"] > high["duplicates"]:
+        sounding.append(("collapse", "duplicates"))
+    if value["copies"] > high["copies"]:
+        sounding.append(("memorization", "copies"))
+    if value["precision"] < low["precision"]:
+        sounding.append(("unlike", "precision"))
+    if value["recall"] < low["recall"]:
+        sounding.append(("narrow", "recall"))
+        if value["density"] > limits["density"]:
+            sounding.append(("unlike", "density"))
+    if deviation["kernel"] > 0 and (value["kernel"] - reference["kernel"]) / deviation["kernel"] > 20:
+        sounding.append(("unlike", "kernel"))
+    return sounding
+
+
+def test_every_alarm_follows_its_rule():
+    stream, counted = np.random.default_rng(1), dict.fromkeys([*SIMPLE, "kernel", "density"], 0)
+    for _ in range(2000):
+        found = {name: Measured(*np.round(stream.uniform(0, [1, 0.1, 1, 0.1]), 4).tolist()) for name in SIMPLE}
+        found["kernel"] = Measured(*np.round(stream.uniform(0, [1, 0.1, 0.1, 0.05]), 4).tolist())
+        found["density"] = Measured(*np.round(stream.uniform(0, [4, 0.1, 1, 0.1]), 4).tolist())
+        sounding = [(alarm.alarm, alarm.measure) for alarm in find_alarms(found, LIMITS)]
+        assert sorted(sounding) == sorted(naive_alarms(found, LIMITS))
+        for _, measure in sounding:
+            counted[measure] += 1
+    assert min(counted.values()) > 20, "each rule is tried on both sides"
+
+
+def test_the_limit_of_the_kernel_distance_counts_deviations():
+    def limit(*measure):
+        return [alarm.limit for alarm in find_alarms({"kernel": Measured(*measure)}, {"kernel_deviations": 3.0})]
+
+    assert limit(0.5, 0.1, 0.1, 0.1) == [0.4]
+    assert limit(0.39, 0.1, 0.1, 0.1) == []
+    assert limit(0.5, 0.1, 0.0, 0.0) == [], "without a deviation there is no limit"
+    assert limit(None, None, None, None) == []
+    assert find_alarms({"kernel": Measured(0.5, 0.1, 0.1, 0.1)}, SIMPLE) == []
+
+
+def test_dense_images_that_reach_the_real_ones_are_not_unlike():
+    found = {"density": Measured(3.0, 0.1, 1.0, 0.1), "recall": Measured(0.5, 0.1, 0.9, 0.1)}
+    assert find_alarms(found, LIMITS) == []
+    assert alarms({"density": found["density"]}) == set(), "recall was not measured"
+
+
+def test_the_kernel_distance_is_the_mean_over_blocks_and_its_deviation_does_not_shrink():
+    real, fake = unit_rows(points(500, 1)), unit_rows(points(250, 2, 0.5))
+    found = assess(real, fake, ["kernel"], seed=3, subsets=2)["kernel"]
+    values, references = [], []
+    stream = np.random.default_rng(3)
+    for _ in range(2):
+        order, drawn = stream.permutation(500), stream.permutation(250)
+        for start in (0, 125):  # two blocks of at least 100
+            rows = slice(start, start + 125)
+            left, right, held_out = real[order[:250][rows]], fake[drawn[rows]], real[order[250:][rows]]
+            scale = np.sqrt(6)  # the cosine in place of x.y / D
+            values.append(kernel_distance(left * scale, right * scale))
+            references.append(kernel_distance(left * scale, held_out * scale))
+    assert found.value == pytest.approx(np.mean(values), abs=1e-5)
+    assert found.reference == pytest.approx(np.mean(references), abs=1e-5)
+    assert found.reference_deviation == pytest.approx(np.std(references, ddof=1), abs=1e-5)
+    few, many = (assess(points(count, 1), points(count, 2), ["kernel"], seed=1)["kernel"] for count in (300, 2000))
+    assert many.reference_deviation > 0.4 * few.reference_deviation

@@ -30,6 +30,8 @@ from slsr.stages.cluster import ASSIGNMENT
 from slsr.stages.generate import allocate, measure_quality
 from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES, TRAIN_TABLE
 
+MEASURES_WITH_A_LIMIT = {"coverage", "duplicates", "copies", "precision", "recall", "density"}
+
 
 @cache
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,7 +60,8 @@ def test_images_from_every_cluster_with_its_sparse_label(project):
     ]
     assert set(quality["overall"]["handcrafted"]) - set(quality["overall"]["encoder"]) == {"precision", "density"}
     assert "collapse" in {alarm["alarm"] for alarm in quality["alarms"]}
-    assert quality["limits"] == {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5, "recall": 0.1}
+    assert quality["limits"] == params.generate.alarms.model_dump()
+    assert set(quality["limits"]) == {*MEASURES_WITH_A_LIMIT, "kernel_deviations"}
 
 
 def test_outputs_of_training_and_the_same_bytes_again(project):
@@ -184,19 +187,31 @@ def test_one_image_again_and_again_sounds_collapse_in_both_spaces(project):
     assert {("handcrafted", "collapse"), ("encoder", "collapse")} <= sounding(quality)
 
 
-def test_noise_sounds_unlike_where_it_can_be_seen(project):
+def test_noise_sounds_unlike(project):
     stream = np.random.default_rng(1)
     quality, _ = measured(lambda real, count: stream.integers(0, 256, (count, 32, 32, 3), np.uint8))
     assert ("handcrafted", "unlike") in sounding(quality)
-    assert ("encoder", "unlike") not in sounding(quality), "precision is not measured there"
+    assert "precision" not in {alarm["measure"] for alarm in quality["alarms"] if alarm["space"] == "encoder"}
     assert not {what for what in sounding(quality) if what[1] == "memorization"}
+
+
+def test_the_file_has_the_deviation_that_the_limit_is_counted_in(project):
+    quality, _ = measured(lambda real, count: real[:1].repeat(count, 0))
+    limits = make_params().generate.alarms
+    far = [alarm for alarm in quality["alarms"] if alarm["measure"] == "kernel" and alarm["cluster"] is None]
+    assert far, "one image is far from all of them"
+    for alarm in far:
+        kernel = quality["overall"][alarm["space"]]["kernel"]
+        beyond = kernel["reference"] + limits.kernel_deviations * kernel["reference_deviation"]
+        assert alarm["alarm"] == "unlike"
+        assert alarm["value"] > alarm["limit"] == pytest.approx(beyond, abs=1e-4)
 
 
 def test_consistency_is_that_of_the_nearest_centroid(project):
     quality, encoded = measured(lambda real, count: real[:count])
     features, clusters = np.load(TRAIN_FEATURES), pq.read_table(ASSIGNMENTS)["cluster"].to_numpy()
     expected = NearestCentroid().fit(features, clusters)
-    assert quality["cluster_consistency"]["floor"] == pytest.approx(expected.score(features, clusters), abs=1e-6)
+    assert quality["cluster_consistency"]["reference"] == pytest.approx(expected.score(features, clusters), abs=1e-6)
     encoder = load_encoder(ENCODER_MODEL)
     images, own = [*chain(*encoded)], np.repeat([0, 1], 18)
     drawn = features_of(encoder, images, [f"{number}.jpg" for number in range(36)])

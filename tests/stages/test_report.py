@@ -64,12 +64,12 @@ CLUSTERS_VALUE = {
 }
 
 
-def measure(value, floor):
-    return {"value": value, "deviation": None, "floor": floor, "floor_deviation": None}
+def measure(value, reference):
+    return {"value": value, "deviation": None, "reference": reference, "reference_deviation": None}
 
 
-def alarm(kind, cluster, value, name="coverage", space="encoder"):
-    return {"alarm": kind, "cluster": cluster, "limit": 0.5, "measure": name, "space": space, "value": value}
+def alarm(kind, cluster, value, name="coverage", space="encoder", limit=0.5):
+    return {"alarm": kind, "cluster": cluster, "limit": limit, "measure": name, "space": space, "value": value}
 
 
 QUALITY_VALUE = {
@@ -84,7 +84,7 @@ QUALITY_VALUE = {
         },
         "encoder": {"kernel": measure(4.4, -0.004), "coverage": measure(None, 0.9)},
     },
-    "cluster_consistency": {"value": 0.55, "floor": 0.999, "clusters": [0.5]},
+    "cluster_consistency": {"value": 0.55, "reference": 0.999, "clusters": [0.5]},
     "alarms": [],
 }
 
@@ -339,15 +339,17 @@ def test_alarms_are_gathered_by_kind(values):
         alarm("collapse", None, 0.25),
         *(alarm("collapse", c, 0.1 * c) for c in range(9)),
         alarm("copying", 2, 0.9),
+        *(alarm("unlike", c, 0.6, "kernel", limit=0.3 - 0.1 * c) for c in range(2)),
     ]
     text = built(values, generated=QUALITY_VALUE | {"alarms": alarms})
     assert "no alarm" not in text
     lines = [line for line in text.splitlines() if line.startswith("- **")]
-    assert len(lines) == 2
-    assert "all clusters together (0.250), cluster 0 (0.000), cluster 1 (0.100)" in lines[0]
+    assert len(lines) == 3
+    assert "coverage beyond 0.5 in all clusters together (0.250), cluster 0 (0.000), cluster 1 (0.100)" in lines[0]
     assert lines[0].endswith("and 2 more")
     assert lines[1].startswith("- **copying**")
     assert "cluster 2 (0.900)" in lines[1]
+    assert "kernel beyond 0.2 to 0.3 in cluster 0 (0.600), cluster 1 (0.600)" in lines[2], "each has its own limit"
 
 
 def test_a_difference_is_shown_as_that_of_one_run(values):

@@ -104,8 +104,7 @@ def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, In
     try:
         encoded = read(entry.source)
         image = open_image(encoded, entry.source)
-        if image.mode != "RGB":
-            to_rgb(image, entry.source)
+        to_rgb(image, entry.source)
     except InputError as error:
         return b"", Unreadable(str(error))
     digest = hashlib.sha256(encoded).digest()[:16]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from slsr.embedding.engine import features_of_inputs
 from slsr.errors import CheckFailed
 from slsr.files import replaced_file
 from slsr.images.augmentation import NORMALIZATION
-from slsr.images.decoding import Pixels
+from slsr.images.decoding import BACKGROUND, Pixels
 
 Format = Literal["onnx", "torchscript"]
 
@@ -36,6 +37,10 @@ METADATA = "slsr"
 OPSET = 18
 COMPARED = 64
 PARITY = 0.9999
+
+# Unless this is set before it is imported, onnxruntime reports to Microsoft, and keeps a device number and an outbox in
+# the home folder.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 Inputs = NDArray[np.float32]
 Run = Callable[[Inputs], NDArray[np.float32]]
@@ -71,6 +76,7 @@ def preprocessing(encoder: LoadedEncoder) -> dict[str, Any]:
         "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, height, width], "channels": "RGB"},
         "output": {"name": OUTPUT, "type": "float32", "shape": ["N", encoder.dimension], "length": 1},
         "upright": "turn the image as its EXIF orientation says, before resizing",
+        "background": list(BACKGROUND),
         "resize": {
             "height": image.resize_height,
             "width": image.resize_width,

@@ -79,8 +79,10 @@ def _cells(sets: Sequence[Quality]) -> list[str]:
 def _values(sets: Sequence[Quality], space: str, name: str) -> tuple[Values, Values]:
     """Return a measure of each set and its reference, without the sets in which it was not measured."""
     found = [quality["overall"][space].get(name) for quality in sets]
-    known = [one for one in found if one is not None and one["value"] is not None and one["floor"] is not None]
-    return np.array([one["value"] for one in known]), np.array([one["floor"] for one in known])
+    pairs = [(one["value"], one.get("reference", one.get("floor"))) for one in found if one is not None]
+    known = [pair for pair in pairs if None not in pair]  # `floor`: an earlier name of `reference`
+    values, references = np.array(known, np.float64).reshape(-1, 2).T
+    return values, references
 
 
 def _mean_and_reference(values: Values, references: Values) -> str:

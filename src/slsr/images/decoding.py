@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
 from slsr.errors import InputError
@@ -26,6 +26,11 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 PNM_HEADER = re.compile(rb"(?:P4(?:GAP\d+){2}|P[56](?:GAP\d+){3})\s".replace(b"GAP", rb"(?:\s|#[^\r\n]*[\r\n])+"))
 PNM_HEADER_BYTES = 1024
 TILE = 1024
+# What shows through transparent pixels: the mean color of ImageNet, which is also what erased pixels become.
+BACKGROUND = (124, 116, 104)
+LARGEST_16_BIT, LARGEST_12_BIT = 65_535, 4095
+BITS_PER_SAMPLE = 258  # a tag of TIFF
+GRAY_STEPS = {"L;2": 85, "L;4": 17}  # PNG: Pillow scales the pixels to 8 bits, but not the value that is transparent
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,8 +66,16 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
                 f"{name}: {image.width}x{image.height} pixels; crop it to the person, at most {MAXIMUM_SIDE:,} pixels "
                 "a side"
             )
+        _scale_transparent_gray(image)
         image.load()
     return image
+
+
+def _scale_transparent_gray(image: Image.Image) -> None:
+    """Scale the one transparent value of a PNG with 4 or 16 levels of gray as Pillow scales its pixels."""
+    stored_as = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+    if isinstance(stored_as, str) and stored_as in GRAY_STEPS and "transparency" in image.info:
+        image.info["transparency"] *= GRAY_STEPS[stored_as]
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
@@ -73,7 +86,7 @@ def open_rgb(encoded: bytes, name: str) -> Image.Image:
 def upright_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Convert a decoded picture to RGB and turn it upright; then remove the metadata that would turn it again."""
     turn = TURNS.get(_orientation(picture))
-    picture = _tiled_to_rgb(picture, name)
+    picture = to_rgb(picture, name)
     if turn is None:
         return picture
     turned = picture.transpose(turn)
@@ -91,32 +104,67 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _tiled_to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Call `to_rgb`; for 16-bit gray, which needs 24 bytes per pixel there, tile by tile."""
-    if picture.mode != "I" and not picture.mode.startswith("I;16"):
-        return to_rgb(picture, name)
-    whole = Image.new("RGB", picture.size)
-    for top, left in itertools.product(range(0, picture.height, TILE), range(0, picture.width, TILE)):
-        box = (left, top, min(left + TILE, picture.width), min(top + TILE, picture.height))
-        whole.paste(to_rgb(picture.crop(box), name), box)
-    return whole
-
-
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert any mode to 8-bit RGB; 16-bit gray is scaled, transparency is dropped.
+    """Convert any mode to 8-bit RGB, always by the same rules.
+
+    Transparent pixels are composed onto `BACKGROUND`, whatever is stored under them. Gray of 16 bits is divided by 257,
+    gray of 12 bits in a TIFF that says so by 4095/255. CMYK becomes (255 - C)(255 - K) / 255 and so on. Color profiles
+    are not applied.
 
     Raises
     ------
     InputError
-        The colors cannot be converted to RGB; the message has `name`.
+        The mode does not say what its values mean, or the colors cannot be converted; the message has `name`.
     """
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image
     with _decoding(name):
-        if image.mode.startswith("I;16") or image.mode == "I":
-            gray = np.asarray(image, dtype=np.float64) / 257.0
-            image = Image.fromarray(np.clip(np.rint(gray), 0, 255).astype(np.uint8))
-        return image.convert("RGB")
+        if reason := _undefined(image):
+            raise InputError(f"{name}: {reason}")
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            image = _eight_bit_gray(image, name)
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        shown = image.convert("RGBA")
+        whole = Image.new("RGB", image.size, BACKGROUND)
+        whole.paste(shown, mask=shown)
+        return whole
+
+
+def _undefined(image: Image.Image) -> str | None:
+    """Say why the values of a mode have no certain meaning, and the remedy; None if they have one."""
+    transparent = image.info.get("transparency")
+    if image.mode == "F":
+        return "pixels of floating point, whose range is not known; save it with 8 bits, or as gray with 16 bits"
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        return "a CMYK JPEG without Adobe's marker, whose inks may be inverted; save it as RGB"
+    if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
+        return "a PNG of 16 bits with one transparent color; save it with 8 bits, or with an alpha channel"
+    return None
+
+
+def _eight_bit_gray(image: Image.Image, name: str) -> Image.Image:
+    """Scale 12-bit or 16-bit gray to L, or to LA if one value is transparent; tile by tile, which saves memory."""
+    largest = LARGEST_12_BIT if getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE) == (12,) else LARGEST_16_BIT
+    transparent = image.info.get("transparency")
+    gray, alpha = Image.new("L", image.size), None if transparent is None else Image.new("L", image.size)
+    lowest, highest = np.inf, -np.inf
+    for top, left in itertools.product(range(0, image.height, TILE), range(0, image.width, TILE)):
+        box = (left, top, min(left + TILE, image.width), min(top + TILE, image.height))
+        values = np.asarray(image.crop(box), dtype=np.float64)
+        lowest, highest = min(lowest, values.min()), max(highest, values.max())
+        scaled = np.rint(np.clip(values / largest, 0, 1) * 255)
+        gray.paste(Image.fromarray(scaled.astype(np.uint8)), box)
+        if alpha is not None:
+            alpha.paste(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)), box)
+    if lowest < 0 or highest > largest:
+        raise InputError(f"{name}: gray values outside 0 to {largest:,}; save it with 8 bits, or as gray with 16 bits")
+    if largest == LARGEST_16_BIT and highest <= LARGEST_12_BIT and image.format != "PPM":  # Pillow scaled a PPM
+        raise InputError(
+            f"{name}: gray of 16 bits, but no value is above {LARGEST_12_BIT:,}, as if it had 12 bits; "
+            "multiply the values by 16, or save it with 8 bits"
+        )
+    return gray if alpha is None else Image.merge("LA", (gray, alpha))
 
 
 @contextmanager

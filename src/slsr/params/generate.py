@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slsr.params.base import Block, Count, Seed, Share
+from slsr.params.base import Block, Count, Positive, Seed, Share
 
 
 class Alarms(Block):
@@ -17,6 +17,8 @@ class Alarms(Block):
     copies: Share
     precision: Share
     recall: Share
+    kernel_deviations: Positive
+    density: Positive
 
 
 class Generate(Block):

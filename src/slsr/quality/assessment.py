@@ -20,18 +20,18 @@ from slsr.quality.measures import (
 
 SUBSETS = 10
 SUBSET_SIZE = 1000
+KERNEL_BLOCK = 100
 FRECHET_LEAST = 2000
 
-
-KEYS = ("value", "deviation", "floor", "floor_deviation")
+KEYS = ("value", "deviation", "reference", "reference_deviation")
 
 
 @dataclass(frozen=True)
 class Measured:
     """A measure of generated images, and its reference: the same measure of real images in their place.
 
-    Deviations are over random subsets. They are None if the value comes from all images at once, and everything is None
-    if there are too few images.
+    Deviations are over random subsets; those of the kernel distance are over its blocks. They are None if the value
+    comes from all images at once, and everything is None if there are too few images.
     """
 
     value: float | None
@@ -45,13 +45,12 @@ class Measured:
         return cls(*(numbers[key] for key in KEYS))
 
     def as_json(self) -> dict[str, float | None]:
-        """Write the measure as in quality.json, with 6 decimals; the reference is called `floor` there."""
+        """Write the measure as in quality.json, with 6 decimals."""
         values = (self.value, self.deviation, self.reference, self.reference_deviation)
         return {key: None if value is None else round(value, 6) for key, value in zip(KEYS, values, strict=True)}
 
 
 SUBSET_MEASURES: Mapping[str, Callable[[Neighborhoods], float]] = {
-    "kernel": lambda pair: kernel_distance(_cosine_scaled(pair.real), _cosine_scaled(pair.fake)),
     "coverage": Neighborhoods.coverage,
     "recall": Neighborhoods.recall,
     "precision": Neighborhoods.precision,
@@ -67,13 +66,15 @@ def assess(
 
     Most measures depend on the number of images, so they are means over random subsets. Each subset has equally many
     real images, generated images, and held-out real images, which give the reference: at most half of the real ones.
+    The kernel distance is the mean over blocks of at least 100 images of the subsets, as published, so that its
+    deviation does not shrink with the number of images.
     Rows are scaled to unit length first. Copies are searched among all real images. The Frechet distance is computed
     once, from as many images as possible, and is None below 2,000 images, for which it says more about their number.
 
     Parameters
     ----------
     real, fake : float32 [N, D] and [M, D]
-    names : names in SUBSET_MEASURES, `copies` and `frechet`
+    names : names in SUBSET_MEASURES, `kernel`, `copies` and `frechet`
     subsets, size : the number of subsets, and their largest size
 
     Returns
@@ -96,6 +97,8 @@ def assess(
             found[name] = _copies(real, fake, draws)
         elif name == "frechet":
             found[name] = _frechet(real, fake, seed)
+        elif name == "kernel":
+            found[name] = _kernel(draws)
         else:
             found[name] = _measured(name, generated, held_out)
     return found
@@ -122,6 +125,17 @@ def _measured(name: str, generated: Sequence[Neighborhoods], held_out: Sequence[
     return Measured(*_mean_and_deviation(values), *_mean_and_deviation(references))
 
 
+def _kernel(draws: Sequence[Draw]) -> Measured:
+    """Measure the kernel distance of blocks: `KERNEL_BLOCK` images or more, but fewer than twice as many."""
+    values: tuple[list[float], list[float]] = ([], [])
+    for draw in draws:
+        blocks = max(1, len(draw[0]) // KERNEL_BLOCK)
+        for parts in zip(*(np.array_split(_cosine_scaled(part), blocks) for part in draw), strict=True):
+            for found, other in zip(values, parts[1:], strict=True):
+                found.append(kernel_distance(parts[0], other))
+    return Measured(*_mean_and_deviation(values[0]), *_mean_and_deviation(values[1]))
+
+
 def _copies(real: Features, fake: Features, draws: Sequence[Draw]) -> Measured:
     value = copy_fraction(real, fake, same_picture_distance(real))
     references = [copy_fraction(part, held_out, same_picture_distance(part)) for part, _, held_out in draws]
@@ -143,7 +157,8 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 AlarmName = Literal["collapse", "memorization", "unlike", "narrow"]
 
 
-# The alarm of a measure, and the side of its limit on which it is raised: -1 below, 1 above.
+# The alarm of a measure, and the side of its limit on which it is raised: -1 below, 1 above. KID and density have their
+# own rules.
 ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "coverage": ("collapse", -1),
     "duplicates": ("collapse", 1),
@@ -151,8 +166,6 @@ ALARMS: Mapping[str, tuple[AlarmName, int]] = {
     "precision": ("unlike", -1),
     "recall": ("narrow", -1),
 }
-
-
 REFERENCE_DEVIATIONS = 2.0
 LARGEST_LIMIT, SMALLEST_LIMIT = 0.9, 0.05  # bounds of a limit that the reference moved, so that it can be crossed
 
@@ -170,16 +183,22 @@ class Alarm:
 def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> list[Alarm]:
     """Find out what is wrong with a set of generated images.
 
-    The alarms are collapse, if coverage is below its limit or duplicates are above theirs; memorization, if copies are
-    above their limit; unlike (the real images), if precision is below its limit; and narrow, if recall is. A measure
-    without a value or a limit raises no alarm. If the real images in the place of generated ones come near a limit
-    themselves, as when few people with similar images are in a cluster, the limit is the reference and two of its
+    - collapse: `coverage` is below its limit, or `duplicates` are above theirs.
+    - memorization: `copies` are above their limit.
+    - unlike (the real images): `precision` is below its limit; or `kernel` is above its reference by more than
+      `limits["kernel_deviations"]` deviations of the reference; or `density` is above its limit while `recall` is below
+      its own. The last two find blots, which are in the neighborhood of many real images and have a high precision.
+    - narrow: `recall` is below its limit.
+
+    A measure without a value or a limit raises no alarm. If the real images in the place of generated ones come near a
+    limit themselves, as when few people with similar images are in a cluster, the limit is the reference and two of its
     deviations. A set that is unlike neither covers nor reaches any real image, so that collapse and narrow are raised
     too: unlike is the cause.
 
     Parameters
     ----------
-    measured, limits : by the name of the measure
+    measured : by the name of the measure
+    limits : by the name of the measure, and `kernel_deviations`
     """
     found: list[Alarm] = []
     for name, (kind, side) in ALARMS.items():
@@ -188,7 +207,27 @@ def find_alarms(measured: Mapping[str, Measured], limits: Mapping[str, float]) -
             limit = _limit_beyond_reference(one, limits[name], side)
             if (one.value - limit) * side > 0:
                 found.append(Alarm(kind, name, one.value, limit))
-    return found
+    narrow = any(alarm.measure == "recall" for alarm in found)
+    return [*found, *_far(measured, limits), *(_crowded(measured, limits) if narrow else [])]
+
+
+def _far(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> Iterator[Alarm]:
+    """Raise `unlike` if the kernel distance is beyond its reference; without a deviation there is no limit."""
+    kernel = measured.get("kernel")
+    if kernel is None or kernel.value is None or kernel.reference is None or "kernel_deviations" not in limits:
+        return
+    limit = kernel.reference + limits["kernel_deviations"] * (kernel.reference_deviation or 0.0)
+    if kernel.reference_deviation and kernel.value > limit:
+        yield Alarm("unlike", "kernel", kernel.value, round(limit, 6))
+
+
+def _crowded(measured: Mapping[str, Measured], limits: Mapping[str, float]) -> Iterator[Alarm]:
+    """Raise `unlike` for narrow images if each of them is in the neighborhoods of too many real images."""
+    density = measured.get("density")
+    if density is None or density.value is None or "density" not in limits:
+        return
+    if density.value > limits["density"]:
+        yield Alarm("unlike", "density", density.value, limits["density"])
 
 
 def _limit_beyond_reference(measured: Measured, limit: float, side: int) -> float:

@@ -251,7 +251,8 @@ def _generated(generated: Mapping[str, Any]) -> Iterator[str]:
 def _measured(one: Mapping[str, Any] | None) -> str:
     if one is None or one["value"] is None:
         return "-"
-    return f"{one['value']:.3f}" + ("" if one["floor"] is None else f" [{one['floor']:.3f}]")
+    reference = one.get("reference")  # metrics of an earlier version have it under another name
+    return f"{one['value']:.3f}" + ("" if reference is None else f" [{reference:.3f}]")
 
 
 def _limits(dataset: Mapping[str, Any], params: Mapping[str, Any], stage: str) -> str:

@@ -231,7 +231,7 @@ def _generated(quality: Mapping[str, Any]) -> str:
         "colors and edges (handcrafted) and in the feature space of the encoder. The reference is in brackets: the "
         f"same measure of real images compared with real images. {_percent(consistency['value'])} of the generated "
         "images are nearest to the centroid of their own cluster (real images: "
-        f"{_percent(consistency['floor'])})."
+        f"{_percent(consistency['reference'])})."
     )
     return "\n\n".join([note, table(["", *(f"{space} space" for space in spaces)], rows), _alarms(quality["alarms"])])
 
@@ -239,7 +239,7 @@ def _generated(quality: Mapping[str, Any]) -> str:
 def _measured(found: Mapping[str, float | None] | None) -> str:
     if found is None or found["value"] is None:
         return "-"
-    reference = "" if found["floor"] is None else f" [{found['floor']:.3f}]"
+    reference = "" if found["reference"] is None else f" [{found['reference']:.3f}]"
     return f"{found['value']:.3f}{reference}"
 
 
@@ -255,10 +255,16 @@ def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
     for alarm in alarms:
         kinds.setdefault((alarm["alarm"], alarm["measure"], alarm["space"]), []).append(alarm)
     lines = [
-        f"- **{kind}**, {space} space: {measure} beyond {found[0]['limit']:g} in {_places(found)}"
+        f"- **{kind}**, {space} space: {measure} beyond {_limits(found)} in {_places(found)}"
         for (kind, measure, space), found in kinds.items()
     ]
     return "\n".join(["Alarms:", "", *lines])
+
+
+def _limits(alarms: Sequence[Mapping[str, Any]]) -> str:
+    """Write the limit, or the range of limits that depend on the real images of each cluster."""
+    lowest, highest = (f"{choose(one['limit'] for one in alarms):.3g}" for choose in (min, max))
+    return lowest if lowest == highest else f"{lowest} to {highest}"
 
 
 def _places(alarms: Sequence[Mapping[str, Any]]) -> str:

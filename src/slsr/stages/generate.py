@@ -218,7 +218,7 @@ def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
     together = np.repeat(np.arange(count), [len(features) for features in space.generated])
     return {
         "value": round(cluster_consistency(np.concatenate(space.generated), together, centroids), 6),
-        "floor": round(cluster_consistency(space.real, clusters, centroids), 6),
+        "reference": round(cluster_consistency(space.real, clusters, centroids), 6),
         "clusters": [None if value is None else round(value, 6) for value in own],
     }
 

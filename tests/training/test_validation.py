@@ -1,4 +1,4 @@
-"""Validation by retrieval: a loop finds the same measures, and the best epoch is kept, however often it is interrupted."""
+"""Validation by retrieval: a loop finds the same measures, and an interruption does not lose the best epoch."""
 
 import numpy as np
 import pytest

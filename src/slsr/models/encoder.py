@@ -115,7 +115,7 @@ def build_classifier(width: int, classes: int) -> nn.Linear:
 
 
 def save_encoder(path: Path, encoder: Encoder, best_epoch: int | None = None) -> None:
-    """Write an encoder with its description as safetensors; `best_epoch` says whose weights it has if not the last's."""
+    """Write an encoder with its description as safetensors; `best_epoch` is noted if its weights are kept as best."""
     description = asdict(encoder.description) | {"image": encoder.description.image.model_dump(), "kind": "encoder"}
     if best_epoch is not None:
         description["best_epoch"] = best_epoch

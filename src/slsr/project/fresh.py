@@ -79,6 +79,11 @@ def freshness(folder: Path, rev: str | None = None) -> Freshness:
     commit = None if rev is None else commit_of(folder, rev)
     revision = Revision(folder, rev or WORKSPACE, commit)
     in_git = revision.in_git()
+    if not in_git:
+        raise InputError(
+            f"{folder.resolve()}: git tracks no file here ({revision.name}), so it keeps no metrics to check; `git add` "
+            "the project, or `git reset` if the index was lost"
+        )
     with opened(folder) as repo:
         for _ in repo.brancher(revs=None if commit is None else [commit], workspace=commit is None):
             found = _Check(repo, revision, in_git).run()

@@ -206,6 +206,12 @@ def _add(store: _Store, out: _Out) -> None:
     if out.info.isdir:
         with _asking(store):
             tree = find_tree_by_obj_id([store.cache, store.remote], out.info)
+            damaged = [] if tree else [one.path for one in (store.cache, store.remote) if one.exists(out.info.value)]
+        if damaged:
+            raise InputError(
+                f"{out.path}: the list of its files, {out.info.value}, is damaged in {damaged[0]}; remove it there, then "
+                "`slsr remote --send` in a clone that has it, or `dvc repro --force` of its stage"
+            )
         for key, _, info in tree or ():
             store.paths[info] = "/".join([out.path, *key])
             store.folders.setdefault(info, set()).add(str(out.info.value))

@@ -25,9 +25,9 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: env ## fetch the sample data and run the whole pipeline
+repro: env ## fetch the sample data and run the whole pipeline; if that fails, say what the doctor finds
 	python -m dvc pull --quiet data.dvc
-	python -m dvc repro
+	python -m dvc repro || { code=$$?; python -m slsr doctor; exit $$code; }
 
 test: env ## run unit, property and pipeline tests
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder

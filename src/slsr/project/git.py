@@ -114,7 +114,7 @@ def commit_of(folder: Path, rev: str) -> str:
     """
     found = find_commit(folder, rev)
     if found is None and rev == "HEAD":
-        raise InputError("HEAD: no such commit: nothing is committed here yet; commit first (`git fsck` if there was one)")
+        raise InputError("HEAD: no such commit; commit first, or run `git fsck` if there was one")
     if found is None:
         remedy = UNSHALLOW if is_shallow(folder) else "`git fetch` it, or name another"
         raise InputError(f"{rev}: no such commit in this clone; {remedy}")
@@ -143,6 +143,21 @@ def blobs_of(folder: Path, commit: str) -> Mapping[str, str]:
 def blob(folder: Path, name: str) -> bytes:
     """Return a content by the name that git has for it."""
     return git(folder, "cat-file", "blob", name) or b""
+
+
+def require_pipeline_files(folder: Path, commit: str) -> None:
+    """Read what DVC reads of a commit: its YAML, lock and .dvc files.
+
+    Git fetches what a partial clone (`--filter=blob:none`) lacks. DVC does not: it never ends.
+
+    Raises
+    ------
+    InputError
+        A content is missing or damaged, and git cannot fetch it.
+    """
+    for name, content in blobs_of(folder, commit).items():
+        if name.endswith((".yaml", ".lock", ".dvc", ".dvcignore")):
+            blob(folder, content)
 
 
 def listed_files(folder: Path, commit: str | None = None) -> set[str]:

@@ -90,7 +90,7 @@ def stored_object(root: Path, md5: str, remote: str | None = None) -> Path | Non
             return place
     if there:
         raise InputError(
-            f"{there[0]}: damaged, because its md5 is {found}; remove this file, then `dvc pull`, or `dvc repro --force` "
-            "of the stage that wrote it"
+            f"{there[0]}: damaged, because its md5 is {found}; remove this file, then `dvc pull`, or "
+            "`dvc repro --force` of the stage that wrote it"
         )
     return None

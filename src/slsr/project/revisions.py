@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from slsr.errors import InputError
 from slsr.files import require_readable
-from slsr.project.git import blobs_of, file_at, find_commit, git, git_text, listed_files
+from slsr.project.git import UNSHALLOW, blobs_of, file_at, find_commit, git, git_text, is_shallow, listed_files
 from slsr.project.lock import LOCK, Entry, flat, load_yaml, outputs, parse_lock
 from slsr.project.repository import stored_object
 
@@ -211,7 +211,7 @@ def _commit(root: Path, name: str) -> str:
     if commit is None:
         raise InputError(
             f"experiment {name!r}: neither an experiment (`dvc exp list --all-commits` shows them, `dvc exp pull` "
-            "fetches those of others) nor a git revision"
+            "fetches those of others) nor a git revision" + (f"; {UNSHALLOW}" if is_shallow(root) else "")
         )
     return commit
 

@@ -44,7 +44,7 @@ def data(root: Path, params: Params) -> Iterator[Finding]:
         yield Finding("data", "ok", f"{name}, {archive.stat().st_size / 1e6:,.1f} MB")
     elif archive.is_symlink():
         text = f"data/{name}: a symbolic link to {archive.readlink()}, where no file is"
-        yield Finding("data", "problem", text, "dvc checkout data.dvc, or, if the cache lacks it too, dvc pull data.dvc")
+        yield Finding("data", "problem", text, "dvc checkout data.dvc, or dvc pull data.dvc")
     else:
         yield Finding("data", "problem", f"data/{name}: no such file", remedy)
 
@@ -59,7 +59,7 @@ def git_readable(root: Path) -> Iterator[Finding]:
         yield Finding("git", "problem", str(error), "`slsr fresh`, `gate`, `compare` and DVC need git")
         return
     if head is not None and not tracked:
-        remedy = "git reset, if its index was lost; if this is a copy inside another repository, clone the project instead"
+        remedy = "git reset, if its index was lost; git add, if this is a copy inside another repository"
         yield Finding("git", "problem", "git tracks no file here", remedy)
     if shallow:
         text = "the history was cut off when cloning, so `slsr gate` and `compare` do not find earlier commits"

@@ -371,3 +371,8 @@ def test_a_share_that_is_gone_is_not_a_matter_of_permissions(slsr, monkeypatch, 
     monkeypatch.setattr(stages, "run_stage", raising(OSError(number, os.strerror(number), "data/a.zip")))
     code, _, err = slsr("prepare")
     assert (code, "mount it again" in err, "permissions" in err) == (2, True, False)
+
+
+def test_presets_are_listed_beside_parameters_of_another_encoding(slsr, with_presets):
+    Path("params.yaml").write_bytes("# caf\u00e9\n".encode("latin-1"))
+    assert slsr("preset")[0] == 0

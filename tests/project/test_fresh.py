@@ -13,6 +13,7 @@ from git_project import IDENTITY, GitProject
 
 from slsr.errors import InputError
 from slsr.project.fresh import describe, freshness
+from slsr.project.remotes import holdings
 from slsr.project.revisions import Revision
 
 DVC_YAML = """
@@ -469,3 +470,23 @@ def test_a_folder_of_code_that_cannot_be_listed_is_named(room, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="below"):
         freshness(room)
+
+
+def test_a_remote_with_a_damaged_list_of_files_is_not_called_complete(tmp_path):
+    """Nobody can say which files belong there, so they cannot all be there."""
+    root, remote = tmp_path / "project", tmp_path / "remote"
+    GitProject.new(root)
+    (root / "f").mkdir()
+    for name in "ab":
+        (root / "f" / name).write_text(name)
+    dvc(root, "init")
+    dvc(root, "remote", "add", "--default", "o", str(remote))
+    dvc(root, "add", "f")
+    dvc(root, "push")
+    assert (holdings(root).asked, holdings(root).lacking) == (3, [])
+    for store in (remote, root / ".dvc" / "cache"):
+        (listing,) = store.rglob("*.dir")
+        listing.chmod(0o644)
+        listing.write_bytes(listing.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"f: the list of its files, .*\.dir, is damaged in "):
+        holdings(root)

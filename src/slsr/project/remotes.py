@@ -211,7 +211,8 @@ def _add(store: _Store, out: _Out) -> None:
     if out.info.isdir:
         with _asking(store):
             tree = find_tree_by_obj_id([store.cache, store.remote], out.info)
-            damaged = [] if tree else [one.path for one in (store.cache, store.remote) if one.exists(str(out.info.value))]
+            stores = [] if tree is not None else [store.cache, store.remote]
+            damaged = [one.path for one in stores if one.exists(str(out.info.value))]
         if damaged:
             raise InputError(
                 f"{out.path}: the list of its files, {out.info.value}, is damaged in {damaged[0]}; remove it there, "

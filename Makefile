@@ -3,8 +3,10 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-export PATH := $(BIN):$(PATH)
+# Recipes name programs by this relative path, or run `python -m`, so that the name of the folder reaches neither the shell
+# nor the first line of a script: it may have spaces, quotes and dollar signs, and be long.
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .PHONY: help env repro test test-slow test-services lint site bench requirements
@@ -19,13 +21,13 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	  { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version); name one: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.txt
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: env ## fetch the sample data and run the whole pipeline
-	dvc pull --quiet data.dvc
-	dvc repro
+repro: env ## fetch the sample data and run the whole pipeline; if that fails, say what the doctor finds
+	python -m dvc pull --quiet data.dvc
+	python -m dvc repro || { code=$$?; python -m slsr doctor; exit $$code; }
 
 test: env ## run unit, property and pipeline tests
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -37,9 +39,9 @@ test-services: env ## run only those of them that need SSH and S3 servers or a b
 	python -m pytest -m "remotes or browser" --timeout=1500 --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: env ## check style and types
-	ruff check .
-	ruff format --check .
-	mypy
+	python -m ruff check .
+	python -m ruff format --check .
+	python -m mypy
 
 site: env ## build the documentation site in build/site; a warning is an error, nothing is downloaded
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
@@ -48,5 +50,5 @@ bench: env ## measure speed and memory beside other tools (after make repro); pr
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 requirements: ## compile requirements.txt again from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \
 	  --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.txt

@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and what reads them says what is wrong with them."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from slsr.errors import InputError
-from slsr.files import read_json, read_npy, replaced_file, replaced_folder, write_bytes, write_json, write_npy
+from slsr.files import (
+    read_json,
+    read_npy,
+    replaced_file,
+    replaced_folder,
+    require_readable,
+    write_bytes,
+    write_json,
+    write_npy,
+)
 
 
 def names(folder):
@@ -247,3 +257,22 @@ def test_what_a_killed_process_left_is_replaced(tmp_path):
     with replaced_folder(tmp_path / "out") as building:
         assert not list(building.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_may_not_be_listed_is_not_empty(tmp_path):
+    """Asked by another user if the tests run as root, who may list every folder."""
+    (tmp_path / "closed" / "below").mkdir(parents=True)
+    (tmp_path / "closed" / "below").chmod(0)
+    require_readable(tmp_path / "absent")
+    tmp_path.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        if os.getuid() == 0:
+            os.setuid(65534)
+        try:
+            require_readable(Path("closed"))
+        except PermissionError as error:
+            os._exit(7 if error.filename == "closed/below" else 8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

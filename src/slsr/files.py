@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run `dvc repro` to make it, or `dvc pull` to fetch it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); make it again with `dvc repro`") from error
 
 
@@ -76,6 +76,20 @@ def read_npy(path: Path) -> NDArray[Any]:
     except (ValueError, EOFError, TokenError) as error:
         raise InputError(f"{path}: not a plain .npy array ({error}); make it again with `dvc repro`") from error
     return array
+
+
+def require_readable(folder: Path) -> None:
+    """Raise an OSError if a folder, or one below it, is there and cannot be listed.
+
+    `Path.glob`, `os.walk` and DVC pass over such folders without a word, so that what lies in them is taken for absent.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for _ in os.walk(folder, onerror=refuse):
+        pass
 
 
 @contextmanager

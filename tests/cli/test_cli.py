@@ -337,3 +337,42 @@ def test_doctor_ends_with_1_where_something_stands_in_the_way(slsr, monkeypatch)
     assert err == "slsr: 1 problem: data\n"
     monkeypatch.setattr(doctor, "examine", lambda *arguments: [doctor.Finding("data", "ok", "there")])
     assert slsr("doctor")[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_what_an_encoding_lacks_is_replaced(tmp_path, encoding):
+    """Bars of the survey, and a file name that is not UTF-8."""
+    program = (
+        "import sys, typer; from pathlib import Path; from slsr.cli import main, stages\n"
+        "text = chr(0x2588) + ' ' + chr(0xDCFF) + ' done'\n"
+        "stages.run_stage = lambda *_: (typer.echo(text), print(text, file=sys.stderr))\n"
+        "sys.argv = ['slsr', 'prepare']; main.main()"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b" ? done\n")
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failed_check(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "slsr", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_share_that_is_gone_is_not_a_matter_of_permissions(slsr, monkeypatch, number):
+    monkeypatch.setattr(stages, "run_stage", raising(OSError(number, os.strerror(number), "data/a.zip")))
+    code, _, err = slsr("prepare")
+    assert (code, "mount it again" in err, "permissions" in err) == (2, True, False)
+
+
+def test_presets_are_listed_beside_parameters_of_another_encoding(slsr, with_presets):
+    Path("params.yaml").write_bytes("# caf\u00e9\n".encode("latin-1"))
+    assert slsr("preset")[0] == 0

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from git_project import GitProject
 from tiny import ROOT
 
 from slsr.params.file import load_params, validate_params
@@ -415,3 +416,62 @@ def test_a_dvc_lock_that_a_kill_cut_short(clone):
     assert "both sides of a merge" in only(examine(clone), "lock file").text
     lock.unlink()
     assert "lock file" not in {finding.topic for finding in examine(clone)}
+
+
+@pytest.mark.parametrize("path", ["HEAD", "index", "refs/heads/main"])
+def test_a_repository_that_is_damaged_is_a_problem(clone, path):
+    project = GitProject(clone)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.commit()
+    assert "git" not in {finding.topic for finding in examine(clone)}
+    (clone / ".git" / path).write_text("x")
+    assert only(examine(clone), "git").level == "problem"
+
+
+def test_a_lost_index_is_a_problem(clone):
+    GitProject(clone).commit()
+    (clone / ".git" / "index").unlink()
+    assert "git reset" in only(examine(clone), "git").remedy
+
+
+def test_an_archive_that_is_a_folder_or_a_link_to_nothing(clone):
+    archive = clone / "data" / "slsr-sample.zip"
+    archive.unlink()
+    archive.symlink_to(clone / "cache" / "away")
+    finding = only(examine(clone), "data")
+    assert finding.level == "problem"
+    assert "symbolic link to" in finding.text
+    archive.unlink()
+    archive.mkdir()
+    assert only(examine(clone), "data").level == "ok"
+
+
+def test_data_that_is_a_link_is_noted(clone, tmp_path_factory):
+    (clone / "data").rename(tmp_path_factory.mktemp("disk") / "data")
+    (clone / "data").symlink_to(tmp_path_factory.getbasetemp() / "disk0" / "data")
+    assert [finding.level for finding in about(examine(clone), "data")] == ["note", "ok"]
+
+
+def test_an_object_of_the_cache_that_was_cut_off_is_a_problem(clone):
+    md5 = "0123456789abcdef0123456789abcdef"
+    place = clone / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    place.parent.mkdir(parents=True)
+    entry = {"cmd": "a", "outs": [{"path": "artifacts/a.json", "md5": md5, "size": 3}]}
+    (clone / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"a": entry}}) + "\n")
+    for content, levels in ((b"123", set()), (b"12", {"problem"})):
+        place.write_bytes(content)
+        assert {one.level for one in about(examine(clone), "cache") if "another size" in one.text} == levels
+
+
+def test_what_a_check_may_not_read_is_a_problem_and_the_rest_is_still_examined(clone, monkeypatch):
+    (clone / "artifacts").mkdir()
+    listed = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("artifacts"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    finding = only(examine(clone), "unfinished")
+    assert (finding.level, finding.text.split(": ")[1]) == ("problem", "permission denied")

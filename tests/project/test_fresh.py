@@ -1,7 +1,9 @@
 """`slsr fresh` against `dvc status`, in a small repository of real git and real DVC, for every way to go stale."""
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from git_project import IDENTITY, GitProject
 
 from slsr.errors import InputError
 from slsr.project.fresh import describe, freshness
+from slsr.project.remotes import holdings
 from slsr.project.revisions import Revision
 
 DVC_YAML = """
@@ -438,3 +441,52 @@ def test_nothing_is_written_into_the_repository(folder):
     freshness(folder, "HEAD")
     assert files() == before
     assert json.loads((folder / "metrics" / "m.json").read_text()) == 1
+
+
+def test_a_lost_index_is_not_a_project_without_files(folder):
+    (folder / ".git" / "index").unlink()
+    with pytest.raises(InputError, match=r"git tracks no file here .workspace., .*`git reset`"):
+        freshness(folder)
+
+
+def test_a_commit_without_its_dvc_lock_ends_instead_of_waiting(folder):
+    project = GitProject(folder)
+    name = project.git("rev-parse", "HEAD:dvc.lock")
+    (folder / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(InputError, match=f"git cat-file failed: .*{name}"):
+        freshness(folder, "HEAD")
+
+
+def test_a_folder_of_code_that_cannot_be_listed_is_named(room, monkeypatch):
+    """DVC passes over it, so that its files would be called removed."""
+    (room / "room" / "below").mkdir()
+    listed = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("below"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="below"):
+        freshness(room)
+
+
+def test_a_remote_with_a_damaged_list_of_files_is_not_called_complete(tmp_path):
+    """Nobody can say which files belong there, so they cannot all be there."""
+    root, remote = tmp_path / "project", tmp_path / "remote"
+    GitProject.new(root)
+    (root / "f").mkdir()
+    for name in "ab":
+        (root / "f" / name).write_text(name)
+    dvc(root, "init")
+    dvc(root, "remote", "add", "--default", "o", str(remote))
+    dvc(root, "add", "f")
+    dvc(root, "push")
+    assert (holdings(root).asked, holdings(root).lacking) == (3, [])
+    for store in (remote, root / ".dvc" / "cache"):
+        (listing,) = store.rglob("*.dir")
+        listing.chmod(0o644)
+        listing.write_bytes(listing.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"f: the list of its files, .*\.dir, is damaged in "):
+        holdings(root)

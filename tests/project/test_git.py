@@ -1,10 +1,12 @@
 """Which commit a change is compared with, in the situations that a clone and a CI bring."""
 
+import json
+
 import pytest
 from git_project import GitProject
 
 from slsr.errors import InputError
-from slsr.project.git import commit_of, default_base, file_at, listed_files
+from slsr.project.git import commit_of, default_base, edited_files, file_at, find_commit, listed_files
 
 
 @pytest.fixture
@@ -109,3 +111,80 @@ def test_files_are_those_of_the_commit_and_below_the_folder(project):
     assert file_at(project.folder, project.first, "metrics/slsr.json") == b'{"rank1": 1}'
     assert file_at(project.folder / "metrics", project.first, "slsr.json") == b'{"rank1": 1}'
     assert file_at(project.folder, project.first, "metrics/lsro.json") is None
+
+
+def objects_apart(project):
+    """Keep every object in a file of its own, so that a test can take one away."""
+    return lambda name: project.folder / ".git" / "objects" / name[:2] / name[2:]
+
+
+def test_a_commit_that_is_named_and_missing_is_not_called_unknown(project):
+    objects_apart(project)(project.second).unlink()
+    for name in ("HEAD", "main"):
+        with pytest.raises(InputError, match=f"{name}: names {project.second}, which is no commit or is missing"):
+            find_commit(project.folder, name)
+    assert find_commit(project.folder, "nowhere") is None
+    assert find_commit(project.folder, "0" * 40) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        (".git/index", listed_files),
+        (".git/index", edited_files),
+        (".git/HEAD", listed_files),
+        (".git/refs/heads/main", default_base),
+        (".git/refs/heads/other", default_base),
+    ],
+)
+def test_what_is_damaged_is_not_empty(project, path, ask):
+    project.git("branch", "other")
+    (project.folder / path).write_text("x")
+    with pytest.raises(InputError, match=r"git .* failed: |HEAD: no such commit; .*git fsck"):
+        ask(project.folder)
+
+
+def test_a_content_that_is_missing_is_an_error(project):
+    content = project.git("rev-parse", "HEAD:metrics/slsr.json")
+    objects_apart(project)(content).unlink()
+    with pytest.raises(InputError, match=f"git cat-file failed: .*{content}"):
+        file_at(project.folder, project.second, "metrics/slsr.json")
+
+
+def test_a_partial_clone_fetches_what_it_lacks(project, tmp_path):
+    project.git("config", "uploadpack.allowFilter", "true")
+    copy = clone(project, tmp_path, "--filter=blob:none", "--no-checkout")
+    assert json.loads(file_at(copy.folder, project.first, "metrics/slsr.json")) == {"rank1": 1}
+    copy.git("remote", "set-url", "origin", str(tmp_path / "away"))
+    with pytest.raises(InputError, match=r"git cat-file failed: .*away"):
+        file_at(copy.folder, project.second, "metrics/slsr.json")
+
+
+def test_a_folder_of_a_larger_repository_has_paths_of_its_own(tmp_path):
+    whole = GitProject.new(tmp_path / "whole")
+    part = GitProject(whole.folder / "a part")
+    part.folder.mkdir()
+    (whole.folder / "other.txt").write_text("1")
+    head = part.commit(slsr={"rank1": 1})
+    (whole.folder / "other.txt").write_text("2")
+    part.write(slsr={"rank1": 2})
+    assert listed_files(part.folder) == listed_files(part.folder, head) == {"metrics/slsr.json"}
+    assert edited_files(part.folder) == edited_files(part.folder, "metrics") == ["metrics/slsr.json"]
+
+
+def test_traces_of_git_are_no_failure(project, monkeypatch):
+    monkeypatch.setenv("GIT_TRACE", "1")
+    monkeypatch.setenv("LANGUAGE", "de")
+    assert find_commit(project.folder, "nowhere") is None
+    assert default_base(project.folder).commit == project.first
+
+
+def test_git_that_cannot_be_started_and_a_folder_that_is_absent(project, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"absent: no such folder"):
+        listed_files(tmp_path / "absent")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(InputError, match="git: no such command; install git"):
+        listed_files(project.folder)
+    (tmp_path / "bin" / "git").mkdir(parents=True)
+    with pytest.raises(InputError, match="git: cannot be started"):
+        listed_files(project.folder)

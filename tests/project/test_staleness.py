@@ -1,12 +1,14 @@
 """Whether a result that dvc.lock records belongs to the revision: its parameters, code, data and weights."""
 
+import hashlib
 import json
 
 import pytest
 import yaml
 from git_project import GitProject
 
-from slsr.project.revisions import WORKSPACE, Revision, locked_stages, md5_of
+from slsr.errors import InputError
+from slsr.project.revisions import WORKSPACE, Revision, Tracked, locked_stages, md5_of, members
 from slsr.project.staleness import stale_reason
 
 ARCHIVE, OTHER_ARCHIVE, WEIGHTS = md5_of(b"archive"), md5_of(b"another"), md5_of(b"weights")
@@ -110,3 +112,25 @@ def test_an_input_that_its_writer_has_written_anew_is_a_reason(project):
     content["stages"]["prepare"]["outs"][0]["md5"] = "9"
     lock.write_text(yaml.safe_dump(content))
     assert reason(project) == "evaluate@none: artifacts/train.parquet: not the one that prepare records"
+
+
+def test_a_damaged_object_is_not_read(tmp_path):
+    """A kill or a full disk cut it off; what is left may still be a valid list or table."""
+    content = b'[{"md5": "1", "relpath": "a"}, {"md5": "2", "relpath": "b"}]'
+    md5 = f"{hashlib.md5(content).hexdigest()}.dir"
+    place = tmp_path / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    place.parent.mkdir(parents=True)
+    (tmp_path / ".dvc" / "config").touch()
+    place.write_bytes(content)
+    folder = Tracked("data.dvc", "data", md5, 2)
+    assert members(tmp_path, folder, {"a": "1"}) == {"a": "1", "b": "2"}
+    place.write_bytes(b'[{"md5": "1", "relpath": "a"}]')
+    with pytest.raises(InputError, match=f"{md5[2:]}: damaged, .*`dvc pull`"):
+        members(tmp_path, folder, {"a": "1"})
+
+
+@pytest.mark.parametrize("content", ["", "outs: []", "outs:\n- path: data", "- 1"])
+def test_a_dvc_file_without_an_output_is_named(tmp_path, content):
+    (tmp_path / "data.dvc").write_text(content)
+    with pytest.raises(InputError, match=r"data.dvc .workspace.: has no output with an md5; `git checkout data.dvc`"):
+        Revision(tmp_path, "workspace", None).tracked("data/a.zip")

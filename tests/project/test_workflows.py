@@ -177,3 +177,24 @@ def test_the_table_says_first_that_the_metrics_are_stale(tmp_path):
     assert "no DVC repository" in table
     assert table.index("not those") < table.index("## Metrics gate: passed")
     assert summary.startswith("## Metrics: not those of the code")
+
+
+def test_make_works_in_a_folder_of_any_name(tmp_path):
+    """A Python that notes what it is asked for stands in for the real one."""
+    folder = tmp_path / "My Drive" / "Anna's $HOME (re-ID) \u00fc" / ("long" * 50)
+    folder.mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\necho "$PWD: $*" >> "$NOTES"\n'
+        'if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$STUB" "$3/bin/python"; fi\n'
+    )
+    python.chmod(0o755)
+    environment = os.environ | {"NOTES": str(tmp_path / "notes"), "STUB": str(python)}
+    subprocess.run(["make", "repro", f"PYTHON={python}"], cwd=folder, env=environment, check=True, capture_output=True)
+    noted = (tmp_path / "notes").read_text().splitlines()
+    assert {line.rpartition(": ")[0] for line in noted} == {str(folder)}
+    asked = [line.rpartition(": ")[2] for line in noted]
+    assert asked[-2:] == ["-m dvc pull --quiet data.dvc", "-m dvc repro"]
+    assert any(line.startswith("-m uv pip sync") for line in asked)

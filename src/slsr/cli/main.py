@@ -6,6 +6,7 @@ Every command imports what it needs when it runs, so that `slsr --help` answers 
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -17,7 +18,9 @@ import typer
 from slsr.cli import data, explore, project, score, stages, studies, use
 from slsr.errors import CheckFailed, InputError, Interrupted
 
+BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_IS_GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 
 app = typer.Typer(
     help="Person re-identification with sparse label smoothing: the stages of the pipeline and the tools around it.",
@@ -51,6 +54,9 @@ def main() -> None:
     """Run a command; exit with 2 after bad input and 1 after a failed check, with a message and no traceback."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or log that is not UTF-8, or a file name that is not
+            stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("slsr").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # slsr itself reports what is wrong with an image
@@ -84,7 +90,10 @@ def _explain(error: OSError) -> str:
     if error.errno in DISK_IS_FULL:
         where = "" if path is None else f" while writing {name}"
         return f"no space left on the disk{where}; free some (`dvc gc -w` removes unused cache) and run again"
-    return f"{name}: {(error.strerror or str(error)).lower()}; name another file or folder, or change its permissions"
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in DISK_IS_GONE:
+        return f"{name}: {reason}; its disk or network share does not answer: mount it again, and run again"
+    return f"{name}: {reason}; name another file or folder, or change its permissions"
 
 
 def _shortened(text: str, longest: int = 200) -> str:
@@ -101,10 +110,15 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _run_app() -> None:
-    """Run the command; Typer turns Ctrl-C into an exit with 130 without a message, which is undone here."""
+    """Run the command; Typer turns Ctrl-C into an exit with 130 without a message, which is undone here.
+
+    It also turns a reader that went away (`| head`) into an exit with 1, which means a failed check here.
+    """
     try:
         app()
     except SystemExit as end:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer puts it there after a broken pipe
+            sys.exit(BROKEN_PIPE)
         if end.code == 130 and not isinstance(end, stages.ProcessesEnded):
             raise KeyboardInterrupt from end
         raise

@@ -40,7 +40,7 @@ def _listed_presets() -> str:
     names = preset_names(PRESETS)
     if not names:
         raise InputError(f"{PRESETS.resolve()}: no presets; run this in the root of a clone of the project")
-    current = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else ""
+    current = PARAMS.read_text(encoding="utf-8", errors="replace") if PARAMS.is_file() else ""
     width = max(map(len, names))
     lines = []
     for name in names:

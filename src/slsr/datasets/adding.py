@@ -58,7 +58,7 @@ class AddedArchive:
 def run_dvc(root: Path, *arguments: str) -> None:
     """Run a command of DVC in the root of the project, and raise InputError with its message if it fails."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         raise InputError(f"`dvc {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()}")
 

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from slsr.errors import CheckFailed, InputError
 from slsr.experiments.seeds import EARLIER_SEEDS
 from slsr.experiments.study import REGULARIZERS_KEY, STEPS_KEY, Study, settings_of
-from slsr.files import read_json, write_json
+from slsr.files import read_json, require_readable, write_json
 from slsr.labels.regularizers import committed_names, studied_names
 from slsr.params.dataset import SPLITS
 from slsr.params.file import Params, load_params, with_overrides
@@ -143,6 +144,8 @@ def _modules_of(root: Path, pipeline: Path) -> Iterator[Path]:
     for stage in stages.values():
         for dep in stage.get("do", stage).get("deps", []):
             if dep.startswith("src/"):
+                if (root / dep).is_dir():
+                    require_readable(root / dep)
                 yield from sorted((root / dep).rglob("*.py")) if (root / dep).is_dir() else [root / dep]
 
 
@@ -171,7 +174,7 @@ def run_study(
     chosen = left[: max(0, MOST_QUEUED - len(waiting))] if queue else left
     for number, one in enumerate(chosen, start=1):
         say(f"[{number}/{len(chosen)}] {' '.join(one.command(queue))}")
-        if subprocess.run(one.command(queue), cwd=root).returncode:
+        if subprocess.run([sys.executable, "-m", *one.command(queue)], cwd=root).returncode:
             raise CheckFailed(
                 f"{one.name} failed (its output is above); finished experiments are kept: fix the cause and give the "
                 "same command again"
@@ -195,9 +198,10 @@ def _next_step(queue: bool, rest: int, planned: Sequence[Experiment]) -> str:
 
 def _queued(root: Path) -> set[str]:
     """List the names of the experiments that wait or run in DVC's queue."""
-    done = subprocess.run(["dvc", "queue", "status"], capture_output=True, text=True, cwd=root)
+    command = [sys.executable, "-m", "dvc", "queue", "status"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=root)
     if done.returncode:
-        raise InputError(f"dvc queue status: {done.stderr.strip()}; run this in the root of the project")
+        raise InputError(f"`dvc queue status` failed: {done.stderr.strip()}")
     rows = [line.split() for line in done.stdout.splitlines()]
     return {row[1] for row in rows if len(row) > 2 and row[-1] in {"Queued", "Running"}}
 

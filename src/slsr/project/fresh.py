@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from slsr.errors import InputError
 from slsr.files import METRICS
-from slsr.project.git import commit_of, edited_files
+from slsr.project.git import commit_of, edited_files, require_pipeline_files
 from slsr.project.lock import LOCK, Entry, Stages, dependencies, outputs, parse_lock
 from slsr.project.repository import opened, require_repository
 from slsr.project.revisions import WORKSPACE, Revision
@@ -79,6 +79,13 @@ def freshness(folder: Path, rev: str | None = None) -> Freshness:
     commit = None if rev is None else commit_of(folder, rev)
     revision = Revision(folder, rev or WORKSPACE, commit)
     in_git = revision.in_git()
+    if not in_git:
+        raise InputError(
+            f"{folder.resolve()}: git tracks no file here ({revision.name}), so it keeps no metrics to check; "
+            "`git add` the project, or `git reset` if the index was lost"
+        )
+    if commit is not None:
+        require_pipeline_files(folder, commit)
     with opened(folder) as repo:
         for _ in repo.brancher(revs=None if commit is None else [commit], workspace=commit is None):
             found = _Check(repo, revision, in_git).run()

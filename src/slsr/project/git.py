@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ from slsr.errors import InputError
 from slsr.files import METRICS
 
 MAIN_BRANCHES = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
+FAILURES = ("fatal:", "error:", "warning: ignoring broken ref")  # how git begins a reason, in English
 UNSHALLOW = "this clone is shallow; `git fetch --unshallow` (in a CI: fetch-depth: 0, GIT_DEPTH: 0) brings the rest"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,24 +31,54 @@ class Base:
 def git(folder: Path, *arguments: str) -> bytes | None:
     """Run git in a folder and return what it prints; None if it says that there is no such thing.
 
-    Git ends with 1 and without a word if there is no such thing (`rev-parse --verify --quiet`, `merge-base`). Every
-    other failure has a reason, such as a clone that belongs to another user.
+    Git ends with 1 and without a reason if there is no such thing (`rev-parse --verify --quiet`, `merge-base`). Every
+    other failure has a reason, such as a clone that belongs to another user. What git warns of is logged.
 
     Raises
     ------
     InputError
         Git is not installed, or it fails for another reason; the message has git's words.
     """
+    english = {"LC_ALL": "C", "LANGUAGE": ""}
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True)
-    except FileNotFoundError as error:
-        raise InputError("git: no such command; install git, and run this in a clone of the project") from error
-    said = " ".join(done.stderr.decode(errors="replace").split())
-    if done.returncode == 1 and not said:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, env=os.environ | english)
+    except OSError as error:
+        raise InputError(_cannot_start(folder, error)) from error
+    lines = done.stderr.decode(errors="replace").splitlines()
+    said = " ".join(" ".join(lines).split())
+    failed = any(line.startswith(FAILURES) for line in lines)
+    if done.returncode == 1 and not failed:
         return None
-    if done.returncode:
-        raise InputError(f"{folder.resolve()}: git {arguments[0]} failed: {said or f'exit {done.returncode}'}")
+    if done.returncode or failed:
+        reason = said or f"exit {done.returncode}"
+        raise InputError(f"{folder.resolve()}: git {arguments[0]} failed: {reason}{_remedy(said)}")
+    for line in lines:
+        if line.startswith("warning:"):
+            _warn(line)
     return done.stdout
+
+
+def _cannot_start(folder: Path, error: OSError) -> str:
+    if not folder.is_dir():
+        return f"{folder.resolve()}: no such folder; run this in a clone of the project"
+    if isinstance(error, FileNotFoundError):
+        return "git: no such command; install git, and run this in a clone of the project"
+    return f"git: cannot be started ({error.strerror}); install git again, or correct PATH"
+
+
+def _remedy(said: str) -> str:
+    """Return what to do about a failure, where git does not say it itself."""
+    if "safe.directory" in said:
+        return ""
+    if "not a git repository" in said:
+        return "; run this in a clone of the project"
+    return "; if that is damage, `git fsck` lists all of it, and a new clone has none"
+
+
+@cache
+def _warn(line: str) -> None:
+    """Log a warning of git, once."""
+    log.warning("git: %s", line)
 
 
 def git_text(folder: Path, *arguments: str) -> str:
@@ -58,9 +92,16 @@ def find_commit(folder: Path, rev: str) -> str | None:
     Raises
     ------
     InputError
-        The folder is not in a git repository, or git cannot read the repository.
+        The folder is not in a git repository, git cannot read the repository, or the name leads to a commit that this
+        clone does not have.
     """
-    return git_text(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}") or None
+    ask = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+    if found := git_text(folder, *ask, f"{rev}^{{commit}}"):
+        return found
+    named = git_text(folder, *ask, rev)
+    if named and named != rev.lower():
+        raise InputError(f"{rev}: names {named}, which is no commit or is missing here; `git fetch`, or `git fsck`")
+    return None
 
 
 def commit_of(folder: Path, rev: str) -> str:
@@ -72,6 +113,8 @@ def commit_of(folder: Path, rev: str) -> str:
         As `find_commit`, or this clone has no such commit.
     """
     found = find_commit(folder, rev)
+    if found is None and rev == "HEAD":
+        raise InputError("HEAD: no such commit; commit first, or run `git fsck` if there was one")
     if found is None:
         remedy = UNSHALLOW if is_shallow(folder) else "`git fetch` it, or name another"
         raise InputError(f"{rev}: no such commit in this clone; {remedy}")
@@ -102,6 +145,21 @@ def blob(folder: Path, name: str) -> bytes:
     return git(folder, "cat-file", "blob", name) or b""
 
 
+def require_pipeline_files(folder: Path, commit: str) -> None:
+    """Read what DVC reads of a commit: its YAML, lock and .dvc files.
+
+    Git fetches what a partial clone (`--filter=blob:none`) lacks. DVC does not: it never ends.
+
+    Raises
+    ------
+    InputError
+        A content is missing or damaged, and git cannot fetch it.
+    """
+    for name, content in blobs_of(folder, commit).items():
+        if name.endswith((".yaml", ".lock", ".dvc", ".dvcignore")):
+            blob(folder, content)
+
+
 def listed_files(folder: Path, commit: str | None = None) -> set[str]:
     """Return the files that git tracks below a folder, relative to it; for None those of the index."""
     if commit is not None:
@@ -127,7 +185,8 @@ def edited_files(folder: Path, below: str = ".", untracked: bool = False) -> lis
     """Return the files below a folder that differ from HEAD; with `untracked`, also those that git does not track."""
     shown = f"--untracked-files={'normal' if untracked else 'no'}"
     listed = git_text(folder, "status", "--porcelain", shown, "-z", "--no-renames", "--", below)
-    return sorted(line[3:] for line in listed.split("\0") if line)
+    start = len("XY ") + len(git_text(folder, "rev-parse", "--show-prefix"))  # git lists paths from its own root
+    return sorted(line[start:] for line in listed.split("\0") if line)
 
 
 def default_base(folder: Path, edits: bool = True) -> Base:
@@ -141,6 +200,7 @@ def default_base(folder: Path, edits: bool = True) -> Base:
         There is no branch main, no common history or no earlier commit, or the clone is too shallow to tell.
     """
     head = commit_of(folder, "HEAD")
+    git(folder, "for-each-ref", "refs/heads", "refs/remotes")  # raises if a branch is damaged
     main = next((name for name in MAIN_BRANCHES if find_commit(folder, name)), None)
     if main is None:
         raise InputError(

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from slsr.errors import InputError, one_line
+from slsr.project.git import find_commit, require_pipeline_files
 from slsr.project.repository import opened
+from slsr.project.revisions import experiments
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -165,6 +167,9 @@ def _outs(repo: Repo, rev: str | None) -> list[_Out]:
     """Return the outputs that a push would send, of a commit or the working tree."""
     if rev in ("", "workspace"):
         raise InputError(f"--rev {rev!r}: not a commit; name one, or omit --rev for the working tree")
+    root = Path(repo.root_dir)
+    if rev is not None and (commit := experiments(root).get(rev) or find_commit(root, rev)):
+        require_pipeline_files(root, commit)
     found: list[_Out] | None = None
     for _ in repo.brancher(revs=None if rev is None else [rev], workspace=rev is None):
         found = [
@@ -206,6 +211,13 @@ def _add(store: _Store, out: _Out) -> None:
     if out.info.isdir:
         with _asking(store):
             tree = find_tree_by_obj_id([store.cache, store.remote], out.info)
+            stores = [] if tree is not None else [store.cache, store.remote]
+            damaged = [one.path for one in stores if one.exists(str(out.info.value))]
+        if damaged:
+            raise InputError(
+                f"{out.path}: the list of its files, {out.info.value}, is damaged in {damaged[0]}; remove it there, "
+                "then `slsr remote --send` in a clone that has it, or `dvc repro --force` of its stage"
+            )
         for key, _, info in tree or ():
             store.paths[info] = "/".join([out.path, *key])
             store.folders.setdefault(info, set()).add(str(out.info.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -47,7 +48,7 @@ def load_config(root: Path) -> dict[str, Any]:
 
     try:
         return dict(Config(str(root / ".dvc")))
-    except ConfigError as error:
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"the DVC configuration cannot be read: {one_line(error.__cause__ or error)}") from error
 
 
@@ -73,6 +74,23 @@ def local_stores(root: Path, remote: str | None = None) -> tuple[Path, ...]:
 
 
 def stored_object(root: Path, md5: str, remote: str | None = None) -> Path | None:
-    """Return the object of this hash, to be read only; None if no folder on this machine has it."""
-    places = (store / "files" / "md5" / md5[:2] / md5[2:] for store in local_stores(root, remote))
-    return next((place for place in places if place.is_file()), None)
+    """Return the object of this hash, to be read only; None if no folder on this machine has it.
+
+    Raises
+    ------
+    InputError
+        What is there has another content than the hash says: it was cut off or overwritten.
+    """
+    places = [store / "files" / "md5" / md5[:2] / md5[2:] for store in local_stores(root, remote)]
+    there = [place for place in places if place.is_file()]
+    for place in there:
+        with place.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found == md5.removesuffix(".dir"):
+            return place
+    if there:
+        raise InputError(
+            f"{there[0]}: damaged, because its md5 is {found}; remove this file, then `dvc pull`, or "
+            "`dvc repro --force` of the stage that wrote it"
+        )
+    return None

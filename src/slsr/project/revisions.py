@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slsr.errors import InputError
-from slsr.project.git import blobs_of, file_at, find_commit, git, git_text, listed_files
+from slsr.files import require_readable
+from slsr.project.git import UNSHALLOW, blobs_of, file_at, find_commit, git, git_text, is_shallow, listed_files
 from slsr.project.lock import LOCK, Entry, flat, load_yaml, outputs, parse_lock
 from slsr.project.repository import stored_object
 
@@ -91,6 +92,7 @@ class Revision:
         if not (self.root / folder).is_dir():
             return []
         root = self.root.resolve()
+        require_readable(root / folder)  # DVC passes over folders that it cannot read
         ignoring = _ignoring(root)
         found = ignoring.find(ignoring.fs, str(root / folder))
         return sorted(Path(name).relative_to(root).as_posix() for name in found)
@@ -109,9 +111,17 @@ class Revision:
         """Return what a .dvc file says about a path or about a folder above it; None if no .dvc file does."""
         for candidate in (PurePosixPath(path), *PurePosixPath(path).parents[:-1]):
             if (content := self.read(f"{candidate}.dvc")) is not None:
-                out = load_yaml(content, f"{candidate}.dvc")["outs"][0]
-                return Tracked(f"{candidate}.dvc", str(candidate), out["md5"], out.get("nfiles"), out.get("remote"))
+                return self._recorded(content, str(candidate))
         return None
+
+    def _recorded(self, content: bytes, path: str) -> Tracked:
+        source = f"{path}.dvc"
+        try:
+            out = load_yaml(content, f"{source} ({self.name})")["outs"][0]
+            return Tracked(source, path, out["md5"], out.get("nfiles"), out.get("remote"))
+        except (LookupError, TypeError, AttributeError) as error:
+            remedy = f"`git checkout {source}` brings back the committed one"
+            raise InputError(f"{source} ({self.name}): has no output with an md5; {remedy}") from error
 
     def is_ignored(self, path: str) -> bool:
         """Return whether git ignores a path, so that a commit cannot say whether it was there."""
@@ -201,7 +211,7 @@ def _commit(root: Path, name: str) -> str:
     if commit is None:
         raise InputError(
             f"experiment {name!r}: neither an experiment (`dvc exp list --all-commits` shows them, `dvc exp pull` "
-            "fetches those of others) nor a git revision"
+            "fetches those of others) nor a git revision" + (f"; {UNSHALLOW}" if is_shallow(root) else "")
         )
     return commit
 
@@ -215,9 +225,11 @@ def locked_stages(revision: Revision) -> dict[str, Entry]:
         There is no dvc.lock, or it cannot be read.
     """
     stages: dict[str, Entry] = {}
-    for path in LOCKS:
-        if (content := revision.read(path)) is not None:
-            stages |= parse_lock(content, f"{path} ({revision.name})")
+    contents = {path: content for path in LOCKS if (content := revision.read(path)) is not None}
+    if not contents:
+        raise InputError(f"{revision.name}: has no {LOCK}; name a revision of this project that has run")
+    for path, content in contents.items():
+        stages |= parse_lock(content, f"{path} ({revision.name})")
     if not stages:
         raise InputError(f"{revision.name}: dvc.lock records no stage; run `dvc repro` there first")
     return stages

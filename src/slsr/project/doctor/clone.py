@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from slsr.errors import InputError, one_line
+from slsr.files import require_readable
 from slsr.params.file import Params
 from slsr.project.doctor.report import Finding, counted, some
-from slsr.project.git import git
+from slsr.project.git import edited_files, find_commit, git, is_shallow, listed_files
+from slsr.project.lock import LOCK, parse_lock
 
 DAYS_OF_A_FORGOTTEN_RUN = 14
 SCRATCH = ".scratch"
@@ -25,24 +27,64 @@ LINKS = ["reflink", "hardlink", "symlink", "copy"]
 
 
 def data(root: Path, params: Params) -> Iterator[Finding]:
-    """Check whether the archive that params.yaml names is in data/, and a file of halves in splits/."""
-    archive = root / "data" / params.dataset.archive
-    if archive.is_file():
-        yield Finding("data", "ok", f"{params.dataset.archive}, {archive.stat().st_size / 1e6:,.1f} MB")
+    """Check whether the archive that params.yaml names can be read, and whether a file of halves is in splits/."""
+    folder, name = root / "data", params.dataset.archive
+    archive = folder / name
+    if folder.is_symlink():
+        text = f"data/ is a symbolic link to {folder.readlink()}, which DVC reads, and into which it adds nothing"
+        remedy = "before `slsr data add`, make data/ a folder: `dvc cache dir` can put the cache on a larger disk"
+        yield Finding("data", "note", text, remedy)
+    remedy = "dvc pull data.dvc (the sample), or `slsr data add FILE` (your own archive)"
+    if archive.is_dir():
+        require_readable(archive)
+        yield Finding("data", "ok", f"{name}, a folder")
+    elif archive.is_file():
+        with archive.open("rb") as file:
+            file.read(1)
+        yield Finding("data", "ok", f"{name}, {archive.stat().st_size / 1e6:,.1f} MB")
+    elif archive.is_symlink():
+        text = f"data/{name}: a symbolic link to {archive.readlink()}, where no file is"
+        yield Finding("data", "problem", text, "dvc checkout data.dvc, or dvc pull data.dvc")
     else:
-        remedy = "dvc pull data.dvc (the sample), or `slsr data add FILE` (your own archive)"
-        yield Finding("data", "problem", f"data/{params.dataset.archive}: no such file", remedy)
+        yield Finding("data", "problem", f"data/{name}: no such file", remedy)
     halves = params.dataset.halves()
     if halves is not None and not (root / halves).is_file():
         yield Finding("data", "problem", f"{halves}: no such file", "put it there, or set dataset.split_file: none")
 
 
 def git_readable(root: Path) -> Iterator[Finding]:
-    """Check whether git reads the clone: it refuses one that belongs to another user."""
+    """Check whether git reads the clone: its branches, its last commit, its index, and the files beside them."""
     try:
-        git(root, "rev-parse", "--git-dir")
+        git(root, "for-each-ref")
+        head, tracked, _ = find_commit(root, "HEAD"), listed_files(root), edited_files(root)
+        shallow = is_shallow(root)
     except InputError as error:
         yield Finding("git", "problem", str(error), "`slsr fresh`, `gate`, `compare` and DVC need git")
+        return
+    if head is not None and not tracked:
+        remedy = "git reset, if its index was lost; git add, if this is a copy inside another repository"
+        yield Finding("git", "problem", "git tracks no file here", remedy)
+    if shallow:
+        text = "the history was cut off when cloning, so `slsr gate` and `compare` do not find earlier commits"
+        yield Finding("git", "note", text, "git fetch --unshallow")
+
+
+def objects(root: Path, folder: Path) -> Iterator[Finding]:
+    """Check whether the cache has files of another size than dvc.lock records: cut off by a kill or a full disk."""
+    path = root / LOCK
+    try:
+        stages = parse_lock(path.read_bytes(), LOCK) if path.is_file() else {}
+    except InputError:  # `lock_file` reports it
+        return
+    outs = [out for entry in stages.values() for out in entry.get("outs") or [] if out.get("md5")]
+    damaged = []
+    for out in outs:
+        place = folder / "files" / "md5" / out["md5"][:2] / out["md5"][2:]
+        if not out["md5"].endswith(".dir") and place.is_file() and place.stat().st_size != out.get("size"):
+            damaged.append(f"{place} ({out['path']})")
+    if damaged:
+        text = f"{counted(len(damaged), 'file')} of the cache with another size than {LOCK} says: {some(damaged)}"
+        yield Finding("cache", "problem", text, "remove them, then dvc pull, or dvc repro --force of their stages")
 
 
 def cache(
@@ -171,6 +213,8 @@ def _is_alive(pid: int) -> bool:
 
 def unfinished_runs(root: Path) -> Iterator[Finding]:
     """Look for states of runs that did not end, and for temporary files of runs that were killed."""
+    for folder in (SCRATCH, "artifacts", ".dvc/tmp/exps"):
+        require_readable(root / folder)
     states = sorted(path for path in (root / SCRATCH).glob("*/*") if path.is_dir() and STATE.fullmatch(path.name))
     old = [path for path in states if time.time() - _changed(path) > DAYS_OF_A_FORGOTTEN_RUN * 86400]
     if old:

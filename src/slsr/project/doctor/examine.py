@@ -33,8 +33,8 @@ def examine(
     findings = [*machine.packages(root / "requirements.txt"), read, *machine.processor(), *machine.device(answer)]
     if params is not None:
         findings += machine.precision(answer, params)
-        findings += machine.weights(root, answer, params)
-        findings += clone.data(root, params)
+        findings += _tried("weights", machine.weights(root, answer, params))
+        findings += _tried("data", clone.data(root, params))
     return [*findings, *_of_dvc(root, seconds)]
 
 
@@ -55,13 +55,24 @@ def _of_dvc(root: Path, seconds: float) -> Iterator[Finding]:
     except InputError as error:
         remedy = "correct .dvc/config or .dvc/config.local; cache, remotes and secrets are checked after that"
         yield Finding("dvc", "problem", str(error), remedy)
-        yield from machine.disk(root, cache_folder(root, {}))
+        yield from _tried("disk", machine.disk(root, cache_folder(root, {})))
     else:
         cache = cache_folder(root, config)
-        yield from machine.disk(root, cache)
-        yield from clone.cache(root, cache, config)
-        yield from remotes.remotes(root, config, seconds)
-        yield from remotes.secrets(root)
-    yield from clone.locks(root)
-    yield from clone.lock_file(root)
-    yield from clone.unfinished_runs(root)
+        yield from _tried("disk", machine.disk(root, cache))
+        yield from _tried("cache", clone.cache(root, cache, config))
+        yield from _tried("cache", clone.objects(root, cache))
+        yield from _tried("remote", remotes.remotes(root, config, seconds))
+        yield from _tried("secrets", remotes.secrets(root))
+    yield from _tried("lock", clone.locks(root))
+    yield from _tried("lock file", clone.lock_file(root))
+    yield from _tried("unfinished", clone.unfinished_runs(root))
+
+
+def _tried(topic: str, checks: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield findings; what the file system refuses to a check is a problem, and the other checks go on."""
+    try:
+        yield from checks
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        remedy = "change its permissions, or mount its disk again"
+        yield Finding(topic, "problem", f"{error.filename or 'a file'}: {reason}", remedy)

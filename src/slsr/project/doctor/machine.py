@@ -68,7 +68,7 @@ def packages(requirements: Path) -> Iterator[Finding]:
         yield Finding("packages", "problem", f"{requirements}: no such file", "run this in the root of a clone")
         return
     missing, others, right = [], [], 0
-    for name, pinned in pins(requirements.read_text(encoding="utf-8")).items():
+    for name, pinned in pins(requirements.read_text(encoding="utf-8", errors="replace")).items():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -101,7 +101,7 @@ def _is_own_cache(root: Path, settings: Mapping[str, Any]) -> bool:
 def secrets(root: Path) -> Iterator[Finding]:
     """Check the configuration that git keeps for secrets."""
     path = root / ".dvc" / "config"
-    found = committed_secrets(path.read_text(encoding="utf-8")) if path.is_file() else []
+    found = committed_secrets(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else []
     if found:
         remedy = "replace it at its issuer, add the new one with `dvc remote modify --local`, remove it here"
         yield Finding("secrets", "problem", f".dvc/config, which git keeps, has {some(found)}", remedy)

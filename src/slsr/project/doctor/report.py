@@ -82,7 +82,8 @@ def ask(
             env=dict(environment) | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:

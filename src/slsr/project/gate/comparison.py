@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slsr.errors import InputError
-from slsr.files import METRICS
+from slsr.files import METRICS, require_readable
 from slsr.project.gate.rules import ACCEPTED, POLICY, Acceptance, Policy, parse_accepted, parse_policy
 from slsr.project.gate.verdicts import (
     Judgment,
@@ -86,7 +86,7 @@ def compare_revisions(
     differences = protocol_differences(policy.protocol, before.metrics, now.metrics, before.outputs, now.outputs)
     protocol_notices = _require_protocol(differences, before, now, added, despite_protocol)
     found = judge(policy, before.metrics, now.metrics, added, not differences)
-    found.notices[:0] = notice + protocol_notices
+    found.notices[:0] = notice + protocol_notices + _not_compared(policy, before)
     found.notices += [
         f"accepted.yaml: the entry of {entry.metric or entry.protocol} is no longer needed: {before.label} has it"
         for entry in now.accepted
@@ -116,6 +116,7 @@ def read_side(folder: Path, commit: str | None) -> Side:
     label = "the working tree" if commit is None else short(folder, commit)
     files = listed_files(folder, commit)
     if commit is None:
+        require_readable(folder / METRICS)
         files |= {path.relative_to(folder).as_posix() for path in (folder / METRICS).rglob("*.json")}
     metrics: dict[Name, Any] = {}
     for name in sorted(files):
@@ -148,6 +149,12 @@ def _policy(before: Side, now: Side) -> tuple[Policy, list[str]]:
     if now.policy != before.policy:
         return policy, [f"{POLICY}: this change edits it; the rules of {before.label} are applied, see below"]
     return policy, []
+
+
+def _not_compared(policy: Policy, before: Side) -> list[str]:
+    """Return notices about files of the protocol that the base's dvc.lock does not record."""
+    paths = [path for path in policy.protocol.locked if path not in before.outputs]
+    return [f"protocol: {path} is not in the {LOCK} of {before.label}, so it was not compared" for path in paths]
 
 
 def _policy_diff(before: Side, now: Side) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slsr.cli.options import TOOLS
+from slsr.cli.options import TOOLS, CamerasOption, accepted_cameras
 
 app = typer.Typer()
 
@@ -28,9 +28,15 @@ def score(
     per_query: Annotated[
         Path | None, typer.Option(metavar="OUT.parquet", help="write the measures of every query here")
     ] = None,
+    cameras: CamerasOption = None,
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="scale features to length 1")] = True,
 ) -> None:
     """Compute CMC, average precision and mINP of features from any tool."""
     from slsr.evaluation.scoring import score_file
 
-    typer.echo(score_file(features, rerank=rerank, normalize=normalize, json_path=json_path, per_query=per_query))
+    accepted = accepted_cameras(cameras)
+    typer.echo(
+        score_file(
+            features, rerank=rerank, normalize=normalize, cameras=accepted, json_path=json_path, per_query=per_query
+        )
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
-from slsr.cli.options import USE
+from slsr.cli.options import USE, CamerasOption, accepted_cameras
 from slsr.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def embed(
     counts = embed_into(out, encoder, origin_of(encoder, model), sources, batch_size=batch_size, strict=strict)
     written = " and ".join(f"{count:,} {side}" for side, count in counts.items())
     typer.echo(f"wrote {out}: features of {written} images, {encoder.dimension} dimensions")
+    if unknown := sum(source.unknown_cameras for source in sources.values()):
+        typer.echo(f"the cameras of {unknown:,} images are unknown (-1); `slsr score` needs --cameras unknown")
 
 
 @app.command(rich_help_panel=USE)
@@ -275,6 +277,7 @@ def transfer(
     protocol: Annotated[str | None, typer.Option(help="CUHK03: classic or np")] = None,
     boxes: Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")] = None,
     split: Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")] = None,
+    cameras: CamerasOption = None,
     params: Annotated[
         Path | None, typer.Option(metavar="params.yaml", help="read the block `evaluate` from this file")
     ] = None,
@@ -296,7 +299,7 @@ def transfer(
 
     settings = given or stage.PUBLISHED
     encoder = load_encoder(model, device, flip=settings.flip)
-    test = stage.read_evaluation_set(data, protocol, boxes, split)
+    test = stage.read_evaluation_set(data, protocol, boxes, split, accepted_cameras(cameras))
     measured = stage.transfer(encoder, test, settings)
     if json_path is not None:
         write_json(json_path, stage.as_json(encoder, test, measured, settings))

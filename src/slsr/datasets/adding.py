@@ -20,10 +20,10 @@ from dvc_objects.fs.system import hardlink, reflink
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from slsr.datasets.archive import copy_stream, open_archive
+from slsr.datasets.archive import MARKER, copy_stream, open_archive
 from slsr.datasets.catalog import CATALOG
 from slsr.datasets.collection import counted
-from slsr.datasets.opening import open_source, recognize
+from slsr.datasets.opening import marker_of, open_source, recognize
 from slsr.datasets.readers.cuhk03 import MAT_NAME, find_mat, is_mat
 from slsr.datasets.readers.table import is_table_file, table_names
 from slsr.datasets.survey import Survey, survey
@@ -120,6 +120,8 @@ def next_steps(added: AddedArchive, preset: str | None, preset_archive: str | No
         settings |= {"protocol": "np", "boxes": variant.boxes, "split": "null"}
     if added.survey.unreadable:
         settings["unreadable_images"] = "skip"
+    if added.survey.facts["evaluation"]["cameras"] == "unknown":
+        settings["cameras"] = "unknown    # or name the cameras, and add it again"
     steps = [f"slsr preset {preset or 'market1501'}"]
     if settings:
         steps += ["in params.yaml, block dataset:", *(f"    {key}: {value}" for key, value in settings.items())]
@@ -170,7 +172,7 @@ def _checksum_warning(source: Path, found: Survey) -> str | None:
     if not found.is_published() or not zipfile.is_zipfile(source) or found.variant.protocol == "np":
         return None
     digest, published = _md5(source), CATALOG[found.variant.name].md5
-    if digest == published:
+    if not published or digest == published:
         return None
     return f"md5 {digest} instead of the published {published}: the archive was packed again; its counts are right"
 
@@ -235,6 +237,7 @@ def _pack(source: Path, found: Survey, target: Path) -> None:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
             for name in tqdm(names, "pack", unit="file", disable=None):
                 packed.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), archive.read(name))
+            packed.writestr(zipfile.ZipInfo(MARKER, ZIP_EPOCH), marker_of(found.variant))
 
 
 def _require_room(folder: Path, size: int) -> None:

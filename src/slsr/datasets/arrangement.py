@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, seen_by_another_camera
 
 TableName = Literal["train", "validation", "query", "gallery", "multi_query"]
 TABLES: tuple[TableName, ...] = ("train", "validation", "query", "gallery", "multi_query")
@@ -59,7 +59,7 @@ def arrange(
     held_out, single_image = (
         draw_validation(by_split["train"], seed) if validation == "one-per-identity" else (set(), [])
     )
-    asked = {(entry.identity, entry.camera) for entry in by_split["query"]}
+    asked = {(entry.identity, entry.camera) for entry in by_split["query"] if entry.camera != UNKNOWN_CAMERA}
     multi_query = [entry for entry in by_split["multi_query"] if (entry.identity, entry.camera) in asked]
     if unasked := len(by_split["multi_query"]) - len(multi_query):
         left_out["multi_query images of no query's identity and camera"] = unasked
@@ -96,10 +96,8 @@ def draw_validation(train: Iterable[Entry], seed: int) -> tuple[set[str], list[i
 
 def queries_without_match(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:
     """List the queries without a gallery image of the same identity by another camera."""
-    cameras = defaultdict(set)
-    for entry in tables["gallery"]:
-        cameras[entry.identity].add(entry.camera)
-    return [entry.name for entry in tables["query"] if not cameras[entry.identity] - {entry.camera}]
+    matched = seen_by_another_camera(tables["query"], tables["gallery"])
+    return [entry.name for entry, found in zip(tables["query"], matched, strict=True) if not found]
 
 
 def queries_without_pool(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:

@@ -36,6 +36,14 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         raise InputError(f"{path}: cannot be read ({_first_line(error)}); write it again with numpy.savez") from error
 
 
+def array_names(path: Path) -> list[str]:
+    """List the arrays of an .npz file; empty if it is none, about which `read_arrays` says more."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
 def _read_array(path: Path, archive: Any, name: str) -> NDArray[Any]:
     try:
         array = archive[name]

@@ -99,6 +99,13 @@ def described(evaluations: dict[str, Evaluation], settings: Evaluate) -> Measure
     return Measured(metrics, {name: found.cmc(CMC_DEPTH) for name, found in evaluations.items()}, evaluations)
 
 
+def mark_unknown_cameras(measured: Measured, labels: Labels) -> None:
+    """Write `cameras: unknown` beside the metrics of every ranking, if a camera is unknown."""
+    if labels.cameras_unknown:
+        for metrics in measured.metrics.values():
+            metrics["cameras"] = "unknown"
+
+
 @dataclass(frozen=True)
 class Reranked:
     """Re-ranked distances, the gallery rows that they are computed for (junk may be dropped), and their labels."""

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from slsr.datasets.arrangement import arrange, queries_without_pool
 from slsr.datasets.collection import Collection, Entry
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
-from slsr.datasets.soundness import require_sound
+from slsr.datasets.soundness import require_cameras, require_sound
 from slsr.embedding.encoder import LoadedEncoder
 from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
@@ -35,6 +35,7 @@ from slsr.evaluation.measures import (
 )
 from slsr.evaluation.scoring import render as render_numbers
 from slsr.files import read_json
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features
@@ -74,7 +75,11 @@ class EvaluationSet:
 
 
 def read_evaluation_set(
-    data: Path, protocol: str | None = None, boxes: str | None = None, split: int | None = None
+    data: Path,
+    protocol: str | None = None,
+    boxes: str | None = None,
+    split: int | None = None,
+    cameras: Literal["unknown"] | None = None,
 ) -> EvaluationSet:
     """Read query and gallery of a data set.
 
@@ -84,6 +89,8 @@ def read_evaluation_set(
         A folder of prepared tables (query.parquet, gallery.parquet, facts.json), or an archive as published.
     protocol, boxes, split
         Which split of an archive, if its data set has several; None chooses the first one of its preset.
+    cameras
+        `unknown` accepts test images of unknown cameras, which are an error otherwise.
 
     Raises
     ------
@@ -91,13 +98,15 @@ def read_evaluation_set(
         The data set is missing or cannot be read, one of its images cannot be read, or it has no such split.
     """
     if (data / "facts.json").is_file():
-        if named := [name for name, value in (("protocol", protocol), ("boxes", boxes), ("split", split)) if value]:
+        given = {"protocol": protocol, "boxes": boxes, "split": split, "cameras": cameras}
+        if named := [name for name, value in given.items() if value]:
             raise InputError(f"{data}: prepared tables, whose split is chosen already; leave out --{named[0]}")
         return _prepared(data)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
     variant = choose(recognize(data), protocol, boxes, split)
     with tempfile.TemporaryDirectory() as scratch, open_collection(data, variant, Path(scratch)) as collection:
+        require_cameras(collection, cameras, "--cameras unknown")
         return _from_archive(collection, variant)
 
 
@@ -125,10 +134,17 @@ def _from_archive(collection: Collection, variant: DatasetVariant) -> Evaluation
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
     details = [f"{key} {value}" for key, value in variant.model_dump().items() if key != "name" and value is not None]
+    query, gallery = (_read_images(tables[name], collection) for name in ("query", "gallery"))
+    if collection.evaluation.cameras == "unknown" and (both := set(query.encoded) & set(gallery.encoded)):
+        name = query.names[query.encoded.index(both.pop())]
+        raise InputError(
+            f"{collection.origin}: the image {name} is in the gallery too, where it would be its own right match; "
+            "remove it from query or gallery"
+        )
     return EvaluationSet(
         " ".join([variant.name, *details]),
-        _read_images(tables["query"], collection),
-        _read_images(tables["gallery"], collection),
+        query,
+        gallery,
         _read_images(tables["multi_query"], collection) if pooled else None,
         asdict(collection.evaluation) | {"multi_query": pooled},
     )
@@ -202,4 +218,5 @@ def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, set
 
 def render(data: EvaluationSet, measured: Measured) -> str:
     """Format the main measures for people to read, as `slsr score` prints them."""
-    return f"{data.dataset}: {render_numbers(measured.metrics)}"
+    text = f"{data.dataset}: {render_numbers(measured.metrics)}"
+    return f"{text}\n{CAMERAS_UNKNOWN}" if data.protocol.get("cameras") == "unknown" else text

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from slsr.params.base import Block, Count, Seed
 
-DatasetName = Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]
+DatasetName = Literal["market1501", "dukemtmc", "cuhk03", "msmt17", "viper", "table", "folder"]
 
-PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
+PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "msmt17", "viper")
 
 
 SAMPLE = "slsr-sample.zip"  # has the layout of market1501, but its people are drawn
@@ -59,6 +59,7 @@ class Dataset(DatasetVariant):
     """Which archive, and how it is split."""
 
     archive: Annotated[str, Field(min_length=1)]
+    cameras: Literal["unknown"] | None
     identities: Annotated[int, Field(ge=2)] | None
     validation: Literal["one-per-identity", "none"]
     unreadable_images: Literal["fail", "skip"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import METRICS, read_json
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.labels.regularizers import regularizer_named
 from slsr.markdown import table
 from slsr.params.dataset import SAMPLE
@@ -168,6 +169,8 @@ def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
         f"{first['gallery']:,} gallery images in brackets. It covers the choice of queries, but not the seed of "
         f"training ({seed}): another seed changes every row."
     )
+    if first.get("cameras") == "unknown":
+        yield f"**{CAMERAS_UNKNOWN}**"
     yield table(["", *RETRIEVAL_MEASURES.values()], rows)
     difference = read_json(root / METRICS / "comparison.json").get(f"{leg}_minus_none")
     if difference:

@@ -35,7 +35,7 @@ OTHER_ARCHIVES = {
 }
 TAR = slice(257, 262)  # where a tar file has the word `ustar`
 NOT_ARCHIVES = {
-    b"<": "a web page, not the archive; the download needs a browser, or a confirmation there",
+    b"<": "not a zip file but a web page; the download needs a browser, or a confirmation there",
     b"version https://git-lfs": "a pointer of Git LFS, not the archive; run `git lfs pull` where it comes from",
     b"": "an empty file (0 bytes); download it again",
 }

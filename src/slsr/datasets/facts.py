@@ -19,6 +19,7 @@ from slsr.images.tables import CAMERAS_UNKNOWN
 Inspections = Mapping[TableName, Sequence[Inspection]]
 
 EXAMPLES = 10
+FEW_IMAGES = 20  # the published k1 of re-ranking: with this many images, k1 is less
 COMPARED: tuple[TableName, ...] = ("train", "validation", "query", "gallery")
 
 
@@ -143,6 +144,9 @@ def summarize(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"training identities with one group of images, which stays in training: {_shown(single)}")
     if count := facts["queries_without_multi_query_images"]:
         lines.append(f"{_queries(count)} without multi-query images: multi-query evaluation is skipped")
+    tested = sum(facts["splits"][name]["images"] for name in ("query", "gallery"))
+    if facts["evaluation"]["protocol"] == "cross-camera" and tested <= FEW_IMAGES:
+        lines.append(f"only {tested} query and gallery images: re-ranking compares at most {tested - 1} neighbors (k1)")
     if count := facts["queries_without_match"]["count"]:
         lines.append(f"{_queries(count)} without a right match by another camera: evaluation leaves them out")
     for pair, found in facts["duplicates"]["across_splits"].items():

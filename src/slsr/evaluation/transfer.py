@@ -29,6 +29,7 @@ from slsr.evaluation.measures import (
     all_rankings,
     described,
     labels_of,
+    mark_unknown_cameras,
     measure,
     pooled_queries,
     reranked,
@@ -181,7 +182,9 @@ def transfer(encoder: LoadedEncoder, data: EvaluationSet, settings: Evaluate = P
     pool = data.multi_query
     pooled = pooled_queries(_features(encoder, pool, settings), pool, data.query, settings) if pool else None
     single = reranked(query, gallery, labels, settings)
-    return described(all_rankings(query, gallery, labels, single, pooled, settings), settings)
+    measured = described(all_rankings(query, gallery, labels, single, pooled, settings), settings)
+    mark_unknown_cameras(measured, labels)
+    return measured
 
 
 def _features(encoder: LoadedEncoder, images: Images, settings: Evaluate) -> Features:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from slsr.datasets.archive import Archive, count_ignored
-from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, Split
+from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, Split, counted
 from slsr.datasets.numbering import camera_in_name, number_cameras, number_identities
 from slsr.errors import InputError
 from slsr.images.listing import is_image
@@ -116,7 +116,9 @@ def _cameras(archive: Archive, places: Sequence[Place]) -> tuple[dict[str, int],
         unknown = [source for source, camera in by_name.items() if camera is None]
         example = next((source for source, camera in by_name.items() if camera is not None), None)
         notes = [f"cameras are read from names: that of {example} gives {by_name[example]}"] if example else []
-        notes += [f"the camera of {len(unknown):,} images is unknown, for example {unknown[0]}"] if unknown else []
+        notes += (
+            [f"the camera of {counted(len(unknown), 'image')} is unknown, for example {unknown[0]}"] if unknown else []
+        )
         return {s: UNKNOWN_CAMERA if camera is None else camera for s, camera in by_name.items()}, notes
     numbers = number_cameras(place.camera for place in places if place.camera is not None)
     found = {place.source: numbers.of[place.camera] for place in places if place.camera is not None}

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, seen_by_another_camera
+from slsr.datasets.collection import Collection, Entry, seen_by_another_camera
+from slsr.images.tables import UNKNOWN_CAMERA
 
 TableName = Literal["train", "validation", "query", "gallery", "multi_query"]
 TABLES: tuple[TableName, ...] = ("train", "validation", "query", "gallery", "multi_query")

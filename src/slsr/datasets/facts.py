@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, queries_without_match, queries_without_pool
-from slsr.datasets.collection import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Collection, Entry, counted
+from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, counted
 from slsr.datasets.inspection import Inspection
 from slsr.images.listing import described
-from slsr.images.tables import CAMERAS_UNKNOWN
+from slsr.images.tables import CAMERAS_UNKNOWN, UNKNOWN_CAMERA
 
 Inspections = Mapping[TableName, Sequence[Inspection]]
 

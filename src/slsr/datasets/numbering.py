@@ -65,7 +65,7 @@ def _number(names: Iterable[str], what: str, largest: int, special: Mapping[str,
     if len(values) == len(distinct) and all(value <= largest for value in values.values()):
         return Numbers({name: values[key] for name, key in keys.items()}, _merged(keys, what))
     ordered = sorted(distinct - set(special), key=lambda key: (key not in values, values.get(key, 0), key))
-    numbers = {key: number for number, key in enumerate(ordered, start=1)} | special
+    numbers = {key: number for number, key in enumerate(ordered, start=1)} | dict(special)
     note = f"{what} are numbered from 1: {ordered[0]} is 1, {ordered[-1]} is {len(ordered)}"
     return Numbers({name: numbers[key] for name, key in keys.items()}, [note, *_merged(keys, what)])
 

@@ -43,8 +43,8 @@ def run(image: Image, train: Train, evaluate: Evaluate) -> None:
     size = (image.resize_height, image.resize_width)
     colors = [hsv_stripes(decode_resized(images.encoded, *size, names=images.names)) for images in (query, gallery)]
     metrics = {}
-    for name, features in (("untrained", untrained), ("color_histogram", colors)):
-        measured = measure(*features, labels, protocol, evaluate)
+    for name, (query_features, gallery_features) in (("untrained", untrained), ("color_histogram", colors)):
+        measured = measure(query_features, gallery_features, labels, protocol, evaluate)
         mark_unknown_cameras(measured, labels)
         metrics[name] = measured.metrics
     with replaced_folder(FLOORS) as folder:

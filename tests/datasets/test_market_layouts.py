@@ -229,8 +229,7 @@ def test_a_layout_that_is_not_read_gets_the_row_of_a_table(tmp_path, files, row)
     path = write_folder(tmp_path / "other", {name: picture(n) for n, name in enumerate(files)})
     with pytest.raises(InputError) as raised, open_collection(path, recognize(path), tmp_path):
         pass
-    lines = str(raised.value).splitlines()
-    assert lines[1:] == ["  path,identity,camera,split", f"  {row}"]
+    assert f"its first line is `path,identity,camera,split`, then one row per image, here `{row}`" in str(raised.value)
 
 
 def test_a_folder_with_an_archive_names_the_archive(tmp_path):

@@ -177,20 +177,20 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); change its permissions") from error
     except UNREADABLE as error:
-        raise InputError(f"{path}: {_reason(start)}") from error
+        raise InputError(_reason(path, start)) from error
 
 
-def _reason(start: bytes) -> str:
+def _reason(path: Path, start: bytes) -> str:
     """Say from its first bytes why a file is not a readable zip."""
     if start.startswith(b"PK\x03\x04"):
-        return "the zip is cut off (no directory at its end); download it again"
+        return f"{path}: the zip is cut off (no directory at its end); download it again"
     kind = next((name for magic, name in OTHER_ARCHIVES.items() if start.startswith(magic)), None)
     if kind or start[TAR] == b"ustar":
-        return f"a {kind or 'tar'} archive; only zip can be read: unpack it and use the folder instead"
+        return f"{path}: a {kind or 'tar'} archive; only zip can be read: unpack it and use the folder instead"
     known = next((text for magic, text in NOT_ARCHIVES.items() if magic and start.lstrip().startswith(magic)), None)
     if known or not start:
-        return known or NOT_ARCHIVES[b""]
-    return "not a zip file; use the archive as its authors published it, or a folder"
+        return f"{path}: {known or NOT_ARCHIVES[b'']}"
+    return f"{path}: not a zip file; use the archive as its authors published it, or a folder"
 
 
 def _zip_entries(path: Path, packed: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:

@@ -40,7 +40,7 @@ def require_cameras(collection: Collection, cameras: Literal["unknown"] | None, 
     """
     unknown = collection.without_camera()
     if unknown and cameras is None:
-        raise InputError(f"{collection.origin}: {cameras_unknown(collection)}; {option} accepts that and marks them")
+        raise InputError(f"{cameras_unknown(collection)}; {option} accepts that and marks them")
     if cameras == "unknown" and not unknown:
         raise InputError(f"{option}, but the camera of every test image is known; leave it out (null)")
 
@@ -50,8 +50,8 @@ def cameras_unknown(collection: Collection) -> str:
     unknown = collection.without_camera()
     tests = sum(entry.split != "train" for entry in collection.entries)
     return (
-        f"nothing says the camera of {counted(len(unknown), 'test image')} of {tests:,}, for example "
-        f"{unknown[0].source}; images of the query's own camera would count as right matches, so that every number is "
+        f"{collection.origin}: nothing says the camera of {counted(len(unknown), 'test image')} of {tests:,}, for "
+        f"example {unknown[0].source}; images of the query's own camera would count as right matches, so that every number is "
         "too high: name the cameras (a folder per camera, the column camera, or names like 0002_c1s1_000451_03.jpg)"
     )
 

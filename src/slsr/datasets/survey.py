@@ -233,6 +233,6 @@ def _render_findings(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "no image is in two parts of the split"
     yield from summarize(facts)
     if facts["evaluation"]["cameras"] == "unknown":
-        yield "`prepare` refuses that until dataset.cameras is unknown, and then marks every number"
+        yield "`prepare` refuses unknown cameras until dataset.cameras is unknown, and then marks every number"
     if other := {kind: count for kind, count in facts["ignored_files"].items() if is_other(kind)}:
         yield "other files, not used: " + ", ".join(f"{count:,} {kind}" for kind, count in other.items())

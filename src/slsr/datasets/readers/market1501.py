@@ -102,9 +102,8 @@ def table_instead(source: str, split: Split) -> str:
     camera = camera_in_name(name)
     number = "IDENTITY" if identity is None else int(identity[0])
     return (
-        "write a table people.csv beside the folders and give that, with one row per image:\n"
-        "  path,identity,camera,split\n"
-        f"  {source},{number},{'CAMERA' if camera is None else camera},{split}"
+        "write a table people.csv beside the folders and give that: its first line is `path,identity,camera,split`, "
+        f"then one row per image, here `{source},{number},{'CAMERA' if camera is None else camera},{split}`"
     )
 
 

@@ -52,7 +52,8 @@ def cameras_unknown(collection: Collection) -> str:
     return (
         f"{collection.origin}: nothing says the camera of {counted(len(unknown), 'test image')} of {tests:,}, for "
         f"example {unknown[0].source}; images of the query's own camera would count as right matches, so that every "
-        "number is too high: name the cameras (a folder per camera, the column camera, or names like 0002_c1s1_000451_03.jpg)"
+        "number is too high: name the cameras (a folder per camera, the column camera, or names "
+        "like 0002_c1s1_000451_03.jpg)"
     )
 
 

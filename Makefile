@@ -24,7 +24,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@touch $@
 
 repro: env ## fetch the sample data and run the whole pipeline
-	dvc pull --quiet data.dvc
+	@dvc pull --quiet data.dvc || { echo "if no remote has the archive: get your own copy, then slsr data add FILE (docs/data.md)" >&2; exit 2; }
 	dvc repro
 
 test: env ## run unit, property and pipeline tests

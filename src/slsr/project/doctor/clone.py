@@ -27,8 +27,15 @@ LINKS = ["reflink", "hardlink", "symlink", "copy"]
 def data(root: Path, params: Params) -> Iterator[Finding]:
     """Check whether the archive that params.yaml names is in data/, and a file of halves in splits/."""
     archive = root / "data" / params.dataset.archive
-    if archive.is_file():
+    if (root / "data").is_symlink():
+        remedy = "rm data && mkdir data; a larger disk can hold the cache: dvc cache dir --local FOLDER"
+        yield Finding("data", "problem", "data/ is a symbolic link, which DVC does not track", remedy)
+    elif archive.is_file():
         yield Finding("data", "ok", f"{params.dataset.archive}, {archive.stat().st_size / 1e6:,.1f} MB")
+    elif archive.is_dir():
+        remedy = f"slsr data add data/{params.dataset.archive} packs it into one file"
+        text = f"data/{params.dataset.archive} is a folder: DVC tracks its files one by one"
+        yield Finding("data", "note", text, remedy)
     else:
         remedy = "dvc pull data.dvc (the sample), or `slsr data add FILE` (your own archive)"
         yield Finding("data", "problem", f"data/{params.dataset.archive}: no such file", remedy)

@@ -146,6 +146,7 @@ def test_who_is_held_out_depends_on_the_seed_and_the_numbers_alone():
     ("people", "cameras", "share", "part"),
     [
         (20, (1,), 0.5, r"0 of the 10 people held out have images of two cameras.*one-per-identity"),
+        (20, (1, 2, -1), 0.5, r"cameras of some people held out are not known.*one-per-identity"),
         (3, (1, 2), 0.1, r"2 of 3 training people would be held out, and training needs at least 2"),
         (20, (1, 2), 0.95, r"19 of 20 training people would be held out.*lower the share"),
     ],

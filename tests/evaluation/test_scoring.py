@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from slsr.cli.main import app
 from slsr.errors import InputError
 from slsr.evaluation.per_query import MEASURES, read_queries
-from slsr.evaluation.scoring import FEATURES, LABELS, score_file
+from slsr.evaluation.scoring import FEATURES, LABELS, score, score_file
 from slsr.images.tables import CAMERAS_UNKNOWN
-from slsr.retrieval import evaluate, evaluate_reranked, headline
+from slsr.retrieval import Labels, evaluate, evaluate_reranked, headline
 
 QUERY, GALLERY, TRUTH = clustered(30, 200, 8, noise=2.0)
 ARRAYS = {
@@ -225,13 +225,30 @@ def numbers_of(path, tmp_path, **options):
     return json.loads(target.read_text()) if (text := score_file(path, **choices)) else text
 
 
+def test_k1_of_few_images_is_cut_aloud(features, caplog):
+    few = {name: array[:9] for name, array in ARRAYS.items()}
+    path = features(**few | {"gallery_identities": TRUTH.query_identities[:9], "gallery_cameras": np.full(9, 77)})
+    found = score(path, rerank=True).evaluations["single_query_rerank"]
+    assert "--rerank: k1 is 20, but an image has only 17 others: these are used" in caplog.text
+    expected = evaluate_reranked(QUERY[:9], GALLERY[:9], found_labels(path), k1=17)
+    assert found.ranks.tolist() == expected.ranks.tolist()
+    caplog.clear()
+    score(features(), rerank=True)
+    assert "k1" not in caplog.text
+
+
+def found_labels(path):
+    with np.load(path) as file:
+        return Labels(*(file[name] for name in LABELS))
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda labels: labels.astype(np.float64),
         lambda labels: labels[None],
         lambda labels: labels.astype(np.float64)[:, None],
-        lambda labels: np.array([f"id {label}" for label in labels]),
+        lambda labels: np.array([f"id {label:02}" for label in labels]),
     ],
     ids=["float64", "[1, N]", "float64 [N, 1]", "names"],
 )
@@ -248,7 +265,7 @@ def test_junk_and_distractors_keep_their_meaning_among_names(features, tmp_path)
     gallery[:40:2], gallery[1:40:2] = -1, 0
     names = {-1: "-1", 0: "0"}
     as_names = [
-        np.array([names.get(one, f"p{one}") for one in side.tolist()]) for side in (TRUTH.query_identities, gallery)
+        np.array([names.get(one, f"p{one:02}") for one in side.tolist()]) for side in (TRUTH.query_identities, gallery)
     ]
     found = numbers_of(features(query_identities=as_names[0], gallery_identities=as_names[1]), tmp_path)
     assert found == numbers_of(features(gallery_identities=gallery), tmp_path)

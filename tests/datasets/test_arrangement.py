@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slsr.datasets.arrangement import arrange, draw_people, draw_validation, queries_without_match
-from slsr.datasets.collection import JUNK
+from slsr.datasets.collection import JUNK, UNKNOWN_CAMERA
 from slsr.errors import InputError
 from slsr.retrieval import matching
 
@@ -163,5 +163,5 @@ def test_query_without_match():
     assert queries_without_match(arrangement.tables) == ["0008_c1_0.jpg", "0009_c1_0.jpg"]
 
 
-def test_junk_has_the_same_number_in_tables_and_in_retrieval():
-    assert JUNK == matching.JUNK
+def test_junk_and_unknown_cameras_have_the_same_numbers_in_tables_and_in_retrieval():
+    assert (JUNK, UNKNOWN_CAMERA) == (matching.JUNK, matching.UNKNOWN_CAMERA)

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slsr.datasets.collection import Collection, Entry, seen_by_another_camera
+from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, seen_by_another_camera
 from slsr.errors import InputError
-from slsr.images.tables import UNKNOWN_CAMERA
 from slsr.params.dataset import Validation
 
 TableName = Literal["train", "validation", "query", "gallery", "multi_query"]

@@ -6,8 +6,6 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from slsr.images.tables import UNKNOWN_CAMERA
-
 Split = Literal["train", "query", "gallery", "multi_query"]
 ProtocolName = Literal["cross-camera", "single-gallery-shot"]
 Directions = Literal["one", "both"]
@@ -16,6 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "query", "gallery", "multi_query")
 
 JUNK = -1
 DISTRACTOR = 0
+UNKNOWN_CAMERA = -1  # it differs from every camera, also from another unknown one
 LARGEST_IDENTITY = 2**31 - 1
 LARGEST_CAMERA = 2**15 - 1
 

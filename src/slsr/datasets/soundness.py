@@ -11,12 +11,12 @@ from slsr.datasets.collection import (
     JUNK,
     LARGEST_CAMERA,
     LARGEST_IDENTITY,
+    UNKNOWN_CAMERA,
     Collection,
     counted,
     seen_by_another_camera,
 )
 from slsr.errors import InputError
-from slsr.images.tables import UNKNOWN_CAMERA
 
 
 def find_problems(collection: Collection, training: bool = True) -> list[str]:

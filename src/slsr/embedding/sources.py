@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slsr.datasets.collection import UNKNOWN_CAMERA
 from slsr.errors import InputError, first_line
 from slsr.images.listing import IMAGE_SUFFIXES, described, files_below, is_image, unused_files
-from slsr.images.tables import UNKNOWN_CAMERA
 
 TABLE_SUFFIX = ".parquet"
 ROWS_AT_ONCE = 64

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from slsr.errors import InputError
 
-UNKNOWN_CAMERA = -1  # in the column camera; it differs from every camera, also from another unknown one
 CAMERAS_UNKNOWN = (
     "Cameras are unknown: images of the query's own camera count as right matches, so that every number is higher than "
     "with known cameras."

@@ -12,11 +12,10 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from slsr.datasets.archive import Archive, count_ignored
-from slsr.datasets.collection import Collection, Entry, Split, counted
+from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, Split, counted
 from slsr.datasets.numbering import camera_in_name, number_cameras, number_identities
 from slsr.errors import InputError
 from slsr.images.listing import is_image
-from slsr.images.tables import UNKNOWN_CAMERA
 
 # The names of each part's folder in common preparations; of several, the first one is read.
 FOLDERS: Mapping[Split, Sequence[str]] = {

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from slsr.datasets.archive import Archive, count_ignored
-from slsr.datasets.collection import Collection, Entry, Split
+from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, Split
 from slsr.datasets.numbering import camera_in_name
 from slsr.errors import InputError
-from slsr.images.tables import UNKNOWN_CAMERA
 
 LISTS: dict[str, Split] = {
     "list_train.txt": "train",

@@ -20,11 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slsr.datasets.archive import Archive, count_ignored, folder_archive, leaves_folder
-from slsr.datasets.collection import SPLITS, Collection, Entry, Split
+from slsr.datasets.collection import SPLITS, UNKNOWN_CAMERA, Collection, Entry, Split
 from slsr.datasets.numbering import WHOLE_NUMBER, camera_in_name, number_cameras, number_identities
 from slsr.errors import InputError
 from slsr.images.listing import canonical
-from slsr.images.tables import UNKNOWN_CAMERA
 
 NEEDED = ("path", "identity", "split")
 KNOWN = (*NEEDED, "camera", "group")

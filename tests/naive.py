@@ -24,7 +24,7 @@ def naive_ranks(distances, labels):
 
 
 def naive_gallery_shot(distances, labels, depth):
-    """The CMC of each query [Q, depth] over every gallery of one image per identity; None without a right match."""
+    """The CMC of each query [Q, depth] over every gallery of one image per identity; NaN without a right match."""
     everything = []
     for query, row in enumerate(distances):
         identity, camera = labels.query_identities[query], labels.query_cameras[query]
@@ -33,7 +33,7 @@ def naive_gallery_shot(distances, labels, depth):
             if other != -1 and not (other == identity and labels.gallery_cameras[image] == camera):
                 images.setdefault(other, []).append(image)
         if identity not in images:
-            everything.append(None)
+            everything.append([np.nan] * depth)
             continue
         ranks = []
         for gallery in itertools.product(*images.values()):
@@ -55,7 +55,7 @@ def naive_directions(distances, labels, depth):
             labels.gallery_cameras[gallery],
         )
         found = naive_gallery_shot(distances[query][:, gallery], own, depth)
-        means.append(np.mean([one for one in found if one is not None], axis=0))
+        means.append(np.nanmean(found, axis=0))
     return np.mean(means, axis=0)
 
 

@@ -1,4 +1,7 @@
+import hashlib
+import json
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -11,6 +14,8 @@ from builders import (
     np_files,
     picture,
     small_cells,
+    variant,
+    viper_files,
     viper_names,
     write_cuhk03_mat,
     write_folder,
@@ -18,7 +23,9 @@ from builders import (
 )
 
 from slsr.datasets.adding import add_archive, next_steps
+from slsr.datasets.opening import open_collection, recognize
 from slsr.errors import InputError
+from slsr.project.doctor.clone import working_links
 
 TABLE = b"path,identity,camera,split\n" + b"".join(
     b"p/%s.jpg,%d,%d,%s\n" % row
@@ -153,18 +160,92 @@ def test_an_archive_with_the_published_counts_gets_the_published_name(bare, tmp_
     ]
 
 
-def test_link_shares_the_file(bare, tmp_path):
+def test_link_shares_the_file_with_the_project_and_its_cache(root, tmp_path):
+    """Where the file system has no reflinks, by one file with three names."""
     source = write_zip(tmp_path / "mine.zip", market_files())
-    target = add(source, bare, link=True).target
-    assert target.read_bytes() == source.read_bytes()
-    assert target.stat().st_ino == source.stat().st_ino or target.stat().st_dev == source.stat().st_dev
+    target = add_archive(source, root, link=True).target
+    digest = hashlib.md5(source.read_bytes()).hexdigest()
+    stored = root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    assert target.read_bytes() == stored.read_bytes() == source.read_bytes()
+    if "reflink" in working_links(stored.parent, tmp_path):
+        assert source.stat().st_nlink == 1, "the blocks are shared, which cannot be seen here"
+        return
+    assert source.samefile(target) and source.samefile(stored)
+    assert not source.stat().st_mode & stat.S_IWUSR, "DVC protects what it tracks"
+    configured = subprocess.run(
+        [sys.executable, "-m", "dvc", "config", "cache.type"], cwd=root, check=True, capture_output=True, text=True
+    )
+    assert configured.stdout.strip() == "reflink,hardlink,symlink,copy"
+
+
+def test_data_as_a_symbolic_link_is_refused_before_anything_is_read(bare, tmp_path):
+    (bare / "data").rmdir()
+    (tmp_path / "big").mkdir()
+    (bare / "data").symlink_to(tmp_path / "big")
+    source = tmp_path / "m.zip"
+    source.write_bytes(b"not read")
+    with pytest.raises(InputError, match=r"data: a symbolic link, which DVC does not track; .* dvc cache dir --local"):
+        add(source, bare)
+    assert not list((tmp_path / "big").iterdir())
+
+
+def test_a_folder_beside_the_archive_is_told(bare, tmp_path, caplog):
+    write_folder(bare / "data/loose", {"a.jpg": picture(1)})
+    add(write_zip(tmp_path / "mine.zip", market_files()), bare)
+    assert "data/loose is a folder, whose files DVC tracks one by one" in caplog.text
+
+
+def test_a_packed_table_stays_a_table(bare, tmp_path):
+    """Its images are in the folders of Market-1501, and the table gives other identities."""
+    names = [name for name in market_files("") if name.endswith(".jpg") and "gt_bbox" not in name]
+    rows = ["path,identity,camera,split"]
+    for number, name in enumerate(names):
+        split = "train" if "train" in name else "query" if "query" in name else "gallery"
+        person = 100 + number if split == "train" else 500 + number % 2
+        rows.append(f"{name},{person},{1 if split == 'query' else 2},{split}")
+    files = market_files("") | {"people.csv": "\n".join(rows).encode()}
+    folder = write_folder(tmp_path / "own", files)
+    added = add(folder / "people.csv", bare)
+    assert recognize(added.target) == recognize(folder) == added.survey.variant == variant("table")
+    with zipfile.ZipFile(added.target) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    assert recognize(tmp_path / "unpacked") == variant("table")
+    assert add(added.target, bare).survey.facts == added.survey.facts
+    with (
+        pytest.raises(InputError, match=r"packed this as table, and not as market1501; set dataset\.name: table"),
+        open_collection(added.target, variant("market1501"), tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("split", [1, 3])
+def test_a_packed_folder_says_what_it_is(bare, tmp_path, split):
+    added = add(write_folder(tmp_path / "VIPeR", viper_files()), bare)
+    with zipfile.ZipFile(added.target) as packed:
+        assert json.loads(packed.read("slsr-dataset.json"))["name"] == "viper"
+    assert recognize(added.target) == variant("viper", split=1)
+    with open_collection(added.target, variant("viper", split=split), tmp_path) as collection:
+        assert len(collection.entries) == 8 + 2 * 8
+
+
+def test_a_damaged_marker_is_named(tmp_path):
+    path = write_zip(tmp_path / "m.zip", market_files() | {"slsr-dataset.json": b'{"name": "other"}'})
+    with pytest.raises(InputError, match=r"slsr-dataset\.json in it names no data set"):
+        recognize(path)
+
+
+def test_unknown_cameras_are_among_the_next_steps(bare, tmp_path):
+    places = [("train", "1"), ("train", "2"), ("query", "3"), ("gallery", "3")]
+    files = {f"{part}/{who}/{part}.jpg": picture(n) for n, (part, who) in enumerate(places)}
+    added = add(write_folder(tmp_path / "own", files), bare)
+    assert any(step.startswith("    cameras: unknown") for step in next_steps(added, None, None))
 
 
 def test_a_table_is_packed_with_the_images_it_names(bare, tmp_path):
     folder = write_folder(tmp_path / "own", TABLE_FILES)
     added = add(folder / "people.csv", bare)
     with zipfile.ZipFile(added.target) as packed:
-        assert packed.namelist() == ["p/a.jpg", "p/b.jpg", "p/c.jpg", "p/d.jpg", "people.csv"]
+        assert packed.namelist() == ["p/a.jpg", "p/b.jpg", "p/c.jpg", "p/d.jpg", "people.csv", "slsr-dataset.json"]
         assert packed.read("p/a.jpg") == TABLE_FILES["p/a.jpg"]
     again = add(folder / "people.csv", bare)
     assert again.target == added.target, "the same bytes each time, so that nothing is overwritten"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slsr.datasets.arrangement import arrange, draw_people, draw_validation, queries_without_match
-from slsr.datasets.collection import JUNK
+from slsr.datasets.collection import JUNK, UNKNOWN_CAMERA
 from slsr.errors import InputError
 from slsr.retrieval import matching
 
@@ -146,6 +146,7 @@ def test_who_is_held_out_depends_on_the_seed_and_the_numbers_alone():
     ("people", "cameras", "share", "part"),
     [
         (20, (1,), 0.5, r"0 of the 10 people held out have images of two cameras.*one-per-identity"),
+        (20, (1, 2, -1), 0.5, r"cameras of some people held out are not known.*one-per-identity"),
         (3, (1, 2), 0.1, r"2 of 3 training people would be held out, and training needs at least 2"),
         (20, (1, 2), 0.95, r"19 of 20 training people would be held out.*lower the share"),
     ],
@@ -162,5 +163,5 @@ def test_query_without_match():
     assert queries_without_match(arrangement.tables) == ["0008_c1_0.jpg", "0009_c1_0.jpg"]
 
 
-def test_junk_has_the_same_number_in_tables_and_in_retrieval():
-    assert JUNK == matching.JUNK
+def test_junk_and_unknown_cameras_have_the_same_numbers_in_tables_and_in_retrieval():
+    assert (JUNK, UNKNOWN_CAMERA) == (matching.JUNK, matching.UNKNOWN_CAMERA)

@@ -21,7 +21,8 @@ def test_market(tmp_path):
         assert ("gallery", "-1_c1s1_000401_03.jpg", -1, 1) in found
         assert ("gallery", "0000_c2s1_000451_04.jpg.jpg", 0, 2) in found
         assert ("multi_query", "0005_c2s1_000003_00.jpg", 5, 2) in found
-        assert collection.ignored == {"*.txt": 1, "Thumbs.db": 1}
+        thumbs, readme = "Market/bounding_box_train/Thumbs.db", "Market/readme.txt"
+        assert collection.ignored == {"*.txt": [readme], "Thumbs.db": [thumbs]}
         assert collection.evaluation == EvaluationProtocol("cross-camera", "one")
         for entry in collection.entries:
             assert collection.read(entry.source) == market_files()[entry.source]
@@ -150,3 +151,88 @@ def test_recognize_says_what_it_found(tmp_path):
     path = write_zip(tmp_path / "x.zip", {"holiday/a.jpg": b"", "holiday/b.txt": b""})
     with pytest.raises(InputError, match=r"x\.zip: none of the data sets .*2 files, 1 of them images, in holiday"):
         recognize(path)
+
+
+@pytest.mark.parametrize(
+    ("root", "images", "boxes"), [("", 4, "detected"), ("np/", 4, "detected"), ("", 7368, "labeled")]
+)
+def test_np_folders_that_do_not_name_their_boxes(tmp_path, root, images, boxes):
+    files = {root + name.split("/detected/")[1]: b"" for name in np_files() if "/detected/" in name}
+    files |= {f"{root}bounding_box_train/{n:04d}_c1_9.png": b"" for n in range(10, 10 + images - 4)}
+    path = write_zip(tmp_path / "np.zip", files)
+    assert recognize(path) == variant("cuhk03", "np", boxes)
+    with open_collection(path, variant("cuhk03", "np", boxes), tmp_path) as collection:
+        assert len(collection.entries) == images + 8
+        assert {entry.camera for entry in collection.entries} == {1, 2}
+        assert collection.notes == [
+            f"no folder says whether the boxes are detected or labeled: they are taken as {boxes}"
+        ]
+
+
+def msmt17_files(train="train", test="test"):
+    """Three training people (one of them in the validation list too) and two test people; both halves begin with 0."""
+    lists = {
+        "list_train.txt": [(0, 0, 1), (0, 1, 15), (1, 0, 3)],
+        "list_val.txt": [(1, 1, 4), (2, 0, 5)],
+        "list_query.txt": [(0, 0, 1), (1, 0, 2)],
+        "list_gallery.txt": [(0, 1, 2), (1, 1, 2), (1, 2, 7)],
+    }
+    files = {}
+    for name, images in lists.items():
+        lines = [f"{i:04d}/{i:04d}_{n:03d}_{c:02d}_0303morning_0015_{n}.jpg {i}" for i, n, c in images]
+        files[f"MSMT17_V1/{name}"] = ("\n".join(lines) + "\n").encode()
+        folder = train if name in ("list_train.txt", "list_val.txt") else test
+        files |= {f"MSMT17_V1/{folder}/{line.split()[0]}": picture(len(files) + n) for n, line in enumerate(lines)}
+    return files
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
+def test_msmt17(tmp_path, folders):
+    path = write_folder(tmp_path / "unpacked", msmt17_files(*folders))
+    assert recognize(path) == variant("msmt17")
+    with open_collection(path, variant("msmt17"), tmp_path) as collection:
+        found = sorted((entry.split, entry.identity, entry.camera) for entry in collection.entries)
+        assert not collection.ignored
+    assert found == [
+        *(("gallery", 4, 2), ("gallery", 5, 2), ("gallery", 5, 7), ("query", 4, 1), ("query", 5, 2)),
+        *(("train", 1, 1), ("train", 1, 15), ("train", 2, 3), ("train", 2, 4), ("train", 3, 5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [(b"0000/x.jpg 0", "no file 0000/x.jpg"), (b"0000/x.jpg", "not the name")]
+)
+def test_a_bad_line_of_msmt17_is_named(tmp_path, line, message):
+    path = write_folder(tmp_path / "m", msmt17_files() | {"MSMT17_V1/list_val.txt": b"\n" + line})
+    with (
+        pytest.raises(InputError, match=f"MSMT17_V1/list_val.txt, line 2: .*{message}"),
+        open_collection(path, variant("msmt17"), tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("files", "row"),
+    [
+        (
+            ["image_train/0001_c001_1.jpg", "image_test/0002_c012_1.jpg", "image_query/0002_c001_1.jpg"],
+            "image_query/0002_c001_1.jpg,2,1,query",
+        ),
+        (
+            [f"{part}/0002_3_c5_9.png" for part in ("bounding_box_train", "bounding_box_test", "query")],
+            "bounding_box_test/0002_3_c5_9.png,2,5,gallery",
+        ),
+        (["photos/x.jpg"], "photos/x.jpg,IDENTITY,CAMERA,train"),
+    ],
+)
+def test_a_layout_that_is_not_read_gets_the_row_of_a_table(tmp_path, files, row):
+    path = write_folder(tmp_path / "other", {name: picture(n) for n, name in enumerate(files)})
+    with pytest.raises(InputError) as raised, open_collection(path, recognize(path), tmp_path):
+        pass
+    assert f"its first line is `path,identity,camera,split`, then one row per image, here `{row}`" in str(raised.value)
+
+
+def test_a_folder_with_an_archive_names_the_archive(tmp_path):
+    path = write_zip(tmp_path / "folder/Market.zip", market_files())
+    with pytest.raises(InputError, match=rf"it contains an archive: give {path}"):
+        recognize(tmp_path / "folder")

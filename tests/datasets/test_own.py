@@ -1,7 +1,9 @@
 """Your own images: with a table, and in folders."""
 
 import io
+import math
 import re
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from builders import picture, variant, write_folder, write_zip
 
 from slsr.datasets.opening import open_collection, recognize
 from slsr.errors import InputError
+from slsr.images.listing import UNUSED
 
 ROWS = [
     ("photos/a.jpg", 1, 1, "train"),
@@ -60,6 +63,12 @@ def test_table(tmp_path, form):
     assert not collection.notes
 
 
+def parquet_bytes(rows, header=HEADER):
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(zip(header, row, strict=True)) for row in rows]), buffer)
+    return buffer.getvalue()
+
+
 EMPTIED = csv_bytes(delimiter=";").replace(b"\n", b"\r\n") + b"\r\n;;;\r\n\r\n;;;\r\n"
 
 
@@ -68,9 +77,10 @@ EMPTIED = csv_bytes(delimiter=";").replace(b"\n", b"\r\n") + b"\r\n;;;\r\n\r\n;;
     [
         EMPTIED,
         b"sep=;\r\n" + EMPTIED,
+        csv_bytes(delimiter="\t").decode().replace("\n", "\r\n").encode("utf-16"),
         csv_bytes([(path, f"{identity}.0", f"{camera}.0", split) for path, identity, camera, split in ROWS]),
     ],
-    ids=["rows emptied in Excel", "the first line of Excel", "whole numbers of pandas"],
+    ids=["rows emptied in Excel", "the first line of Excel", "Unicode text of Excel", "whole numbers of pandas"],
 )
 def test_tables_as_other_programs_write_them(tmp_path, content):
     collection = read(table_zip(tmp_path, content), "table", tmp_path)
@@ -87,14 +97,14 @@ def test_whole_numbers_of_a_float_column(tmp_path):
 
 @pytest.mark.parametrize("place", ["zip", "folder", "table"])
 def test_messages_say_where_the_table_is(tmp_path, monkeypatch, place):
-    monkeypatch.chdir(write_folder(tmp_path / "own", {"people.csv": bad(1, "identity", "anna"), **IMAGES}))
-    write_zip(Path("own.zip"), {"people.csv": bad(1, "identity", "anna"), **IMAGES})
+    monkeypatch.chdir(write_folder(tmp_path / "own", {"people.csv": bad(1, "identity", "1.5"), **IMAGES}))
+    write_zip(Path("own.zip"), {"people.csv": bad(1, "identity", "1.5"), **IMAGES})
     path, where = {
         "zip": (Path("own.zip"), "own.zip: people.csv"),
         "folder": (tmp_path / "own", f"{tmp_path}/own/people.csv"),
         "table": (Path("people.csv"), "people.csv"),
     }[place]
-    with pytest.raises(InputError, match=rf"^{re.escape(where)}, line 3: identity 'anna' is not a whole number"):
+    with pytest.raises(InputError, match=rf"^{re.escape(where)}, line 3: identity '1.5' is not a whole number"):
         read(path, "table", tmp_path)
 
 
@@ -106,7 +116,7 @@ def test_groups_are_read(tmp_path):
 
 def test_images_that_the_table_does_not_name(tmp_path):
     path = table_zip(tmp_path, csv_bytes(), images=IMAGES | {"photos/z.jpg": picture(0)})
-    assert read(path, "table", tmp_path).notes == ["images that people.csv does not name, left out: 1"]
+    assert read(path, "table", tmp_path).ignored == {UNUSED: ["photos/z.jpg"]}
 
 
 def bad(row, column, value):
@@ -127,15 +137,18 @@ def bad(row, column, value):
         (bad(1, "path", "/etc/b.jpg"), r"line 3: the path '/etc/b\.jpg' leaves the table's folder"),
         (bad(1, "path", "photos/x.jpg"), r"line 3: no file photos/x\.jpg beside the table"),
         (bad(1, "path", ""), "line 3: no path"),
-        (bad(1, "camera", "left"), "line 3: camera 'left' is not a whole number"),
         (bad(1, "camera", "1.5"), "line 3: camera '1.5' is not a whole number"),
-        (bad(1, "camera", ""), "line 3: camera '' is not a whole number"),
-        (bad(1, "identity", "anna"), "line 3: identity 'anna' is not a whole number"),
+        (bad(1, "identity", "9.82E+14"), r"line 3: identity '9\.82E\+14' was shortened by a program"),
+        (bad(1, "identity", ""), "line 3: no identity"),
+        (
+            bad(1, "path", "photos/B.jpg"),
+            r"line 3: no file photos/B\.jpg .*; there is photos/b\.jpg: write it",
+        ),
         (bad(1, "split", "test"), "line 3: split 'test' is not one of train, query, gallery, multi_query"),
         (csv_bytes([*ROWS, ("photos/b.jpg", 1)]), "line 9: 2 fields, but the header has 4"),
         (csv_bytes([*ROWS, ("photos/b.jpg", 1, 2, "train", "x")]), "line 9: 5 fields, but the header has 4"),
-        (b"\xff\xfe" + "path".encode("utf-16-le"), "not UTF-8"),
-        (b"", r"people\.csv: no column path, identity, camera, split.*found: nothing"),
+        (b"path\xff", "not UTF-8"),
+        (b"", r"people\.csv: no column path, identity, split.*found: nothing"),
     ],
 )
 def test_bad_table(tmp_path, content, message):
@@ -147,7 +160,7 @@ def test_parquet_row_is_named(tmp_path):
     buffer = io.BytesIO()
     rows = [{"path": "photos/a.jpg", "identity": 1, "camera": 1.5, "split": "train"}]
     pq.write_table(pa.Table.from_pylist(rows), buffer)
-    with pytest.raises(InputError, match=r"people\.parquet, row 1: camera 1\.5 is not a whole number"):
+    with pytest.raises(InputError, match=r"people\.parquet, row 1: camera '1\.5' is not a whole number"):
         read(table_zip(tmp_path, buffer.getvalue(), "people.parquet"), "table", tmp_path)
 
 
@@ -192,19 +205,19 @@ def test_folders_without_cameras_and_with_names(tmp_path):
     names = ["train/anna/a.jpg", "train/bert/a.jpg", "query/carl/a.jpg", "gallery/carl/b.jpg"]
     collection = read(write_folder(tmp_path / "own", {name: picture(0) for name in names}), "folder", tmp_path)
     assert {(entry.name, entry.identity, entry.camera) for entry in collection.entries} == {
-        ("train/anna/a.jpg", 1, 2),
-        ("train/bert/a.jpg", 2, 2),
-        ("query/carl/a.jpg", 3, 1),
-        ("gallery/carl/b.jpg", 3, 2),
+        ("train/anna/a.jpg", 1, -1),
+        ("train/bert/a.jpg", 2, -1),
+        ("query/carl/a.jpg", 3, -1),
+        ("gallery/carl/b.jpg", 3, -1),
     }
     assert len(collection.notes) == 2
+    assert collection.evaluation.cameras == "unknown"
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ("train/0001/x.jpg", "use one layout for all"),
-        ("train/0001/left/x.jpg", "the camera's folder 'left' is not a whole number"),
         ("train/x.jpg", "train/x.jpg is in the wrong place"),
         ("train/0001/1/2/x.jpg", "train/0001/1/2/x.jpg is in the wrong place"),
     ],
@@ -218,3 +231,163 @@ def test_bad_folders(tmp_path, extra, message):
 def test_no_such_folders(tmp_path):
     with pytest.raises(InputError, match=r"expected one place with the folders train/.*at the top: photos"):
         read(write_zip(tmp_path / "own.zip", IMAGES), "folder", tmp_path)
+
+
+TAGS = [985112001234567, 985112001234566, 985112001234999]
+
+
+@pytest.mark.parametrize("form", ["text", "float64"])
+def test_numbers_too_long_for_a_table_are_numbered(tmp_path, form):
+    """Ear tags of 15 digits; junk keeps its number."""
+    rows = [(path, dict(enumerate(TAGS, 1)).get(who, who), camera, split) for path, who, camera, split in ROWS]
+    content, name = csv_bytes(rows), "people.csv"
+    if form == "float64":
+        rows = [(path, float(who), camera, split) for path, who, camera, split in rows]
+        content, name = parquet_bytes(rows), "people.parquet"
+    collection = read(table_zip(tmp_path, content, name), "table", tmp_path)
+    assert [entry.identity for entry in collection.entries] == [2, 2, 1, 3, 3, -1, 3]
+    assert collection.notes == [f"identities are numbered from 1: {TAGS[1]} is 1, {TAGS[2]} is 3"]
+
+
+def test_names_of_people_and_cameras_are_numbered(tmp_path):
+    people, cameras = {1: "zoë", 2: "anna", 3: "7"}, {1: "cam2", 2: "cam10"}
+    rows = [(path, people.get(who, who), cameras[camera], split) for path, who, camera, split in ROWS]
+    collection = read(table_zip(tmp_path, csv_bytes(rows)), "table", tmp_path)
+    assert [entry.identity for entry in collection.entries] == [3, 3, 2, 1, 1, -1, 1], "numbers come first"
+    assert [entry.camera for entry in collection.entries] == [2, 10, 2, 2, 10, 10, 2]
+    rows = [(path, who, {1: "hall", 2: "gate"}[camera], split) for path, who, camera, split in ROWS]
+    collection = read(table_zip(tmp_path, csv_bytes(rows)), "table", tmp_path)
+    assert [entry.camera for entry in collection.entries] == [2, 1, 2, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("empty", [None, "", "nan"])
+def test_a_table_without_cameras(tmp_path, empty):
+    rows = [(path, who, split) if empty is None else (path, who, empty, split) for path, who, _, split in ROWS]
+    header = HEADER if empty is not None else ("path", "identity", "split")
+    collection = read(table_zip(tmp_path, csv_bytes(rows, header)), "table", tmp_path)
+    assert {entry.camera for entry in collection.entries} == {-1}
+    assert collection.evaluation.cameras == "unknown"
+
+
+def test_a_table_without_cameras_whose_names_have_them(tmp_path):
+    rows = [
+        (f"{max(who, 0)}_c{5 * camera}s1_{n:06d}_01.jpg", who, split) for n, (_, who, camera, split) in enumerate(ROWS)
+    ]
+    images = {path: picture(n) for n, (path, *_) in enumerate(rows)}
+    path = table_zip(tmp_path, csv_bytes(rows, ("path", "identity", "split")), images=images)
+    collection = read(path, "table", tmp_path)
+    assert [entry.camera for entry in collection.entries] == [5, 10, 5, 5, 10, 10, 5]
+    assert collection.evaluation.cameras == "known"
+
+
+def test_empty_groups_of_pandas_are_no_group(tmp_path):
+    rows = [(*row, math.nan if number else 5.0) for number, row in enumerate(ROWS)]
+    path = table_zip(tmp_path, parquet_bytes(rows, (*HEADER, "group")), "people.parquet")
+    assert [entry.group for entry in read(path, "table", tmp_path).entries] == ["5.0", *[None] * 6]
+
+
+def test_names_in_two_forms_of_unicode_are_one(tmp_path):
+    """A Mac decomposes names, a table is typed composed; the folders of one person come from both."""
+    rows = [(path.replace("photos", "entrée"), *rest) for path, *rest in ROWS]
+    images = {name.replace("photos", unicodedata.normalize("NFD", "entrée")): IMAGES[name] for name in IMAGES}
+    folder = write_folder(tmp_path / "own", {"people.csv": csv_bytes(rows), **images})
+    for path in (table_zip(tmp_path, csv_bytes(rows), images=images), folder, folder / "people.csv"):
+        collection = read(path, "table", tmp_path)
+        assert [entry.name for entry in collection.entries] == [row[0] for row in rows]
+    assert collection.read(collection.entries[0].source) == IMAGES["photos/a.jpg"]
+    forms = [unicodedata.normalize(form, "René") for form in ("NFC", "NFD")]
+    names = ["train/x/1/a.jpg", "train/y/1/a.jpg", f"query/{forms[0]}/1/a.jpg"]
+    names += [f"gallery/{forms[0]}/2/a.jpg", f"gallery/{forms[1]}/3/a.jpg"]
+    collection = read(write_folder(tmp_path / "people", {name: picture(0) for name in names}), "folder", tmp_path)
+    assert len({entry.identity for entry in collection.entries if entry.split != "train"}) == 1
+
+
+def test_two_files_of_one_name_in_two_forms_are_named(tmp_path):
+    files = {unicodedata.normalize(form, "train/é/1/a.jpg"): picture(0) for form in ("NFC", "NFD")}
+    with pytest.raises(InputError, match=r"two files have the name train/é/1/a\.jpg"):
+        recognize(write_folder(tmp_path / "own", files))
+
+
+MARKET_NAME = "{i:04d}_c{c}s1_000451_03.jpg"
+DUKE_NAME, NP_NAME = "{i:04d}_c{c}_f0046985.jpg", "{i:04d}_c{c}_1.png"
+MSMT17_NAME = "{i:04d}_000_{c:02d}_0303morning_0015_0.jpg"
+TRAIN_ALL = [(1, 1), (2, 3), (1, 2)]
+TESTS = [("query", 3, 1), ("gallery", 3, 1), ("gallery", 3, 5), ("multi-query", 3, 1)]
+
+
+def prepared(name):
+    """The folders that programs prepare: train, val and train_all, query, gallery, multi-query."""
+    places = [*(("train", *one) for one in TRAIN_ALL[:2]), ("val", *TRAIN_ALL[2])]
+    places += [*(("train_all", *one) for one in TRAIN_ALL), *TESTS]
+    return {f"{part}/{i:04d}/{name.format(i=i, c=c)}": picture(10 * i + c) for part, i, c in places}
+
+
+@pytest.mark.parametrize("name", [MARKET_NAME, DUKE_NAME, NP_NAME, MSMT17_NAME])
+@pytest.mark.parametrize("root", ["", "Market/pytorch/"])
+def test_prepared_folders_give_the_cameras_of_the_names(tmp_path, name, root):
+    files = prepared(name) | {"gallery/-1/" + name.format(i=9, c=2): picture(5)}
+    path = write_folder(tmp_path / "own", {root + file: content for file, content in files.items()})
+    assert recognize(path) == variant("folder")
+    collection = read(path, "folder", tmp_path)
+    assert sorted((entry.split, entry.identity, entry.camera) for entry in collection.entries) == [
+        *(("gallery", -1, 2), ("gallery", 3, 1), ("gallery", 3, 5), ("multi_query", 3, 1), ("query", 3, 1)),
+        *(("train", 1, 1), ("train", 1, 2), ("train", 2, 3)),
+    ]
+    assert collection.evaluation.cameras == "known"
+    assert not collection.ignored
+    assert any(note.startswith("cameras are read from names: that of ") for note in collection.notes)
+
+
+def test_without_train_all_the_validation_folder_is_train_too(tmp_path):
+    files = {name: content for name, content in prepared(MARKET_NAME).items() if "train_all" not in name}
+    collection = read(write_folder(tmp_path / "pytorch", files), "folder", tmp_path)
+    assert sum(entry.split == "train" for entry in collection.entries) == 3
+    assert "val/ is read as train too (dataset.validation draws its own)" in collection.notes
+
+
+def test_train_all_that_lacks_images_of_train_is_refused(tmp_path):
+    files = prepared(MARKET_NAME) | {"train/0004/0004_c1s1_000451_03.jpg": picture(4)}
+    with pytest.raises(InputError, match=r"train/0004/0004_c1s1_000451_03\.jpg is not in train_all/"):
+        read(write_folder(tmp_path / "pytorch", files), "folder", tmp_path)
+
+
+def test_some_names_without_camera_are_unknown(tmp_path):
+    files = prepared(MARKET_NAME) | {"gallery/0003/extra.jpg": picture(7)}
+    collection = read(write_folder(tmp_path / "pytorch", files), "folder", tmp_path)
+    assert [entry.name for entry in collection.without_camera()] == ["gallery/0003/extra.jpg"]
+    assert "the camera of 1 image is unknown, for example gallery/0003/extra.jpg" in collection.notes
+
+
+WITH_CAMERAS = [("train", 1, 1), ("train", 2, 1), ("query", 3, 1), ("gallery", 3, 2)]
+
+
+def test_a_folder_and_a_name_of_two_cameras_are_refused(tmp_path):
+    files = {f"{part}/{i}/{c}/000{i}_c{c}s1_1_1.jpg": picture(i) for part, i, c in WITH_CAMERAS}
+    assert not read(write_folder(tmp_path / "good", files), "folder", tmp_path).notes
+    files["gallery/3/1/0003_c4s1_1_1.jpg"] = picture(9)
+    with pytest.raises(InputError, match="is in the folder of camera 1, and its name gives camera 4"):
+        read(write_folder(tmp_path / "bad", files), "folder", tmp_path)
+
+
+def test_folders_of_cameras_with_a_word(tmp_path):
+    files = {f"{part}/{i}/Cam{c:02d}/a.jpg": picture(i) for part, i, c in WITH_CAMERAS}
+    collection = read(write_folder(tmp_path / "own", files), "folder", tmp_path)
+    assert {(entry.split, entry.camera) for entry in collection.entries} == {("train", 1), ("query", 1), ("gallery", 2)}
+
+
+def test_junk_and_distractors_keep_their_meaning_beside_names(tmp_path):
+    names = ["train/a/1/a.jpg", "train/b/1/a.jpg", "query/c/1/a.jpg", "gallery/c/2/a.jpg"]
+    names += ["gallery/-1/2/a.jpg", "gallery/0000/2/a.jpg"]
+    collection = read(write_folder(tmp_path / "own", {name: picture(0) for name in names}), "folder", tmp_path)
+    assert {entry.name: entry.identity for entry in collection.entries if entry.split == "gallery"} == {
+        "gallery/c/2/a.jpg": 3,
+        "gallery/-1/2/a.jpg": -1,
+        "gallery/0000/2/a.jpg": 0,
+    }
+
+
+def test_a_number_written_in_two_ways_is_one_person(tmp_path):
+    names = ["train/1/1/a.jpg", "train/2/1/a.jpg", "query/0007/1/a.jpg", "gallery/7/2/a.jpg"]
+    collection = read(write_folder(tmp_path / "own", {name: picture(0) for name in names}), "folder", tmp_path)
+    assert {entry.identity for entry in collection.entries if entry.split != "train"} == {7}
+    assert any("written in two ways" in note for note in collection.notes)

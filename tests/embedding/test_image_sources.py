@@ -181,3 +181,29 @@ def test_a_damaged_table_says_so_when_it_is_read(folder, tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"gallery.parquet: damaged"):
         list(find_images([path]))
+
+
+def test_a_linked_folder_is_read_and_other_formats_are_counted(folder, tmp_path, caplog):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number, name in enumerate(["d.jfif", "e.JPE", "f.pgm"]):
+        (elsewhere / name).write_bytes(picture(number))
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    for name in ("x.heic", "y.avif", "z.zip"):
+        (folder / name).write_bytes(b"x")
+    assert listed("shots")[3:] == ["shots/linked/d.jfif", "shots/linked/e.JPE", "shots/linked/f.pgm"]
+    for line in (
+        "left out: 2 files in a format that is not read (convert them to PNG or JPEG), for example x.heic",
+        "left out: 1 archives inside (unpack them), for example z.zip",
+        "left out: 1 links to a folder that they are in, for example loop/",
+        "left out: 1 hidden images or folders, for example .hidden.jpg",
+    ):
+        assert f"shots: {line}" in caplog.text
+
+
+def test_unknown_cameras_of_a_table_are_counted(folder, tmp_path):
+    with table_writer(tmp_path / "t.parquet", LABELED) as table:
+        for number, camera in enumerate([1, -1, -1]):
+            table.append({"image": picture(number), "name": str(number), "identity": 1, "camera": camera})
+    assert find_images(["t.parquet"]).unknown_cameras == 2

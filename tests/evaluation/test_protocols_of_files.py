@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from builders import market_files, params, viper_files, write_zip
+from builders import market_files, params, picture, viper_files, write_zip
 from naive import naive_directions, naive_gallery_shot, naive_measures, naive_ranks, squared_distances
 from trained import write_model
 from typer.testing import CliRunner
@@ -17,6 +17,7 @@ from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
 from slsr.evaluation.scoring import LABELS, score
 from slsr.evaluation.transfer import read_evaluation_set, transfer
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.file import run_with_blocks
 from slsr.retrieval import Labels
 from slsr.stages import prepare
@@ -140,6 +141,7 @@ def test_the_table_of_queries_has_both_directions(write, tmp_path):
         ({"protocol": "market"}, {}, "array protocol must be one text, cross-camera or single-gallery-shot"),
         ({"protocol": ["cross-camera"]}, {}, "array protocol must be one text"),
         ({"protocol": "single-gallery-shot", "directions": "up"}, {}, "array directions must be one text, one or both"),
+        ({"protocol": "cross-camera", "cameras": "two"}, {}, "array cameras must be one text, known or unknown"),
         ({"protocol": "cross-camera", "split": "two"}, {}, "array split must be one whole number"),
         ({"protocol": "single-gallery-shot"}, {"rerank": True}, "--rerank: single-gallery-shot is evaluated without"),
     ],
@@ -258,6 +260,35 @@ def test_tables_without_facts_are_embedded_with_a_warning(project):
     assert result.exit_code == 0
     assert "no facts.json beside the tables" in result.stderr
     assert read_protocol(project / "f.npz") is None
+
+
+def test_a_file_whose_cameras_are_unknown_says_so(project):
+    """`prepare` accepted it; `score` needs no option, and marks text and JSON. Without the word, it refuses."""
+    places = [f"train/{who}/a" for who in (1, 2)] + [f"query/{who}/q" for who in (3, 4)]
+    places += [f"gallery/{who}/{number}" for who in (3, 4, 5) for number in range(2)]
+    prepared("folder", {f"{place}.jpg": picture(number) for number, place in enumerate(places)}, cameras="unknown")
+    text = run("embed", "model.safetensors", *TABLES, "-o", "f.npz")
+    assert "the cameras of 8 images are unknown (-1); `slsr score` marks the numbers" in text
+    assert str(read_protocol(project / "f.npz")) == "cross-camera, cameras unknown (folder)"
+    text = run("score", "f.npz", "--json", "out.json")
+    assert text.startswith("cross-camera, cameras unknown (folder): 2 queries")
+    assert text.splitlines()[-1] == CAMERAS_UNKNOWN
+    assert json.loads((project / "out.json").read_text())["cameras"] == "unknown"
+    assert run("score", "f.npz", "--cameras", "unknown") == text
+    with np.load("f.npz") as file:
+        np.savez("g.npz", **{name: file[name] for name in file.files if name != "cameras"})
+    with pytest.raises(InputError, match=r"g.npz: unknown cameras \(-1\).*--cameras unknown"):
+        score(project / "g.npz")
+
+
+def test_unknown_cameras_have_no_directions(write):
+    path = write(FIRST, SECOND, query_cameras=np.full(10, -1), protocol="single-gallery-shot", cameras="unknown")
+    with pytest.raises(InputError, match="both directions are those between two cameras; give --directions one"):
+        score(path)
+
+
+def test_cameras_of_a_file_without_protocol_are_another_array(write):
+    assert score(write(FIRST, SECOND, cameras=CAMERAS)).protocol.evaluation.cameras == "known"
 
 
 def test_the_variant_of_published_halves(project):

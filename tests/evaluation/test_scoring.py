@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from slsr.cli.main import app
 from slsr.errors import InputError
 from slsr.evaluation.per_query import MEASURES, read_queries
-from slsr.evaluation.scoring import FEATURES, LABELS, score_file
-from slsr.retrieval import evaluate, evaluate_reranked, headline
+from slsr.evaluation.scoring import FEATURES, LABELS, score, score_file
+from slsr.images.tables import CAMERAS_UNKNOWN
+from slsr.retrieval import Labels, evaluate, evaluate_reranked, headline
 
 QUERY, GALLERY, TRUTH = clustered(30, 200, 8, noise=2.0)
 ARRAYS = {
@@ -140,7 +141,9 @@ def changed(name, row, value):
         ({name: ARRAYS[name][:0] for name in ARRAYS if name[0] == "q"}, "query_identities is empty"),
         ({"query_identities": TRUTH.query_identities + 500}, "none of the 30 queries has a right match"),
         ({"gallery_identities": TRUTH.gallery_identities * 0 - 1}, "none of the 30 queries has a right match"),
-        ({"query_identities": TRUTH.query_identities.astype(float)}, "query_identities is of type float64"),
+        ({"query_identities": TRUTH.query_identities + 0.5}, "query_identities is of type float64"),
+        ({"query_identities": TRUTH.query_identities * np.nan}, "query_identities is of type float64"),
+        ({"query_identities": TRUTH.query_identities + 2.0**53}, "query_identities is of type float64"),
         ({"query_identities": TRUTH.query_identities.astype(str)}, "query_identities is of type <U"),
         ({"query_features": QUERY.astype(int)}, "query_features is of type int64"),
         ({"query_features": QUERY.astype(complex)}, "query_features is of type complex128"),
@@ -214,3 +217,74 @@ def test_outputs_are_checked_first(features, tmp_path, monkeypatch):
     assert "this is the input" in refused(path, json_path=path)
     assert "both --json and --per-query" in refused(path, json_path=tmp_path / "a", per_query=tmp_path / "a")
     assert [found.name for found in tmp_path.iterdir()] == ["features.npz"]
+
+
+def numbers_of(path, tmp_path, **options):
+    target = tmp_path / "out.json"
+    choices = {"rerank": False, "normalize": True, "json_path": target, "per_query": None} | options
+    return json.loads(target.read_text()) if (text := score_file(path, **choices)) else text
+
+
+def test_k1_of_few_images_is_cut_aloud(features, caplog):
+    few = {name: array[:9] for name, array in ARRAYS.items()}
+    path = features(**few | {"gallery_identities": TRUTH.query_identities[:9], "gallery_cameras": np.full(9, 77)})
+    found = score(path, rerank=True).evaluations["single_query_rerank"]
+    assert "--rerank: k1 is 20, but an image has only 17 others: these are used" in caplog.text
+    expected = evaluate_reranked(QUERY[:9], GALLERY[:9], found_labels(path), k1=17)
+    assert found.ranks.tolist() == expected.ranks.tolist()
+    caplog.clear()
+    score(features(), rerank=True)
+    assert "k1" not in caplog.text
+
+
+def found_labels(path):
+    with np.load(path) as file:
+        return Labels(*(file[name] for name in LABELS))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda labels: labels.astype(np.float64),
+        lambda labels: labels[None],
+        lambda labels: labels.astype(np.float64)[:, None],
+        lambda labels: np.array([f"id {label:02}" for label in labels]),
+    ],
+    ids=["float64", "[1, N]", "float64 [N, 1]", "names"],
+)
+def test_labels_as_other_tools_write_them(features, tmp_path, caplog, change):
+    expected = numbers_of(features(), tmp_path)
+    with caplog.at_level("INFO"):
+        found = numbers_of(features(**{name: change(getattr(TRUTH, name)) for name in LABELS}), tmp_path)
+    assert found == expected
+    assert caplog.text.count("read as whole numbers, one per image: query_identities") == 1
+
+
+def test_junk_and_distractors_keep_their_meaning_among_names(features, tmp_path):
+    gallery = TRUTH.gallery_identities.copy()
+    gallery[:40:2], gallery[1:40:2] = -1, 0
+    names = {-1: "-1", 0: "0"}
+    as_names = [
+        np.array([names.get(one, f"p{one:02}") for one in side.tolist()]) for side in (TRUTH.query_identities, gallery)
+    ]
+    found = numbers_of(features(query_identities=as_names[0], gallery_identities=as_names[1]), tmp_path)
+    assert found == numbers_of(features(gallery_identities=gallery), tmp_path)
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_unknown_cameras_are_refused_until_accepted(features, tmp_path, absent):
+    """They count as if every image had a camera of its own."""
+    unknown = {
+        f"{side}_cameras": None if absent else ARRAYS[f"{side}_cameras"] * 0 - 1 for side in ("query", "gallery")
+    }
+    message = refused(features(**unknown))
+    assert ("no array query_cameras, gallery_cameras" if absent else "unknown cameras (-1)") in message
+    found = numbers_of(features(**unknown), tmp_path, cameras="unknown")
+    own = {"query_cameras": np.zeros(30, int), "gallery_cameras": np.arange(1, 201)}
+    assert found.pop("cameras") == "unknown"
+    assert found == numbers_of(features(**own), tmp_path)
+    assert "--cameras unknown, but the file has every camera" in refused(features(), cameras="unknown")
+    result = CliRunner().invoke(app, ["score", str(features(**unknown)), "--cameras", "unknown"])
+    assert result.output.splitlines()[-1] == CAMERAS_UNKNOWN
+    other = CliRunner().invoke(app, ["score", str(features()), "--cameras", "known"])
+    assert "--cameras known: the only value is unknown" in str(other.exception)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from builders import market_files, params, viper_files, write_folder, write_zip
+from builders import market_files, params, picture, viper_files, write_folder, write_zip
 from trained import write_model
 
 from slsr.embedding.encoder import load_encoder
@@ -13,6 +13,7 @@ from slsr.embedding.stream import embed_into, origin_of
 from slsr.errors import InputError
 from slsr.evaluation.scoring import score
 from slsr.evaluation.transfer import PUBLISHED, as_json, read_evaluation_set, render, transfer
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.file import run_with_blocks
 from slsr.stages import prepare
 
@@ -181,3 +182,75 @@ def test_published_halves_choose_the_test_people(tmp_path):
         read_evaluation_set(write_zip(tmp_path / "m.zip", market_files()), halves=halves)
     with pytest.raises(InputError, match="split 11, but name: viper has the splits 1 to 10"):
         read_evaluation_set(archive, split=11)
+
+
+def without_cameras():
+    places = [("train", 1, "a"), ("train", 2, "a"), ("query", 3, "q"), ("query", 4, "q")]
+    places += [("gallery", who, f"g{number}") for who in (3, 4, 5) for number in range(2)]
+    return {f"{part}/{who}/{name}.jpg": picture(number) for number, (part, who, name) in enumerate(places)}
+
+
+def test_unknown_cameras_are_accepted_aloud_and_marked(tmp_path, encoder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_folder(tmp_path / "data/own", without_cameras())
+    with pytest.raises(InputError, match=r"nothing says the camera of 8 test images of 8.*--cameras unknown accepts"):
+        read_evaluation_set(path)
+    data = read_evaluation_set(path, cameras="unknown")
+    measured = transfer(encoder, data, SETTINGS)
+    assert as_json(encoder, data, measured, SETTINGS)["protocol"]["cameras"] == "unknown"
+    assert {found["cameras"] for found in measured.metrics.values()} == {"unknown"}
+    assert render(data, measured).splitlines()[-1] == CAMERAS_UNKNOWN
+    run_with_blocks(prepare.run, params({"name": "folder", "archive": "own", "cameras": "unknown"}))
+    sides = {side: find_images([f"artifacts/prepared/{side}.parquet"]) for side in ("gallery", "query")}
+    assert sum(source.unknown_cameras for source in sides.values()) == 8
+    embed_into(tmp_path / "f.npz", encoder, origin_of(encoder, tmp_path / "model.safetensors"), sides)
+    with pytest.raises(InputError, match=r"unknown cameras \(-1\).*--cameras unknown"):
+        score(tmp_path / "f.npz")
+    scored = score(tmp_path / "f.npz", cameras="unknown").evaluations["single_query"]
+    assert scored.means()["rank1"] == measured.metrics["single_query"]["rank1"]
+    assert scored.matches.tolist() == [2, 2], "every gallery image of the query's identity"
+
+
+def test_without_cameras_the_image_of_a_query_in_the_gallery_is_refused(tmp_path):
+    files = without_cameras()
+    files["gallery/3/copy.jpg"] = files["query/3/q.jpg"]
+    with pytest.raises(InputError, match=r"the image query/3/q\.jpg is in the gallery too"):
+        read_evaluation_set(write_folder(tmp_path / "own", files), cameras="unknown")
+
+
+def test_known_cameras_are_not_called_unknown(project):
+    with pytest.raises(InputError, match="--cameras unknown, but the camera of every test image is known"):
+        read_evaluation_set(project / "data/market.zip", cameras="unknown")
+
+
+def test_prepared_folders_give_the_numbers_of_the_archive(project, encoder):
+    """The same images in the folders that many programs make of Market-1501, with the cameras in the names."""
+    parts = {
+        "bounding_box_train": "train_all",
+        "bounding_box_test": "gallery",
+        "query": "query",
+        "gt_bbox": "multi-query",
+    }
+    files = {}
+    for name, content in market_files("").items():
+        folder, _, image = name.rpartition("/")
+        if folder in parts and image.endswith(".jpg"):
+            files[f"{parts[folder]}/{image.split('_')[0]}/{image}"] = content
+    files |= {name.replace("train_all", "train"): content for name, content in files.items() if "train_all" in name}
+    found = transfer(encoder, read_evaluation_set(write_folder(project / "pytorch", files)), SETTINGS)
+    expected = transfer(encoder, read_evaluation_set(project / "data/market.zip"), SETTINGS)
+    assert set(found.metrics) == set(expected.metrics)
+    for ranking, numbers in expected.metrics.items():
+        assert {key: found.metrics[ranking][key] for key in ("queries", "gallery", "rank1")} == {
+            key: numbers[key] for key in ("queries", "gallery", "rank1")
+        }
+        assert found.metrics[ranking]["map_trapezoid"] == pytest.approx(numbers["map_trapezoid"], abs=1e-9)
+
+
+def test_k1_is_cut_to_the_images_that_there_are(project, encoder, caplog):
+    data = read_evaluation_set(project / "data/market.zip")
+    others = len(data.query.names) + len(data.gallery.names) - 1
+    rerank = {k1: PUBLISHED.model_copy(update={"rerank": RERANK.model_copy(update={"k1": k1})}) for k1 in (20, others)}
+    cut, most = (transfer(encoder, data, settings).metrics for settings in rerank.values())
+    assert cut == most
+    assert f"evaluate.rerank.k1 is 20, but an image has only {others} others: these are used" in caplog.text

@@ -103,3 +103,10 @@ def test_plain_order_is_that_of_the_library(sides):
     matrix = euclidean_distances(query, gallery).rows(np.arange(len(query)))
     ranking = rank_gallery(distances_to_gallery(query[2], gallery), None, None, None, None)
     assert ranking.rows.tolist() == np.argsort(matrix[2], kind="stable").tolist()
+
+
+def test_a_gallery_image_of_unknown_camera_is_not_its_own_match():
+    cameras = np.full(3, -1)
+    ranked = rank_gallery(np.array([0.0, 0.5, 0.2]), np.array([7, 7, 8]), cameras, 7, -1, 0)
+    assert ranked.rows.tolist() == [2, 1]
+    assert ranked.right.tolist() == [False, True]

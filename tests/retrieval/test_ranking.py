@@ -319,3 +319,15 @@ def test_distances_that_cannot_be_ranked_are_refused_unless_they_are_junk(value,
 def test_evaluation_needs_no_torch():
     code = "import sys, slsr.retrieval; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_camera_differs_from_every_camera():
+    """By hand: identity 7; the gallery has it from cameras 1, 2 and unknown, and an image of identity 8."""
+    gallery = np.array([7, 7, 7, 8]), np.array([1, 2, -1, -1])
+    for camera, expected in ((1, [1, 2]), (-1, [0, 1, 2])):
+        labels = Labels(np.array([7]), gallery[0], np.array([camera]), gallery[1])
+        right, removed = labels.matches(np.array([0]))
+        assert right.indices.tolist() == expected
+        assert removed.indices.tolist() == sorted({0, 1, 2} - set(expected))
+        assert labels.cameras_unknown
+    assert not Labels(np.array([7]), gallery[0], np.array([1]), np.array([1, 2, 3, 4])).cameras_unknown

@@ -28,6 +28,7 @@ OUTPUTS = [f"{name}.parquet" for name in ("gallery", "multi_query", "query", "tr
 TRAIN = "Market/bounding_box_train/"
 GALLERY = "Market/bounding_box_test/"
 QUERY = "Market/query/"
+ONE_DIRECTION = {"directions": "one", "cameras": "known"}
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,12 @@ def test_tables_hold_the_bytes_of_the_archive():
     assert Counter(row["identity"] for row in rows("validation")) == {2: 1, 7: 1, 11: 1}
     assert [row["identity"] for row in rows("gallery")] == [-1, 0, 1, 1, 1, 5, 5, 5]
     assert [(row["identity"], row["camera"]) for row in rows("multi_query")] == [(1, 1), (1, 2), (5, 1), (5, 2)]
-    assert facts["evaluation"] == {"protocol": "cross-camera", "directions": "one", "multi_query": True}
+    assert facts["evaluation"] == {
+        "protocol": "cross-camera",
+        "directions": "one",
+        "cameras": "known",
+        "multi_query": True,
+    }
 
 
 def test_facts():
@@ -189,7 +195,10 @@ def test_people_of_one_camera_cannot_be_held_out():
 
 def test_single_gallery_shot_of_viper():
     facts = run(viper_files(8), dataset={"name": "viper", "split": 2, "validation": "none"})
-    assert facts["evaluation"] == {"protocol": "single-gallery-shot", "directions": "both", "multi_query": False}
+    assert facts["evaluation"] == {"protocol": "single-gallery-shot", "multi_query": False} | {
+        "directions": "both",
+        "cameras": "known",
+    }
     assert [row["name"] for row in rows("query")] == [row["name"] for row in rows("gallery")]
     assert facts["duplicates"]["across_splits"] == {}
 
@@ -309,3 +318,74 @@ def test_the_whole_real_archive(project):
         for query in rows("query")[:100]
     ]
     assert min(matches) >= 1
+
+
+def folders_without_cameras():
+    places = [("train", 1, "a"), ("train", 1, "b"), ("train", 2, "a"), ("query", 3, "q"), ("query", 4, "q")]
+    places += [("gallery", 3, "g"), ("gallery", 4, "g"), ("gallery", 4, "h"), ("multi_query", 3, "m")]
+    return {f"{part}/{who}/{name}.jpg": picture(number) for number, (part, who, name) in enumerate(places)}
+
+
+UNKNOWN = {"name": "folder", "cameras": "unknown"}
+
+
+def test_unknown_cameras_are_refused_until_accepted(caplog):
+    with pytest.raises(
+        InputError, match=r"nothing says the camera of 6 test images of 6, .* dataset\.cameras: unknown acc"
+    ):
+        run(folders_without_cameras(), dataset={"name": "folder"})
+    facts = run(folders_without_cameras(), dataset=UNKNOWN)
+    assert facts["evaluation"] == {
+        "protocol": "cross-camera",
+        "directions": "one",
+        "cameras": "unknown",
+        "multi_query": False,
+    }
+    assert {row["camera"] for name in ("train", "query", "gallery") for row in rows(name)} == {-1}
+    assert rows("multi_query") == [], "it would hold images of all cameras"
+    assert facts["splits"]["gallery"]["cameras"] == 0
+    assert facts["queries_without_match"]["count"] == 0
+    assert "warning: Cameras are unknown" in caplog.text
+    assert "only 5 query and gallery images: re-ranking compares at most 4 neighbors" in caplog.text
+
+
+def test_known_cameras_cannot_be_called_unknown():
+    with pytest.raises(InputError, match=r"dataset\.cameras: unknown, but the camera of every test image is known"):
+        run(market_files(), dataset={"cameras": "unknown"})
+
+
+def test_unknown_cameras_of_training_images_do_not_matter():
+    files = {name: content for name, content in folders_without_cameras().items() if name.startswith("train/")}
+    files |= {"query/3/0003_c1s1_1_1.jpg": picture(50), "gallery/3/0003_c2s1_1_1.jpg": picture(51)}
+    assert run(files, dataset={"name": "folder"})["evaluation"]["cameras"] == "known"
+
+
+def test_without_cameras_a_query_may_not_be_in_the_gallery():
+    files = folders_without_cameras()
+    files["gallery/3/copy.jpg"] = files["query/3/q.jpg"]
+    with pytest.raises(InputError, match=r"1 image both in query and gallery \(query/3/q\.jpg = gallery/3/copy\.jpg\)"):
+        run(files, dataset=UNKNOWN)
+
+
+def test_what_is_left_out_is_in_the_facts(caplog):
+    files = market_files() | {TRAIN + "0002_c1s1_000002_01.heic": b"x", "Market/extra/0002_c1s1_000002_01.jpg": b"x"}
+    facts = run(files)
+    left_out = [
+        "left out: 1 images that are in no part of the data set, for example Market/extra/0002_c1s1_000002_01.jpg",
+        "left out: 1 files in a format that is not read (convert them to PNG or JPEG), for example "
+        f"{TRAIN}0002_c1s1_000002_01.heic",
+    ]
+    assert sorted(note for note in facts["notes"] if note.startswith("left out")) == sorted(left_out)
+    assert all(f"warning: {line}" in caplog.text for line in left_out)
+
+
+def test_an_identity_with_one_group_has_more_than_one_image():
+    table = ["path,identity,camera,split,group"]
+    groups = {1: ["a", "a"], 2: ["b"], 3: ["c", "d"]}
+    table += [f"p/{who}{n}.jpg,{who},1,train,{group}" for who, found in groups.items() for n, group in enumerate(found)]
+    table += ["p/90.jpg,9,1,query,", "p/91.jpg,9,2,gallery,"]
+    names = [line.split(",")[0] for line in table[1:]]
+    files = {"people.csv": "\n".join(table).encode()} | {name: picture(n) for n, name in enumerate(names)}
+    facts = run(files, dataset={"name": "table"})
+    assert facts["identities_with_one_training_image"] == [2]
+    assert facts["identities_with_one_training_group"] == [1]

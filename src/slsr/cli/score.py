@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slsr.cli.options import TOOLS
+from slsr.cli.options import TOOLS, CamerasOption, accepted_cameras
 from slsr.datasets.collection import Directions, ProtocolName
 
 app = typer.Typer()
@@ -40,6 +40,7 @@ def score(
     per_query: Annotated[
         Path | None, typer.Option(metavar="OUT.parquet", help="write the measures of every query here")
     ] = None,
+    cameras: CamerasOption = None,
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="scale features to length 1")] = True,
 ) -> None:
     """Compute CMC, average precision and mINP of features or distances from any tool."""
@@ -52,6 +53,7 @@ def score(
             normalize=normalize,
             protocol=protocol,
             directions=directions,
+            cameras=accepted_cameras(cameras),
             json_path=json_path,
             per_query=per_query,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
-from slsr.cli.options import USE
+from slsr.cli.options import USE, CamerasOption, accepted_cameras
 from slsr.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,6 +104,10 @@ def embed(
     )
     written = " and ".join(f"{count:,} {side}" for side, count in counts.items())
     typer.echo(f"wrote {out}: features of {written} images, {encoder.dimension} dimensions")
+    if unknown := sum(source.unknown_cameras for source in sources.values()):
+        accepted = protocol is not None and protocol.evaluation.cameras == "unknown"
+        then = "marks the numbers" if accepted else "needs --cameras unknown"
+        typer.echo(f"the cameras of {unknown:,} images are unknown (-1); `slsr score` {then}")
 
 
 def _protocol_of(sources: Collection[ImageSources]) -> DataProtocol | None:
@@ -297,6 +301,7 @@ def transfer(
     split_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="VIPeR: published halves, of which --split is one")
     ] = None,
+    cameras: CamerasOption = None,
     params: Annotated[
         Path | None, typer.Option(metavar="params.yaml", help="read the block `evaluate` from this file")
     ] = None,
@@ -318,7 +323,7 @@ def transfer(
 
     settings = given or stage.PUBLISHED
     encoder = load_encoder(model, device, flip=settings.flip)
-    test = stage.read_evaluation_set(data, protocol, boxes, split, split_file)
+    test = stage.read_evaluation_set(data, protocol, boxes, split, halves=split_file, cameras=accepted_cameras(cameras))
     measured = stage.transfer(encoder, test, settings)
     if json_path is not None:
         write_json(json_path, stage.as_json(encoder, test, measured, settings))

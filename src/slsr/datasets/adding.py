@@ -20,10 +20,10 @@ from dvc_objects.fs.system import hardlink, reflink
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from slsr.datasets.archive import copy_stream, open_archive
+from slsr.datasets.archive import MARKER, copy_stream, open_archive
 from slsr.datasets.catalog import CATALOG
 from slsr.datasets.collection import counted
-from slsr.datasets.opening import open_source, recognize
+from slsr.datasets.opening import marker_of, open_source, recognize
 from slsr.datasets.readers.cuhk03 import MAT_NAME, find_mat, is_mat
 from slsr.datasets.readers.table import is_table_file, table_names
 from slsr.datasets.survey import Survey, survey
@@ -31,6 +31,7 @@ from slsr.errors import InputError
 from slsr.files import write_bytes
 
 DATA = "data"
+LINKS = "reflink,hardlink,symlink,copy"
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ def add_archive(
     name
         File name in `data/`; None: the published name if the counts are the published ones, else the source's name.
     link
-        Share the disk blocks with the source (reflink), or the file itself (hard link), instead of copying.
+        Share the disk blocks with the source (reflink), or the file itself (hard link), in `data/` and in DVC's cache,
+        instead of copying. For hard links the option `cache.type` of this clone is set.
     allow_unreadable
         Accept an archive with images that cannot be decoded.
 
@@ -93,14 +95,18 @@ def add_archive(
     """
     if not (root / ".dvc").is_dir():
         raise InputError(f"{root.resolve()}: not a DVC repository; run this in the root of the project")
+    _require_folder(root / DATA)
     found = _survey_usable(source, allow_unreadable)
     target = root / DATA / (name or _target_name(source, found, root / DATA))
     if target.parent != root / DATA:
         raise InputError(f"--name {name}: must be a file name, without folders")
     _restore_data(root, dvc)
     with _placed(source, found, target, link):
+        if link:
+            _share_with_cache(target, root, dvc)
         dvc(root, "add", DATA)
         _forbid_push(root / f"{DATA}.dvc")
+    _warn_of_folders(root / DATA)
     return AddedArchive(target, found, _checksum_warning(source, found))
 
 
@@ -120,10 +126,33 @@ def next_steps(added: AddedArchive, preset: str | None, preset_archive: str | No
         settings |= {"protocol": "np", "boxes": variant.boxes, "split": "null"}
     if added.survey.unreadable:
         settings["unreadable_images"] = "skip"
+    if added.survey.facts["evaluation"]["cameras"] == "unknown":
+        settings["cameras"] = "unknown    # or name the cameras, and add it again"
     steps = [f"slsr preset {preset or 'market1501'}"]
     if settings:
         steps += ["in params.yaml, block dataset:", *(f"    {key}: {value}" for key, value in settings.items())]
     return [*steps, f"git add {DATA}.dvc params.yaml", "make repro"]
+
+
+def _require_folder(data: Path) -> None:
+    """Refuse a `data/` that is a symbolic link, before any image is read."""
+    if data.is_symlink():
+        raise InputError(
+            f"{data}: a symbolic link, which DVC does not track; make it a folder (rm {data} && mkdir {data}). To keep "
+            "the images on a larger disk, put DVC's cache there: dvc cache dir --local FOLDER && dvc config --local "
+            "cache.type symlink"
+        )
+
+
+def _warn_of_folders(data: Path) -> None:
+    """Warn of folders beside the archive, whose files DVC tracks one by one."""
+    for folder in sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        log.warning(
+            "warning: %s is a folder, whose files DVC tracks one by one: pack it with `slsr data add %s`, then move it "
+            "out of data/ and run `dvc add data`",
+            folder,
+            folder,
+        )
 
 
 def _survey_usable(source: Path, allow_unreadable: bool) -> Survey:
@@ -170,7 +199,7 @@ def _checksum_warning(source: Path, found: Survey) -> str | None:
     if not found.is_published() or not zipfile.is_zipfile(source) or found.variant.protocol == "np":
         return None
     digest, published = _md5(source), CATALOG[found.variant.name].md5
-    if digest == published:
+    if not published or digest == published:
         return None
     return f"md5 {digest} instead of the published {published}: the archive was packed again; its counts are right"
 
@@ -226,6 +255,27 @@ def _link(source: Path, target: Path) -> None:
             ) from error
 
 
+def _share_with_cache(target: Path, root: Path, dvc: Callable[..., None]) -> None:
+    """Put the archive into DVC's cache as a link too: `dvc add` would copy it there, and back into `data/`."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        cache, types = Path(repo.cache.local.path), repo.config["cache"].get("type") or []
+    digest = _md5(target)
+    stored = cache / digest[:2] / digest[2:]
+    if not stored.exists():
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        _link(target, stored)
+        stored.chmod(0o444)  # as DVC protects what it tracks
+    if stored.samefile(target) and "hardlink" not in types:
+        dvc(root, "config", "--local", "cache.type", LINKS)
+        log.warning(
+            "set cache.type of this clone to %s: files that DVC tracks are links into its cache and read-only, and so "
+            "is the archive that you gave; run `dvc unprotect FILE` before you edit one",
+            LINKS,
+        )
+
+
 def _pack(source: Path, found: Survey, target: Path) -> None:
     """Pack a folder or a table with its images; the same images give the same bytes."""
     with open_source(source) as archive:
@@ -235,6 +285,7 @@ def _pack(source: Path, found: Survey, target: Path) -> None:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
             for name in tqdm(names, "pack", unit="file", disable=None):
                 packed.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), archive.read(name))
+            packed.writestr(zipfile.ZipInfo(MARKER, ZIP_EPOCH), marker_of(found.variant))
 
 
 def _require_room(folder: Path, size: int) -> None:

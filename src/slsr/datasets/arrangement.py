@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, seen_by_another_camera
 from slsr.errors import InputError
 from slsr.params.dataset import Validation
 
@@ -73,7 +73,7 @@ def arrange(
     for entry in sorted(kept, key=lambda entry: entry.name):
         by_split[entry.split].append(entry)
     held_out, single_image, queries = _hold_out(by_split["train"], validation, seed, share)
-    asked = {(entry.identity, entry.camera) for entry in by_split["query"]}
+    asked = {(entry.identity, entry.camera) for entry in by_split["query"] if entry.camera != UNKNOWN_CAMERA}
     multi_query = [entry for entry in by_split["multi_query"] if (entry.identity, entry.camera) in asked]
     if unasked := len(by_split["multi_query"]) - len(multi_query):
         left_out["multi_query images of no query's identity and camera"] = unasked
@@ -130,7 +130,8 @@ def draw_people(train: Iterable[Entry], seed: int, share: float) -> set[int]:
     Raises
     ------
     InputError
-        Fewer than two people stay in training, or fewer than two of those held out have images of two cameras.
+        Fewer than two people stay in training, fewer than two of those held out have images of two cameras, or nothing
+        says the camera of one of their images.
     """
     cameras: dict[int, set[int]] = defaultdict(set)
     for entry in train:
@@ -143,13 +144,23 @@ def draw_people(train: Iterable[Entry], seed: int, share: float) -> set[int]:
             f"{asked}: {count} of {len(cameras)} training people would be held out, and training needs at least "
             f"{FEWEST_PEOPLE}; lower the share, or set dataset.validation: one-per-identity"
         )
-    if (ranked := sum(len(cameras[identity]) > 1 for identity in people)) < FEWEST_PEOPLE:
-        raise InputError(
-            f"{asked}: {ranked} of the {count} people held out have images of two cameras, and at least "
-            f"{FEWEST_PEOPLE} must, because a query is searched in the images of other cameras; raise the share, or, "
-            "if the cameras are not known, set dataset.validation: one-per-identity"
-        )
+    _require_cameras([cameras[identity] for identity in people], asked)
     return people
+
+
+def _require_cameras(cameras: Sequence[Names[int]], asked: str) -> None:
+    """Refuse people who cannot be ranked by camera, from the cameras of each one."""
+    if any(UNKNOWN_CAMERA in seen for seen in cameras):
+        raise InputError(
+            f"{asked}: the cameras of some people held out are not known, and a query is searched in the images of "
+            "other cameras; set dataset.validation: one-per-identity"
+        )
+    if (ranked := sum(len(seen) > 1 for seen in cameras)) < FEWEST_PEOPLE:
+        raise InputError(
+            f"{asked}: {ranked} of the {len(cameras)} people held out have images of two cameras, and at least "
+            f"{FEWEST_PEOPLE} must, because a query is searched in the images of other cameras; raise the share, or "
+            "set dataset.validation: one-per-identity"
+        )
 
 
 def draw_queries(held_out: Iterable[Entry], seed: int) -> set[str]:
@@ -175,10 +186,8 @@ def draw_queries(held_out: Iterable[Entry], seed: int) -> set[str]:
 
 def queries_without_match(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:
     """List the queries without a gallery image of the same identity by another camera."""
-    cameras = defaultdict(set)
-    for entry in tables["gallery"]:
-        cameras[entry.identity].add(entry.camera)
-    return [entry.name for entry in tables["query"] if not cameras[entry.identity] - {entry.camera}]
+    matched = seen_by_another_camera(tables["query"], tables["gallery"])
+    return [entry.name for entry, found in zip(tables["query"], matched, strict=True) if not found]
 
 
 def queries_without_pool(tables: Mapping[TableName, Sequence[Entry]]) -> list[str]:

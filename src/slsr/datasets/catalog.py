@@ -27,7 +27,8 @@ class CatalogEntry:
     archive
         The file name that its authors gave it, and that the presets use.
     md5
-        The checksum of that file. Another checksum is not an error, because archives are often packed again.
+        The checksum of that file; "" if none was published. Another checksum is not an error, because archives are
+        often packed again.
     published
         Counts of train (validation images included), query and gallery, by protocol and boxes. Both are None if the
         data set has only one.
@@ -80,6 +81,18 @@ CATALOG: Mapping[DatasetName, CatalogEntry] = {
             ("np", "detected"): {"train": Counts(7365, 767), "query": Counts(1400, 700), "gallery": Counts(5332, 700)},
             ("np", "labeled"): {"train": Counts(7368, 767), "query": Counts(1400, 700), "gallery": Counts(5328, 700)},
         },
+    ),
+    "msmt17": CatalogEntry(
+        "MSMT17",
+        "MSMT17.zip",
+        published={
+            (None, None): {
+                "train": Counts(32621, 1041),
+                "query": Counts(11659, 3060),
+                "gallery": Counts(82161, 3060),
+            }
+        },
+        remark="published as a tar file: unpack it and give the folder",
     ),
     "viper": CatalogEntry(
         "VIPeR",

@@ -9,10 +9,14 @@ from typing import Literal
 Split = Literal["train", "query", "gallery", "multi_query"]
 ProtocolName = Literal["cross-camera", "single-gallery-shot"]
 Directions = Literal["one", "both"]
+Cameras = Literal["known", "unknown"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery", "multi_query")
 
 JUNK = -1
 DISTRACTOR = 0
+UNKNOWN_CAMERA = -1  # it differs from every camera, also from another unknown one
+LARGEST_IDENTITY = 2**31 - 1
+LARGEST_CAMERA = 2**15 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Entry:
         Unique within the split; tables are sorted by it.
     identity
         The number that the data set gives the person; in the gallery, -1 is junk and 0 a distractor.
+    camera
+        The number of the camera; -1 if nothing says which one it was.
     source
         What the collection's `read` takes to return the encoded image.
     size
@@ -55,10 +61,14 @@ class EvaluationProtocol:
     directions
         `one`: all queries against the whole gallery. `both`: queries of the lower camera against gallery images
         of the higher one, then the other way round, and the mean of the two.
+    cameras
+        `unknown`: nothing says which camera took some of the test images. Each of these counts as taken by a camera of
+        its own: it is never left out as "seen by the query's camera".
     """
 
     protocol: ProtocolName = "cross-camera"
     directions: Directions = "one"
+    cameras: Cameras = "known"
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Collection:
     evaluation
         The protocol of the data set.
     ignored
-        Number of files that are not images of the data set, by kind.
+        The names of files that are not images of the data set, by kind; see `slsr.images.listing.unused_files`.
     own
         Whether the user made the split. A query whose identity is not in the gallery is then an error; in published
         data sets such queries are counted.
@@ -86,7 +96,7 @@ class Collection:
     entries: Sequence[Entry]
     read: Callable[[str], bytes]
     evaluation: EvaluationProtocol = field(default_factory=EvaluationProtocol)
-    ignored: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, Sequence[str]] = field(default_factory=dict)
     own: bool = False
     notes: Sequence[str] = ()
 
@@ -94,7 +104,23 @@ class Collection:
         """Return the collection without the images of some sources."""
         return replace(self, entries=[entry for entry in self.entries if entry.source not in sources])
 
+    def without_camera(self) -> list[Entry]:
+        """List the test images of which nothing says the camera."""
+        return [entry for entry in self.entries if entry.split != "train" and entry.camera == UNKNOWN_CAMERA]
+
+    def marked(self) -> Collection:
+        """Return the collection with `evaluation.cameras: unknown` if the camera of a test image is unknown."""
+        return replace(self, evaluation=replace(self.evaluation, cameras="unknown")) if self.without_camera() else self
+
 
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Write a number with its noun: `1 image`, `2 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def seen_by_another_camera(queries: Sequence[Entry], gallery: Sequence[Entry]) -> list[bool]:
+    """Say for each query whether the gallery has an image of its identity by another camera, or by an unknown one."""
+    cameras: dict[int, set[int]] = {}
+    for entry in gallery:
+        cameras.setdefault(entry.identity, set()).add(entry.camera)
+    return [bool(cameras.get(entry.identity, set()) - ({entry.camera} - {UNKNOWN_CAMERA})) for entry in queries]

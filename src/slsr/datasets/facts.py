@@ -12,14 +12,17 @@ from typing import Any, get_args
 import numpy as np
 
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, queries_without_match, queries_without_pool
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, Entry, ProtocolName, counted
+from slsr.datasets.collection import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Collection, Entry, ProtocolName, counted
 from slsr.datasets.inspection import Inspection
 from slsr.errors import InputError
 from slsr.files import read_json
+from slsr.images.listing import described
+from slsr.images.tables import CAMERAS_UNKNOWN
 
 Inspections = Mapping[TableName, Sequence[Inspection]]
 
 EXAMPLES = 10
+FEW_IMAGES = 20  # the published k1 of re-ranking: with this many images, k1 is less
 COMPARED: tuple[TableName, ...] = ("train", "validation", "query", "gallery")
 
 
@@ -46,15 +49,15 @@ def describe(
         "splits": splits,
         "training_identities": len(arrangement.labels),
         "gallery_identities_without_query": len(_people(tables["gallery"]) - _people(tables["query"])),
-        "identities_with_one_training_image": list(arrangement.single_image),
+        **_held_together(arrangement),
         "queries_without_match": _counted_examples(unmatched),
         "queries_without_multi_query_images": len(unpooled) if tables["multi_query"] else None,
         "duplicates": find_duplicates(tables, inspections, collection.evaluation.protocol == "cross-camera"),
         "skipped_unreadable": dict(sorted(skipped.items())),
         "converted_to_rgb": {mode: count for mode, count in sorted(modes.items()) if mode != "RGB"},
         "left_out": dict(arrangement.left_out),
-        "ignored_files": dict(collection.ignored),
-        "notes": list(collection.notes),
+        "ignored_files": {kind: len(names) for kind, names in collection.ignored.items()},
+        "notes": [*collection.notes, *described(collection.ignored)],
         "evaluation": {**asdict(collection.evaluation), "multi_query": bool(tables["query"]) and not unpooled},
     }
 
@@ -81,10 +84,19 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     return facts
 
 
+def _held_together(arrangement: Arrangement) -> dict[str, list[int]]:
+    """List the training identities that have no validation image: with one image, or with one group of images."""
+    images = Counter(entry.identity for entry in arrangement.tables["train"])
+    return {
+        "identities_with_one_training_image": [one for one in arrangement.single_image if images[one] == 1],
+        "identities_with_one_training_group": [one for one in arrangement.single_image if images[one] > 1],
+    }
+
+
 def describe_table(entries: Sequence[Entry], inspections: Sequence[Inspection]) -> dict[str, Any]:
     """Count the images, identities and cameras of one table, and measure the images."""
     people = Counter(entry.identity for entry in entries if entry.identity not in {JUNK, DISTRACTOR})
-    cameras = Counter(entry.camera for entry in entries)
+    cameras = Counter(entry.camera for entry in entries if entry.camera != UNKNOWN_CAMERA)
     return {
         "images": len(entries),
         "identities": len(people),
@@ -129,6 +141,17 @@ def find_duplicates(
     }
 
 
+def own_image_problem(facts: Mapping[str, Any]) -> str | None:
+    """Say that the image of a query is in the gallery, where it would be its own match, if cameras are unknown."""
+    pairs = facts["duplicates"]["across_splits"].get("query and gallery")
+    if facts["evaluation"]["cameras"] == "known" or pairs is None:
+        return None
+    return (
+        f"{counted(pairs['count'], 'image')} both in query and gallery ({pairs['examples'][0]}), which without cameras "
+        "would be right matches of themselves; remove them from one of the two"
+    )
+
+
 def _counted_examples(names: Sequence[str]) -> dict[str, Any]:
     return {"count": len(names), "examples": sorted(names)[:EXAMPLES]}
 
@@ -141,11 +164,17 @@ def _range(values: Sequence[int]) -> dict[str, float] | None:
 
 def summarize(facts: Mapping[str, Any]) -> list[str]:
     """List what a user should know about the facts, one line each."""
-    lines = list(facts["notes"])
+    lines = [CAMERAS_UNKNOWN] if facts["evaluation"].get("cameras") == "unknown" else []
+    lines += facts["notes"]
     if single := facts["identities_with_one_training_image"]:
         lines.append(f"training identities with one image, which stays in training: {_shown(single)}")
+    if single := facts["identities_with_one_training_group"]:
+        lines.append(f"training identities with one group of images, which stays in training: {_shown(single)}")
     if count := facts["queries_without_multi_query_images"]:
         lines.append(f"{_queries(count)} without multi-query images: multi-query evaluation is skipped")
+    tested = sum(facts["splits"][name]["images"] for name in ("query", "gallery"))
+    if facts["evaluation"]["protocol"] == "cross-camera" and tested <= FEW_IMAGES:
+        lines.append(f"only {tested} query and gallery images: re-ranking compares at most {tested - 1} neighbors (k1)")
     if count := facts["queries_without_match"]["count"]:
         lines.append(f"{_queries(count)} without a right match by another camera: evaluation leaves them out")
     for pair, found in facts["duplicates"]["across_splits"].items():

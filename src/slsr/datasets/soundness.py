@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from slsr.datasets.collection import DISTRACTOR, JUNK, Collection, counted
+from slsr.datasets.collection import (
+    DISTRACTOR,
+    JUNK,
+    LARGEST_CAMERA,
+    LARGEST_IDENTITY,
+    UNKNOWN_CAMERA,
+    Collection,
+    counted,
+    seen_by_another_camera,
+)
 from slsr.errors import InputError
-
-LARGEST_IDENTITY = 2**31 - 1
-LARGEST_CAMERA = 2**15 - 1
 
 
 def find_problems(collection: Collection, training: bool = True) -> list[str]:
@@ -26,11 +33,38 @@ def require_sound(collection: Collection, training: bool = True) -> None:
         raise InputError(f"{collection.origin}: {problem}")
 
 
+def require_cameras(collection: Collection, cameras: Literal["unknown"] | None, option: str) -> None:
+    """Refuse test images of unknown cameras unless the user accepts that, and the acceptance if all are known.
+
+    Parameters
+    ----------
+    option
+        What a user writes to accept it, for the message.
+    """
+    unknown = collection.without_camera()
+    if unknown and cameras is None:
+        raise InputError(f"{cameras_unknown(collection)}; {option} accepts that and marks them")
+    if cameras == "unknown" and not unknown:
+        raise InputError(f"{option}, but the camera of every test image is known; leave it out (null)")
+
+
+def cameras_unknown(collection: Collection) -> str:
+    """Say how many test images have no camera, and what that means."""
+    unknown = collection.without_camera()
+    tests = sum(entry.split != "train" for entry in collection.entries)
+    return (
+        f"{collection.origin}: nothing says the camera of {counted(len(unknown), 'test image')} of {tests:,}, for "
+        f"example {unknown[0].source}; images of the query's own camera would count as right matches, so that every "
+        "number is too high: name the cameras (a folder per camera, the column camera, or names "
+        "like 0002_c1s1_000451_03.jpg)"
+    )
+
+
 def _bad_entries(collection: Collection) -> Iterator[str]:
     for entry in collection.entries:
         if not JUNK <= entry.identity <= LARGEST_IDENTITY:
             yield f"{entry.source} has identity {entry.identity}, not within -1..{LARGEST_IDENTITY}; renumber it"
-        if not 0 <= entry.camera <= LARGEST_CAMERA:
+        if not UNKNOWN_CAMERA <= entry.camera <= LARGEST_CAMERA:
             yield f"{entry.source} has camera {entry.camera}, not within 0..{LARGEST_CAMERA}; renumber it"
         if entry.split in {"train", "query"} and entry.identity in {JUNK, DISTRACTOR}:
             yield (
@@ -76,13 +110,9 @@ def _bad_split(collection: Collection, training: bool) -> Iterator[str]:
 
 
 def _any_query_has_a_match(collection: Collection) -> bool:
-    cameras: dict[int, set[int]] = {}
-    for entry in collection.entries:
-        if entry.split == "gallery":
-            cameras.setdefault(entry.identity, set()).add(entry.camera)
-    return any(
-        cameras.get(entry.identity, set()) - {entry.camera} for entry in collection.entries if entry.split == "query"
-    )
+    gallery = [entry for entry in collection.entries if entry.split == "gallery"]
+    queries = [entry for entry in collection.entries if entry.split == "query"]
+    return any(seen_by_another_camera(queries, gallery))
 
 
 def _listed(identities: Sequence[int], limit: int = 5) -> str:

@@ -12,11 +12,12 @@ from slsr.datasets.archive import open_archive
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
 from slsr.datasets.catalog import CATALOG, Counts
 from slsr.datasets.collection import DISTRACTOR, JUNK, Entry, counted
-from slsr.datasets.facts import describe, summarize
+from slsr.datasets.facts import describe, own_image_problem, summarize
 from slsr.datasets.inspection import Inspection, inspect_collection
 from slsr.datasets.opening import open_collection, recognize
 from slsr.datasets.soundness import find_problems
 from slsr.errors import InputError
+from slsr.images.listing import is_other
 from slsr.params.dataset import PUBLISHED, DatasetVariant
 from slsr.sample import README_TITLE
 
@@ -90,6 +91,8 @@ def survey(path: Path, variant: DatasetVariant, scratch: Path, halves: Path | No
         arrangement = arrange(kept, None, "none", 0)
         facts = describe(kept, arrangement, _by_table(arrangement, inspections), unreadable)
         problems = find_problems(kept)
+        if problem := own_image_problem(facts):
+            problems.append(problem)
     people = {name: _images_per_identity(arrangement.tables[name]) for name in ("train", "gallery")}
     sources = [entry.source for entry in collection.entries]
     return Survey(path, variant, facts, people, problems, unreadable, sources, is_drawn(path, variant))
@@ -231,3 +234,7 @@ def _render_findings(facts: Mapping[str, Any]) -> Iterator[str]:
     if not facts["duplicates"]["across_splits"]:
         yield "no image is in two parts of the split"
     yield from summarize(facts)
+    if facts["evaluation"]["cameras"] == "unknown":
+        yield "`prepare` refuses unknown cameras until dataset.cameras is unknown, and then marks every number"
+    if other := {kind: count for kind, count in facts["ignored_files"].items() if is_other(kind)}:
+        yield "other files, not used: " + ", ".join(f"{count:,} {kind}" for kind, count in other.items())

@@ -1,24 +1,24 @@
 """How features are to be evaluated: a property of their data set, which a file of features carries.
 
 An .npz file has it as the arrays `protocol` and `directions` and, if they are known, `dataset` and `split`, each of
-one value.
+one value. `cameras` is there, as `unknown`, if the camera of a test image is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from slsr.datasets.collection import Directions, EvaluationProtocol, ProtocolName
+from slsr.datasets.collection import Cameras, Directions, EvaluationProtocol, ProtocolName
 from slsr.datasets.facts import read_facts
 from slsr.embedding.npz import array_names, read_arrays
 from slsr.embedding.sources import TABLE_SUFFIX
 from slsr.errors import InputError
 
-ARRAYS = ("protocol", "directions", "dataset", "split")
-ALLOWED = {"protocol": get_args(ProtocolName), "directions": get_args(Directions)}
+ARRAYS = ("protocol", "directions", "dataset", "split", "cameras")
+ALLOWED = {"protocol": get_args(ProtocolName), "directions": get_args(Directions), "cameras": get_args(Cameras)}
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class DataProtocol:
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays of an .npz file, without what is unknown."""
-        values = (self.evaluation.protocol, self.evaluation.directions, self.dataset, self.split)
+        cameras = None if self.evaluation.cameras == "known" else self.evaluation.cameras
+        values = (self.evaluation.protocol, self.evaluation.directions, self.dataset, self.split, cameras)
         return {name: value for name, value in zip(ARRAYS, values, strict=True) if value is not None}
 
     def __str__(self) -> str:
         both = self.evaluation.protocol == "single-gallery-shot"
         name = self.evaluation.protocol + (f", {_directions(self.evaluation.directions)}" if both else "")
+        name += ", cameras unknown" if self.evaluation.cameras == "unknown" else ""
         data = f"{self.dataset or ''}{f' split {self.split}' if self.split else ''}".strip()
         return f"{name} ({data})" if data else name
 
@@ -70,9 +72,8 @@ def protocol_of_tables(tables: Iterable[Path]) -> DataProtocol | None:
 def _of_facts(path: Path) -> DataProtocol:
     facts = read_facts(path)
     evaluation = facts["evaluation"]
-    return DataProtocol(
-        known_protocol(evaluation["protocol"], evaluation.get("directions")), facts["dataset"], facts.get("split")
-    )
+    found = known_protocol(evaluation["protocol"], evaluation.get("directions"), evaluation.get("cameras", "known"))
+    return DataProtocol(found, facts["dataset"], facts.get("split"))
 
 
 def read_protocol(path: Path) -> DataProtocol | None:
@@ -85,6 +86,8 @@ def read_protocol(path: Path) -> DataProtocol | None:
     """
     present = array_names(path)
     arrays = read_arrays(path, tuple(name for name in ARRAYS if name in present))
+    if "protocol" not in arrays:
+        arrays.pop("cameras", None)  # then it may be an array of cameras
     for name, allowed in ALLOWED.items():
         if name in arrays and (arrays[name].shape != () or str(arrays[name]) not in allowed):
             raise InputError(f"{path}: array {name} must be one text, {' or '.join(allowed)}; write it again")
@@ -93,24 +96,28 @@ def read_protocol(path: Path) -> DataProtocol | None:
     if "split" in arrays and (arrays["split"].shape != () or arrays["split"].dtype.kind not in "iu"):
         raise InputError(f"{path}: array split must be one whole number; write it again")
     values = {name: array[()] for name, array in arrays.items()}
-    evaluation = known_protocol(
-        values["protocol"].item(), values["directions"].item() if "directions" in values else None
-    )
+    known = {name: values[name].item() for name in ALLOWED if name in values}
+    evaluation = known_protocol(known["protocol"], known.get("directions"), known.get("cameras", "known"))
     dataset, split = values.get("dataset"), values.get("split")
     return DataProtocol(evaluation, None if dataset is None else str(dataset), None if split is None else int(split))
 
 
-def known_protocol(protocol: ProtocolName, directions: Directions | None) -> EvaluationProtocol:
+def known_protocol(
+    protocol: ProtocolName, directions: Directions | None, cameras: Cameras = "known"
+) -> EvaluationProtocol:
     """Return a protocol; without `directions`, single-gallery-shot is evaluated in both, as VIPeR and CUHK03 are."""
-    return EvaluationProtocol(protocol, directions or ("both" if protocol == "single-gallery-shot" else "one"))
+    return EvaluationProtocol(protocol, directions or ("both" if protocol == "single-gallery-shot" else "one"), cameras)
 
 
 def chosen_protocol(
-    path: Path, protocol: ProtocolName | None, directions: Directions | None
+    path: Path,
+    protocol: ProtocolName | None,
+    directions: Directions | None,
+    cameras: Literal["unknown"] | None = None,
 ) -> tuple[DataProtocol, bool]:
     """Combine the protocol of a file with what a user asks for; the second value says whether either one names it.
 
-    Without both, it is cross-camera.
+    Without both, it is cross-camera. Cameras are unknown if the file or the user says so.
 
     Raises
     ------
@@ -119,7 +126,7 @@ def chosen_protocol(
     """
     in_file = read_protocol(path)
     if in_file is None:
-        wanted = known_protocol(protocol or "cross-camera", directions)
+        wanted = known_protocol(protocol or "cross-camera", directions, cameras or "known")
         if directions == "both" and wanted.protocol == "cross-camera":
             raise InputError(
                 "--directions both: cross-camera has one direction; leave it out, or add --protocol single-gallery-shot"
@@ -133,4 +140,6 @@ def chosen_protocol(
                 f"{path}: {name} is {own} in the file, but --{name} is {value}; leave out --{name}, or correct the "
                 f"array {name} if it is wrong"
             )
-    return in_file, True
+    if cameras is None:
+        return in_file, True
+    return replace(in_file, evaluation=replace(in_file.evaluation, cameras=cameras)), True

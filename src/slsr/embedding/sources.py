@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slsr.datasets.collection import UNKNOWN_CAMERA
 from slsr.errors import InputError, first_line
+from slsr.images.listing import IMAGE_SUFFIXES, described, files_below, is_image, unused_files
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
 TABLE_SUFFIX = ".parquet"
 ROWS_AT_ONCE = 64
 LABELS = ("identity", "camera")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,15 @@ class ImageSources:
     count
         How many images there are.
     labeled
-        Whether identity and camera of every image are known.
+        Whether the images have identity and camera.
+    unknown_cameras
+        How many of them have the camera -1, which is an unknown one.
     """
 
     parts: tuple[Path, ...]
     count: int
     labeled: bool
+    unknown_cameras: int = 0
 
     def __iter__(self) -> Iterator[SourceImage]:
         for part in self.parts:
@@ -61,9 +69,10 @@ def find_images(arguments: Sequence[str | Path]) -> ImageSources:
     Parameters
     ----------
     arguments
-        Image files; folders, whose images are taken at any depth and sorted by name, without hidden ones; patterns such
-        as `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and `generate` write them). A
-        file that several paths name is taken once, under the first path; a symbolic link counts as another file.
+        Image files; folders, whose images are taken at any depth and through links, sorted by name, without hidden
+        ones; patterns such as `shots/*.jpg`; image tables (`.parquet` with `image` and `name`, as `prepare` and
+        `generate` write them). A file that several paths name is taken once, under the first path; a symbolic link
+        counts as another file.
 
     Raises
     ------
@@ -75,10 +84,11 @@ def find_images(arguments: Sequence[str | Path]) -> ImageSources:
     if not parts:
         raise InputError("no images were given; give image files, folders or image tables")
     tables = [_check_table(part) for part in parts if part.suffix == TABLE_SUFFIX]
-    count = len(parts) - len(tables) + sum(rows for rows, _ in tables)
+    count = len(parts) - len(tables) + sum(table.rows for table in tables)
     if count == 0:
         raise InputError(f"{', '.join(map(str, parts))}: the tables are empty; give tables with images")
-    return ImageSources(parts, count, len(tables) == len(parts) and all(labeled for _, labeled in tables))
+    labeled = len(tables) == len(parts) and all(table.labeled for table in tables)
+    return ImageSources(parts, count, labeled, sum(table.unknown_cameras for table in tables) if labeled else 0)
 
 
 def _once(paths: Iterable[Path]) -> Iterator[Path]:
@@ -109,37 +119,40 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    images = sorted(path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES)
+    """List the images of a folder; warn of what looks like an image and is left out."""
+    found = files_below(folder)
+    images = sorted(path for path in found.files if is_image(path.name))
+    others = (path.relative_to(folder).as_posix() for path in found.files if not is_image(path.name))
+    for line in described(unused_files(found.left_out, others)):
+        log.warning("%s: %s", folder, line)
     if not images:
         tables = sorted(path.name for path in folder.glob(f"*{TABLE_SUFFIX}"))
         hint = f"; give its tables by name: {', '.join(tables)}" if tables else ""
-        raise InputError(f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){hint}")
+        raise InputError(f"{folder}: a folder without images ({', '.join(sorted(IMAGE_SUFFIXES))}){hint}")
     return images
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Find files at any depth, without hidden files, hidden folders and linked folders."""
+class _Checked(NamedTuple):
+    """What is in an image table."""
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); correct its permissions")
-
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found = (Path(place) / name for name in names if not name.startswith("."))
-        yield from (path for path in found if path.is_file())
+    rows: int
+    labeled: bool
+    unknown_cameras: int
 
 
-def _check_table(path: Path) -> tuple[int, bool]:
+def _check_table(path: Path) -> _Checked:
     """Count the rows of an image table, and tell whether it has labels; other tables raise InputError."""
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             _check_types(path, schema)
             labels = _labels(schema)
+            unknown = 0
             for batch in file.iter_batches(columns=["name", *labels]):
                 batch.validate(full=True)
                 _check_values(path, batch, labels)
-            return file.metadata.num_rows, bool(labels)
+                unknown += batch.column("camera").to_pylist().count(UNKNOWN_CAMERA) if labels else 0
+            return _Checked(file.metadata.num_rows, bool(labels), unknown)
     except (OSError, pa.ArrowException) as error:
         reason = first_line(error)
         raise InputError(f"{path}: not a readable Parquet table ({reason}); make or fetch it again") from error

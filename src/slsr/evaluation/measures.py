@@ -5,6 +5,7 @@ The stages `evaluate` and `floors` and the command `slsr transfer` share them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slsr.errors import InputError
 from slsr.images.tables import column_numpy, read_table
 from slsr.params.evaluate import Evaluate
 from slsr.retrieval import (
@@ -33,6 +33,8 @@ from slsr.retrieval.distances import DistanceRows, Features
 from slsr.retrieval.reranking import rerank
 
 CMC_DEPTH = 50
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def described(evaluations: Mapping[str, Evaluation | SingleGalleryShot], setting
     return Measured(metrics, {name: found.cmc(CMC_DEPTH) for name, found in evaluations.items()}, evaluations)
 
 
+def mark_unknown_cameras(measured: Measured, labels: Labels) -> None:
+    """Write `cameras: unknown` beside the metrics of every ranking, if a camera is unknown."""
+    if labels.cameras_unknown:
+        for metrics in measured.metrics.values():
+            metrics["cameras"] = "unknown"
+
+
 @dataclass(frozen=True)
 class Reranked:
     """Re-ranked distances, the gallery rows that they are computed for (junk may be dropped), and their labels."""
@@ -105,21 +114,14 @@ class Reranked:
 
 
 def reranked(query_features: Features, gallery_features: Features, labels: Labels, settings: Evaluate) -> Reranked:
-    """Re-rank by `settings.rerank`.
-
-    Raises
-    ------
-    InputError
-        There are fewer images than neighbors to compare.
-    """
+    """Re-rank by `settings.rerank`; with fewer images than k1 neighbors, k1 is all others, and the log says so."""
     choice = settings.rerank
     rows = np.arange(labels.gallery) if choice.junk == "keep" else np.flatnonzero(labels.kept)
-    if choice.k1 >= labels.queries + len(rows):
-        raise InputError(
-            f"evaluate.rerank.k1: {choice.k1} neighbors were asked for, but there are only "
-            f"{labels.queries + len(rows)} images; choose a smaller k1"
-        )
-    distances = rerank(query_features, gallery_features[rows], k1=choice.k1, k2=choice.k2, lambda_=choice.lambda_value)
+    others = labels.queries + len(rows) - 1
+    if choice.k1 > others:
+        log.warning("evaluate.rerank.k1 is %d, but an image has only %d others: these are used", choice.k1, others)
+    k1, k2 = min(choice.k1, others), min(choice.k2, others)
+    distances = rerank(query_features, gallery_features[rows], k1=k1, k2=k2, lambda_=choice.lambda_value)
     return Reranked(distances, labels.with_gallery(rows), rows)
 
 

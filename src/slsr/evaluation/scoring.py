@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slsr.datasets.collection import Directions, ProtocolName
+from slsr.datasets.collection import Directions, EvaluationProtocol, ProtocolName
 from slsr.embedding.npz import array_names, read_arrays
 from slsr.embedding.protocol import DataProtocol, chosen_protocol
 from slsr.errors import InputError
 from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import write_json
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.retrieval.bootstrap import headline
 from slsr.retrieval.distances import euclidean_distances
-from slsr.retrieval.matching import Labels
+from slsr.retrieval.matching import UNKNOWN_CAMERA, Labels
 from slsr.retrieval.measures import Evaluation
 from slsr.retrieval.protocols import (
     SingleGalleryShot,
@@ -41,6 +42,9 @@ PLAIN, RERANKED, GALLERY_SHOT = (
 )  # as `evaluate` writes them
 TITLES = {PLAIN: "plain", RERANKED: "rerank", GALLERY_SHOT: "plain"}
 WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
+
+K1 = 20  # the default of `evaluate_reranked`
+EXACT = 2**53  # the largest whole number below which a float64 has every whole number
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +100,7 @@ def score(
     normalize: bool = True,
     protocol: ProtocolName | None = None,
     directions: Directions | None = None,
+    cameras: Literal["unknown"] | None = None,
 ) -> Scores:
     """Evaluate the features or the distances of an .npz file.
 
@@ -104,24 +109,29 @@ def score(
     path
         Holds `query_features` [Q, D] and `gallery_features` [G, D] (float16, float32 or float64), or `distances`
         [Q, G]; and the integers `query_identities`, `query_cameras` [Q], `gallery_identities`, `gallery_cameras` [G].
-        It may hold `protocol` and `directions`; other arrays are not read.
+        Whole numbers of MATLAB (float64, [1, N] or [N, 1]) and names of people are read too. Camera -1 is unknown.
+        It may hold `protocol`, and with it `directions` and `cameras`; other arrays are not read.
     rerank
         Evaluate the re-ranked distances too.
     normalize
         Scale every feature to length 1 first.
     protocol, directions
         By which the file is evaluated, if it does not say so itself; cross-camera if nothing does.
+    cameras
+        `unknown` accepts unknown cameras, or a file without cameras; they are an error otherwise, unless the file
+        itself says `unknown`.
 
     Raises
     ------
     InputError
         The file cannot be scored as asked; the message is one line that begins with its name.
     """
-    chosen, known = chosen_protocol(path, protocol, directions)
+    chosen, known = chosen_protocol(path, protocol, directions, cameras)
     single = chosen.evaluation.protocol == "single-gallery-shot"
-    arrays = _read(path, rerank, normalize)
+    arrays = _read(path, rerank, normalize, chosen.evaluation.cameras == "unknown")
     evaluations: dict[str, Evaluation | SingleGalleryShot] = {}
     try:
+        _check_cameras(arrays.labels, chosen.evaluation, cameras)
         if single and rerank:
             raise InputError("--rerank: single-gallery-shot is evaluated without re-ranking; leave it out")
         if single:
@@ -129,6 +139,7 @@ def score(
         else:
             evaluations[PLAIN] = arrays.evaluate()
         if rerank and arrays.features is not None:
+            _tell_fewer_neighbors(arrays.labels)
             evaluations[RERANKED] = evaluate_reranked(*arrays.features, arrays.labels, normalize=normalize)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -136,31 +147,100 @@ def score(
     return Scores(arrays.labels, chosen, evaluations)
 
 
-def _read(path: Path, rerank: bool, normalize: bool) -> ScoredArrays:
+def _check_cameras(labels: Labels, evaluation: EvaluationProtocol, cameras: str | None) -> None:
+    """Refuse an option without effect, and directions between cameras that are unknown."""
+    if cameras is not None and not labels.cameras_unknown:
+        raise InputError("--cameras unknown, but the file has every camera; leave it out")
+    if labels.cameras_unknown and evaluation.directions == "both":
+        raise InputError("unknown cameras (-1): both directions are those between two cameras; give --directions one")
+
+
+def _tell_fewer_neighbors(labels: Labels) -> None:
+    """Say that k1 is cut, as `reranked` does in `evaluate`."""
+    others = labels.queries + labels.gallery - 1
+    if others < K1:
+        log.warning("--rerank: k1 is %d, but an image has only %d others: these are used", K1, others)
+
+
+def _read(path: Path, rerank: bool, normalize: bool, accepted: bool) -> ScoredArrays:
     """Read features or distances, and check that they fit the labels and the options."""
     present = array_names(path)
     names = (DISTANCES,) if DISTANCES in present else FEATURES
-    arrays = read_arrays(path, (*names, *LABELS))
+    arrays = _read_arrays(path, names, accepted and not set(LABELS[2:]) & set(present))
     try:
-        labels = Labels(*(arrays[name] for name in LABELS))
+        labels = _labels(arrays)
+        if labels.cameras_unknown and not accepted:
+            raise InputError(
+                "unknown cameras (-1): images of the query's own camera would count as right matches, so that every "
+                "number is too high; write the cameras, or accept that with --cameras unknown, which marks the numbers"
+            )
         if names == FEATURES:
             query, gallery = (arrays[name] for name in FEATURES)
             check_fit((_rows(FEATURES[0], query), _rows(FEATURES[1], gallery)), labels)
             return ScoredArrays((query, gallery), None, labels, normalize)
-        if both := [name for name in FEATURES if name in present]:
-            raise InputError(f"holds {DISTANCES} and {', '.join(both)}; leave out what is not to be scored")
-        if arrays[DISTANCES].dtype.kind not in "fiu":
-            raise InputError(f"{DISTANCES} is of type {arrays[DISTANCES].dtype}; distances must be real numbers")
-        if rerank:
-            raise InputError(
-                "--rerank: re-ranking also needs the distances within the queries and within the gallery; write "
-                "query_features and gallery_features in place of distances, or leave it out"
-            )
-        if not normalize:
-            raise InputError("--no-normalize: no effect on distances; leave it out")
+        _check_distances(arrays[DISTANCES], present, rerank, normalize)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return ScoredArrays(None, arrays[DISTANCES], labels, normalize)
+
+
+def _check_distances(distances: NDArray[Any], present: Sequence[str], rerank: bool, normalize: bool) -> None:
+    """Refuse distances that are no numbers, or with which the file or an option does not make sense."""
+    if both := [name for name in FEATURES if name in present]:
+        raise InputError(f"holds {DISTANCES} and {', '.join(both)}; leave out what is not to be scored")
+    if distances.dtype.kind not in "fiu":
+        raise InputError(f"{DISTANCES} is of type {distances.dtype}; distances must be real numbers")
+    if rerank:
+        raise InputError(
+            "--rerank: re-ranking also needs the distances within the queries and within the gallery; write "
+            "query_features and gallery_features in place of distances, or leave it out"
+        )
+    if not normalize:
+        raise InputError("--no-normalize: no effect on distances; leave it out")
+
+
+def _read_arrays(path: Path, names: Sequence[str], without_cameras: bool) -> dict[str, NDArray[Any]]:
+    """Read arrays and labels; without cameras in the file, each is -1."""
+    if not without_cameras:
+        return read_arrays(path, (*names, *LABELS))
+    arrays = read_arrays(path, (*names, *LABELS[:2]))
+    none = {name: np.full(arrays[name.replace("cameras", "identities")].size, UNKNOWN_CAMERA) for name in LABELS[2:]}
+    return arrays | none
+
+
+def _labels(arrays: Mapping[str, NDArray[Any]]) -> Labels:
+    """Read labels as other tools write them, and say so once."""
+    found, read = {}, []
+    for name in LABELS:
+        found[name] = whole_numbers(arrays[name])
+        if found[name] is not arrays[name]:
+            read.append(f"{name} ({arrays[name].dtype}, {list(arrays[name].shape)})")
+    for kind in ("identities", "cameras"):
+        sides = [f"{side}_{kind}" for side in ("query", "gallery")]
+        if all(found[side].dtype.kind in "US" and found[side].ndim == 1 for side in sides):
+            found |= _numbered(kind, *(found[side] for side in sides))
+            read += sides
+    if read:
+        log.info("read as whole numbers, one per image: %s", ", ".join(read))
+    return Labels(*(found[name] for name in LABELS))
+
+
+def whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return [1, N] or [N, 1] as [N], and floats that are whole numbers as integers; other arrays as they are."""
+    if array.ndim == 2 and 1 in array.shape:
+        array = array.reshape(-1)
+    if array.dtype.kind == "f" and bool((np.isfinite(array) & (array == np.rint(array)) & (abs(array) < EXACT)).all()):
+        return array.astype(np.int64)
+    return array
+
+
+def _numbered(kind: str, query: NDArray[Any], gallery: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Number the names of both sides together, from 1; `-1` and `0` keep their meaning."""
+    names, numbers = np.unique(np.concatenate([query.astype(str), gallery.astype(str)]), return_inverse=True)
+    values = np.arange(1, len(names) + 1)
+    for special in ("-1", "0"):
+        values[names == special] = int(special)
+    return {f"query_{kind}": values[numbers[: len(query)]], f"gallery_{kind}": values[numbers[len(query) :]]}
 
 
 def _rows(name: str, features: NDArray[Any]) -> int:
@@ -189,6 +269,7 @@ def score_file(
     normalize: bool = True,
     protocol: ProtocolName | None = None,
     directions: Directions | None = None,
+    cameras: Literal["unknown"] | None = None,
     json_path: Path | None = None,
     per_query: Path | None = None,
 ) -> str:
@@ -204,14 +285,15 @@ def score_file(
             _check_target(target, path)
     if json_path is not None and json_path == per_query:
         raise InputError(f"{json_path}: this name is given for both --json and --per-query; choose two names")
-    scores = score(path, rerank=rerank, normalize=normalize, protocol=protocol, directions=directions)
+    scores = score(path, rerank=rerank, normalize=normalize, protocol=protocol, directions=directions, cameras=cameras)
     numbers = {TITLES[ranking]: summary(found) for ranking, found in scores.evaluations.items()}
     if json_path is not None:
         others = {name: part for name, part in numbers.items() if name != "plain"}
         write_json(json_path, {**numbers["plain"], **scores.protocol.arrays(), **others})
     if per_query is not None:
         _write_per_query(per_query, scores)
-    return f"{scores.protocol}: {render(numbers)}"
+    text = f"{scores.protocol}: {render(numbers)}"
+    return f"{text}\n{CAMERAS_UNKNOWN}" if scores.protocol.evaluation.cameras == "unknown" else text
 
 
 def _write_per_query(path: Path, scores: Scores) -> None:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from slsr.datasets.collection import Collection, Entry
 from slsr.datasets.facts import read_facts
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
-from slsr.datasets.soundness import require_sound
+from slsr.datasets.soundness import require_cameras, require_sound
 from slsr.embedding.encoder import LoadedEncoder
 from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
@@ -30,11 +30,13 @@ from slsr.evaluation.measures import (
     all_rankings,
     described,
     labels_of,
+    mark_unknown_cameras,
     measure,
     pooled_queries,
     reranked,
 )
 from slsr.evaluation.scoring import render as render_numbers
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features
@@ -77,6 +79,7 @@ def read_evaluation_set(
     boxes: str | None = None,
     split: int | None = None,
     halves: Path | None = None,
+    cameras: Literal["unknown"] | None = None,
 ) -> EvaluationSet:
     """Read query and gallery of a data set.
 
@@ -88,6 +91,8 @@ def read_evaluation_set(
         Which split of an archive, if its data set has several; None chooses the first one of its preset.
     halves
         A file of published halves of VIPeR, of which `split` is one.
+    cameras
+        `unknown` accepts test images of unknown cameras, which are an error otherwise.
 
     Raises
     ------
@@ -95,7 +100,7 @@ def read_evaluation_set(
         The data set is missing or cannot be read, one of its images cannot be read, or it has no such split.
     """
     if (data / "facts.json").is_file():
-        given = {"protocol": protocol, "boxes": boxes, "split": split, "split-file": halves}
+        given = {"protocol": protocol, "boxes": boxes, "split": split, "split-file": halves, "cameras": cameras}
         if named := [name for name, value in given.items() if value]:
             raise InputError(f"{data}: prepared tables, whose split is chosen already; leave out --{named[0]}")
         return _prepared(data)
@@ -114,6 +119,7 @@ def read_evaluation_set(
         tempfile.TemporaryDirectory() as scratch,
         open_collection(data, variant, Path(scratch), halves) as collection,
     ):
+        require_cameras(collection, cameras, "--cameras unknown")
         found = _from_archive(collection, variant)
     return found if halves is None else replace(found, dataset=f"{found.dataset} of {halves.name}")
 
@@ -131,10 +137,17 @@ def _from_archive(collection: Collection, variant: DatasetVariant) -> Evaluation
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
     details = [f"{key} {value}" for key, value in variant.model_dump().items() if key != "name" and value is not None]
+    query, gallery = (_read_images(tables[name], collection) for name in ("query", "gallery"))
+    if collection.evaluation.cameras == "unknown" and (both := set(query.encoded) & set(gallery.encoded)):
+        name = query.names[query.encoded.index(both.pop())]
+        raise InputError(
+            f"{collection.origin}: the image {name} is in the gallery too, where it would be its own right match; "
+            "remove it from query or gallery"
+        )
     return EvaluationSet(
         " ".join([variant.name, *details]),
-        _read_images(tables["query"], collection),
-        _read_images(tables["gallery"], collection),
+        query,
+        gallery,
         _read_images(tables["multi_query"], collection) if pooled else None,
         asdict(collection.evaluation) | {"multi_query": pooled},
     )
@@ -171,7 +184,9 @@ def transfer(encoder: LoadedEncoder, data: EvaluationSet, settings: Evaluate = P
     pool = data.multi_query
     pooled = pooled_queries(_features(encoder, pool, settings), pool, data.query, settings) if pool else None
     single = reranked(query, gallery, labels, settings)
-    return described(all_rankings(query, gallery, labels, single, pooled, settings), settings)
+    measured = described(all_rankings(query, gallery, labels, single, pooled, settings), settings)
+    mark_unknown_cameras(measured, labels)
+    return measured
 
 
 def _features(encoder: LoadedEncoder, images: Images, settings: Evaluate) -> Features:
@@ -208,4 +223,5 @@ def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, set
 
 def render(data: EvaluationSet, measured: Measured) -> str:
     """Format the main measures for people to read, as `slsr score` prints them."""
-    return f"{data.dataset}: {render_numbers(measured.metrics)}"
+    text = f"{data.dataset}: {render_numbers(measured.metrics)}"
+    return f"{text}\n{CAMERAS_UNKNOWN}" if data.protocol.get("cameras") == "unknown" else text

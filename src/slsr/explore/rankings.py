@@ -64,7 +64,7 @@ def rank_gallery(
     distances : [G]
     gallery_identities, gallery_cameras : [G], or None
     identity, camera : of the query; if one is None, the query has no labels and the whole gallery is ranked
-    itself : the query's own row if it is a gallery image without labels; it is left out
+    itself : the query's own row if it is a gallery image; it is left out
     """
     if identity is None or camera is None or gallery_identities is None or gallery_cameras is None:
         order = np.argsort(distances, kind="stable")
@@ -73,6 +73,8 @@ def rank_gallery(
     labels = Labels(np.array([identity]), gallery_identities, np.array([camera]), gallery_cameras)
     found = top_matches(distances[None], labels, [0], labels.gallery)
     ranked = found.indices[0] >= 0
+    if itself is not None:  # with an unknown camera it would be its own right match
+        ranked &= found.indices[0] != itself
     junk = int((~labels.kept).sum())
     own = labels.gallery - int(ranked.sum()) - junk
     return RankedGallery(found.indices[0][ranked], found.distances[0][ranked], found.right[0][ranked], (junk, own))

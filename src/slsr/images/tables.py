@@ -1,9 +1,9 @@
 """The image tables (Parquet) that every stage reads and writes.
 
 A labeled table has one row per image: `image` (encoded bytes), `name`, `identity` (the data set's own number),
-`camera`, and for training `label` (0..C-1 by ascending identity), or, in a validation table of people who are not
-in training, `role` (query or gallery). A generated table has `image`, `name`, `cluster`,
-`label_index` and `label_weight`: the sparse label distribution of that image over the training labels.
+`camera` (-1: unknown), and for training `label` (0..C-1 by ascending identity), or, in a validation table of people who
+are not in training, `role` (query or gallery). A generated table has `image`, `name`, `cluster`, `label_index` and
+`label_weight`: the sparse label distribution of that image over the training labels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 
 from slsr.errors import InputError
 
+CAMERAS_UNKNOWN = (
+    "Cameras are unknown: images of the query's own camera count as right matches, so that every number is higher than "
+    "with known cameras."
+)
 LABELED = pa.schema([("image", pa.binary()), ("name", pa.string()), ("identity", pa.int32()), ("camera", pa.int16())])
 TRAINING = LABELED.append(pa.field("label", pa.int32()))
 RANKED = LABELED.append(pa.field("role", pa.string()))

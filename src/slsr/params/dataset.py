@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from slsr.params.base import Block, Count, Seed
 
 Validation = Literal["one-per-identity", "identities", "none"]
-DatasetName = Literal["market1501", "dukemtmc", "cuhk03", "viper", "table", "folder"]
+DatasetName = Literal["market1501", "dukemtmc", "cuhk03", "msmt17", "viper", "table", "folder"]
 
-PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "viper")
+PUBLISHED = ("market1501", "dukemtmc", "cuhk03", "msmt17", "viper")
 
 
 SPLITS = Path("splits")
@@ -72,6 +72,7 @@ class Dataset(DatasetVariant):
 
     archive: Annotated[str, Field(min_length=1)]
     split_file: Annotated[str, Field(min_length=1)]
+    cameras: Literal["unknown"] | None
     identities: Annotated[int, Field(ge=2)] | None
     validation: Validation
     validation_share: Annotated[float, Field(gt=0, lt=1)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from slsr.errors import CheckFailed, InputError
 from slsr.files import METRICS, read_json
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.labels.regularizers import regularizer_named
 from slsr.markdown import table
 from slsr.params.dataset import SAMPLE
@@ -179,6 +180,8 @@ def _numbers(root: Path, leg: str, seed: int) -> Iterator[str]:
         f"their queries. It covers the choice of people, but not the seed of training ({seed}), nor the processor: "
         "another seed, and the same seed on another processor, change every row."
     )
+    if first.get("cameras") == "unknown":
+        yield f"**{CAMERAS_UNKNOWN}**"
     yield table(["", *RETRIEVAL_MEASURES.values()], rows)
     difference = read_json(root / METRICS / "comparison.json").get(f"{leg}_minus_none")
     if difference:

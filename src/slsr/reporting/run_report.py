@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.markdown import table
 from slsr.params.dataset import Dataset
 from slsr.params.generate import Generate
@@ -104,6 +105,8 @@ def _rankings(report: Report) -> list[str]:
         size = f"{found['queries']:,} queries of {found['people']:,} people, {found['gallery']:,} gallery images"
         if found.get("queries_without_match"):
             size += f"; {found['queries_without_match']:,} queries without a correct match are left out"
+        if report.dataset["evaluation"].get("cameras") == "unknown":
+            size += f". **{CAMERAS_UNKNOWN.rstrip('.')}**"
         parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)]
     return parts
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from slsr.errors import InputError
 
 JUNK = -1
+UNKNOWN_CAMERA = -1
 
 Integers = NDArray[np.int64]
 
@@ -35,7 +36,7 @@ class Labels:
     They define the protocol, which is the one of Market-1501 and of every data set with its layout. Gallery images of
     identity -1 (junk) are removed, and for each query the gallery images with its identity *and* its camera. A gallery
     image with the query's identity from another camera is a right match. Every other image is a wrong match, also a
-    distractor (identity 0 in Market-1501).
+    distractor (identity 0 in Market-1501). Camera -1 is unknown: it differs from every camera, also from another -1.
 
     Parameters
     ----------
@@ -82,6 +83,11 @@ class Labels:
         """Say for each gallery image whether it is not junk, [G]."""
         return np.asarray(self.gallery_identities != JUNK)
 
+    @property
+    def cameras_unknown(self) -> bool:
+        """Whether the camera of a query or gallery image is unknown."""
+        return bool((self.query_cameras == UNKNOWN_CAMERA).any() or (self.gallery_cameras == UNKNOWN_CAMERA).any())
+
     def with_gallery(self, rows: NDArray[Any]) -> Labels:
         """Keep the gallery images `rows` (indices or a mask) alone."""
         return Labels(
@@ -106,7 +112,8 @@ class Labels:
         owner = np.repeat(np.arange(len(queries)), count)
         within = np.arange(len(owner)) - np.repeat(offsets_of(count)[:-1], count)
         image = order[np.repeat(first, count) + within]
-        right = self.gallery_cameras[image] != self.query_cameras[queries][owner]
+        cameras = self.gallery_cameras[image]
+        right = (cameras != self.query_cameras[queries][owner]) | (cameras == UNKNOWN_CAMERA)
         return (
             Ragged.of(owner[right], image[right], len(queries)),
             Ragged.of(owner[~right], image[~right], len(queries)),

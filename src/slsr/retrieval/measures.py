@@ -41,8 +41,8 @@ class Evaluation:
         if not self.valid.any():
             raise InputError(
                 f"none of the {len(self.valid)} queries has a right match, a gallery image of its identity from "
-                "another camera; check identities and cameras (images from the query's own camera do not count; if "
-                "cameras are unknown, give all queries one camera number and all gallery images another)"
+                "another camera; check identities and cameras (images from the query's own camera do not count; camera "
+                "-1 means an unknown one)"
             )
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from slsr.evaluation.measures import (
     all_rankings,
     described,
     labels_of,
+    mark_unknown_cameras,
     measure,
     pooled_queries,
     reranked,
@@ -61,6 +63,7 @@ def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
         measured = described(rankings, evaluate)
     else:
         measured = measure(query_features, gallery_features, labels, protocol, evaluate)
+    mark_unknown_cameras(measured, labels)
     plain = Reranked(euclidean_distances(query_features, gallery_features), labels, np.arange(labels.gallery))
     with replaced_folder(EVALUATED / regularizer) as folder:
         write_json(folder / "metrics.json", measured.metrics)
@@ -93,10 +96,11 @@ def _pooled(encoder: Encoder, query: Images, train: Train, evaluate: Evaluate, d
     return pooled_queries(_features(encoder, images, train, evaluate, device), images, query, evaluate)
 
 
-def _headline(metrics: Mapping[str, float]) -> str:
+def _headline(metrics: Mapping[str, Any]) -> str:
     precision = f", mAP {metrics['map_trapezoid']:.3f}" if "map_trapezoid" in metrics else ""
     counts = f"{metrics['queries']} queries of {metrics['people']} people, {metrics['gallery']} images in the gallery"
-    return f"rank-1 {metrics['rank1']:.3f}{precision} over {counts}"
+    mark = "; cameras unknown, so these are too high" if "cameras" in metrics else ""
+    return f"rank-1 {metrics['rank1']:.3f}{precision} over {counts}{mark}"
 
 
 def _cmc_csv(measured: Measured) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from slsr.embedding.engine import extract_features
-from slsr.evaluation.measures import Images, labels_of, measure
+from slsr.evaluation.measures import Images, labels_of, mark_unknown_cameras, measure
 from slsr.files import read_json, replaced_folder, write_json
 from slsr.images.color import hsv_stripes
 from slsr.images.decoding import decode_resized
@@ -42,10 +42,11 @@ def run(image: Image, train: Train, evaluate: Evaluate) -> None:
     ]
     size = (image.resize_height, image.resize_width)
     colors = [hsv_stripes(decode_resized(images.encoded, *size, names=images.names)) for images in (query, gallery)]
-    metrics = {
-        name: measure(query_features, gallery_features, labels, protocol, evaluate).metrics
-        for name, (query_features, gallery_features) in (("untrained", untrained), ("color_histogram", colors))
-    }
+    metrics = {}
+    for name, (query_features, gallery_features) in (("untrained", untrained), ("color_histogram", colors)):
+        measured = measure(query_features, gallery_features, labels, protocol, evaluate)
+        mark_unknown_cameras(measured, labels)
+        metrics[name] = measured.metrics
     with replaced_folder(FLOORS) as folder:
         write_json(folder / "metrics.json", metrics)
     log.info("wrote %s: %s", FLOORS, ", ".join(f"{name} {_rank1(found):.3f}" for name, found in metrics.items()))

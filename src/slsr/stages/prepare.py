@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, arrange
 from slsr.datasets.collection import Collection, Entry
-from slsr.datasets.facts import describe, summarize
+from slsr.datasets.facts import describe, own_image_problem, summarize
 from slsr.datasets.inspection import Inspection, Unreadable, inspect_collection, inspect_images
 from slsr.datasets.opening import open_collection
 from slsr.datasets.readers.table import is_table_file
-from slsr.datasets.soundness import require_sound
+from slsr.datasets.soundness import require_cameras, require_sound
 from slsr.errors import InputError
 from slsr.files import replaced_folder, write_json
 from slsr.images.tables import LABELED, RANKED, TRAINING, table_writer
@@ -70,9 +70,13 @@ def _write_all(collection: Collection, dataset: Dataset, folder: Path) -> dict[s
         log.warning("skipped: %s", reason)
     kept = collection.without(skipped)
     require_sound(kept)
+    require_cameras(kept, dataset.cameras, "dataset.cameras: unknown")
     arrangement = arrange(kept, dataset.identities, dataset.validation, dataset.seed, dataset.validation_share)
     _check_disk(arrangement, folder)
-    return describe(kept, arrangement, _write_tables(kept, arrangement, folder), skipped)
+    facts = describe(kept, arrangement, _write_tables(kept, arrangement, folder), skipped)
+    if problem := own_image_problem(facts):
+        raise InputError(f"{collection.origin}: {problem}")
+    return facts
 
 
 def _check_disk(arrangement: Arrangement, folder: Path) -> None:

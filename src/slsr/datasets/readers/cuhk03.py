@@ -23,6 +23,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -36,9 +37,12 @@ from slsr.datasets.archive import Archive, copy_out
 from slsr.datasets.collection import Collection, Entry, EvaluationProtocol, Split
 from slsr.datasets.readers.market1501 import market_roots, read_folders
 from slsr.errors import InputError
+from slsr.images.listing import is_image
 from slsr.params.dataset import DatasetVariant
 
 MAT_NAME = "cuhk-03.mat"
+BOXES = ("detected", "labeled")
+LABELED_TRAINING_IMAGES = 7368
 IMAGES_PER_PERSON = 10
 METADATA_CACHE = 2 * 2**20
 NP_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_\d+\.png", re.IGNORECASE)
@@ -101,8 +105,26 @@ def find_mat(archive: Archive) -> str | None:
 
 
 def np_roots(archive: Archive) -> list[str]:
-    """List the folders `detected` and `labeled` that contain the folders of Market-1501, as prefixes of names."""
-    return [root for root in market_roots(archive) if PurePosixPath(root).name in {"detected", "labeled"}]
+    """List the folders `detected` and `labeled` that contain the folders of Market-1501, as prefixes of names.
+
+    Without these, a folder counts whose training images are all named as in CUHK03-NP.
+    """
+    roots = market_roots(archive)
+    named = [root for root in roots if PurePosixPath(root).name in BOXES]
+    return named or [root for root in roots if _is_np(archive, root)]
+
+
+def _is_np(archive: Archive, root: str) -> bool:
+    names = [name for name in archive.sizes if name.startswith(f"{root}bounding_box_train/") and is_image(name)]
+    return bool(names) and all(NP_NAME.fullmatch(PurePosixPath(name).name) for name in names)
+
+
+def np_boxes(archive: Archive, root: str) -> str:
+    """Say which boxes a folder has: by its name, or else by the number of its training images."""
+    if (name := PurePosixPath(root).name) in BOXES:
+        return name
+    images = sum(name.startswith(f"{root}bounding_box_train/") and is_image(name) for name in archive.sizes)
+    return "labeled" if images == LABELED_TRAINING_IMAGES else "detected"
 
 
 @contextmanager
@@ -266,7 +288,7 @@ def encode_cell(file: h5py.File, reference: h5py.Reference, name: str) -> bytes:
 
 def read_np_folders(archive: Archive, variant: DatasetVariant) -> Collection:
     """List the images of CUHK03-NP, which is already split."""
-    roots = [root for root in np_roots(archive) if PurePosixPath(root).name == variant.boxes]
+    roots = [root for root in np_roots(archive) if PurePosixPath(root).name in {variant.boxes, *_unnamed(root)}]
     if len(roots) != 1:
         raise InputError(
             f"{archive.path}: not CUHK03: expected {MAT_NAME}, or one folder {variant.boxes}/ with "
@@ -277,4 +299,13 @@ def read_np_folders(archive: Archive, variant: DatasetVariant) -> Collection:
             f"dataset.protocol: classic needs {MAT_NAME}; {archive.path} has only the split of the new protocol: "
             "use dataset.protocol: np"
         )
-    return read_folders(archive, roots[0], NP_NAME, NP_NAME_EXAMPLE)
+    collection = read_folders(archive, roots[0], NP_NAME, NP_NAME_EXAMPLE)
+    if not _unnamed(roots[0]):
+        return collection
+    note = f"no folder says whether the boxes are detected or labeled: they are taken as {variant.boxes}"
+    return replace(collection, notes=[note])
+
+
+def _unnamed(root: str) -> set[str]:
+    """Return the folder's name if it is neither `detected` nor `labeled`."""
+    return {PurePosixPath(root).name} - set(BOXES)

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from slsr.datasets.archive import Archive, count_ignored, is_image
+from slsr.datasets.archive import Archive, count_ignored
 from slsr.datasets.collection import Collection, Entry, Split
+from slsr.datasets.numbering import camera_in_name
 from slsr.errors import InputError
+from slsr.images.listing import is_image
 
 FOLDERS: dict[str, Split] = {
     "bounding_box_train": "train",
@@ -88,9 +90,21 @@ def _entries(archive: Archive, root: str, pattern: re.Pattern[str], example: str
         if match is None:
             raise InputError(
                 f"{archive.path}: the name {source} does not give identity and camera as in {example}; "
-                "rename the image or remove it"
+                f"rename or remove the image, or {table_instead(source, splits[folder])}"
             )
         yield Entry(splits[folder], name, int(match["identity"]), int(match["camera"]), source, size)
+
+
+def table_instead(source: str, split: Split) -> str:
+    """Say how a table would describe an image, for a layout that is not read."""
+    name = source.rpartition("/")[2]
+    identity = re.match(r"-1|\d+", name)
+    camera = camera_in_name(name)
+    number = "IDENTITY" if identity is None else int(identity[0])
+    return (
+        "write a table people.csv beside the folders and give that: its first line is `path,identity,camera,split`, "
+        f"then one row per image, here `{source},{number},{'CAMERA' if camera is None else camera},{split}`"
+    )
 
 
 def _prefix(folder: PurePosixPath) -> str:

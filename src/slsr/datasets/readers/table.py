@@ -1,30 +1,50 @@
 """Read your own images with a table of them: `table.csv` or `table.parquet` beside the images.
 
-The columns are `path` (relative to the table), `identity`, `camera`, `split` (train, query, gallery or multi_query)
-and, optionally, `group`. Images of one group, for example a tracklet, are held out for validation together.
+The columns are `path` (relative to the table), `identity`, `split` (train, query, gallery or multi_query) and,
+optionally, `camera` and `group`. Without a camera, it is read from the image's name if that has one, and is unknown
+otherwise. Images of one group, for example a tracklet, are held out for validation together.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slsr.datasets.archive import Archive, count_ignored, folder_archive, is_image, leaves_folder
-from slsr.datasets.collection import SPLITS, Collection, Entry, Split
+from slsr.datasets.archive import Archive, count_ignored, folder_archive, leaves_folder
+from slsr.datasets.collection import SPLITS, UNKNOWN_CAMERA, Collection, Entry, Split
+from slsr.datasets.numbering import WHOLE_NUMBER, camera_in_name, number_cameras, number_identities
 from slsr.errors import InputError
+from slsr.images.listing import canonical
 
-NEEDED = ("path", "identity", "camera", "split")
-KNOWN = (*NEEDED, "group")
+NEEDED = ("path", "identity", "split")
+KNOWN = (*NEEDED, "camera", "group")
 SUFFIXES = (".csv", ".parquet")
-WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
+DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+")
+SHORTENED = re.compile(r"[+-]?[0-9.,]+E[+-]?[0-9]+", re.IGNORECASE)
+EXACT = 2**53  # the largest whole number below which a float64 has every whole number
+BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+NOTHING = {"", "nan", "none", "null", "n/a", "#n/a"}  # what pandas and spreadsheets write for an empty cell
+EXAMPLE = "path,identity,camera,split\nhall/0001.jpg,1,1,train"
+
+
+class Row(NamedTuple):
+    """One row: where it is, and its values; `camera` is empty if the table does not say it."""
+
+    place: str
+    split: Split
+    path: str
+    identity: str
+    camera: str
+    group: str | None
 
 
 def read_table_of_images(archive: Archive) -> Collection:
@@ -39,17 +59,16 @@ def read_table_of_images(archive: Archive) -> Collection:
     table = table_name(archive)
     folder = table.rpartition("/")[0]
     origin = _place_of_table(archive.path, table)
-    entries = list(_entries(archive, folder, origin, read_rows(archive.read(table), table, origin)))
+    rows = list(_rows(origin, read_rows(archive.read(table), table, origin)))
+    entries, notes = _entries(archive, folder, rows)
     _check_groups(entries, origin)
-    used = {entry.source for entry in entries} | {table}
-    unnamed = sum(is_image(name) for name in archive.sizes if name not in used)
     return Collection(
         str(archive.path),
         entries,
         archive.read,
-        ignored=count_ignored(archive, used),
+        ignored=count_ignored(archive, {entry.source for entry in entries} | {table}),
         own=True,
-        notes=[f"images that {table} does not name, left out: {unnamed}"] if unnamed else [],
+        notes=notes,
     )
 
 
@@ -69,12 +88,25 @@ def is_table_file(path: Path) -> bool:
 def open_table_file(path: Path) -> Iterator[Archive]:
     """Open a table and the images that it names as an archive, without the other files of its folder."""
     content = path.read_bytes()
-    folder = path.parent
-    rows = read_rows(content, path.name, str(path))
-    named = {_path(row["path"], place) for place, row in rows}
-    sizes = {name: (folder / name).stat().st_size for name in named if (folder / name).is_file()}
-    sizes[path.name] = len(content)
-    yield folder_archive(path, folder, dict(sorted(sizes.items())))
+    named = {_path(row["path"], place) for place, row in read_rows(content, path.name, str(path))}
+    listings: dict[Path, dict[str, str]] = {}
+    found = {name: _find(path.parent, name, listings) for name in sorted(named)}
+    files = {name: file for name, file in found.items() if file is not None}
+    yield folder_archive(path, files | {canonical(path.name): path})
+
+
+def _find(folder: Path, name: str, listings: dict[Path, dict[str, str]]) -> Path | None:
+    """Find a file whose name the disk may write in another way (NFD); None if there is none."""
+    place = folder
+    for part in PurePosixPath(name).parts:
+        if not (place / part).exists():
+            if place not in listings:
+                listings[place] = {canonical(one.name): one.name for one in place.iterdir()} if place.is_dir() else {}
+            if part not in listings[place]:
+                return None
+            part = listings[place][part]
+        place /= part
+    return place if place.is_file() else None
 
 
 def table_name(archive: Archive) -> str:
@@ -85,9 +117,9 @@ def table_name(archive: Archive) -> str:
     InputError
         There is no table, or there are several.
     """
-    names = table_names(archive)
-    if len(names) == 1:
-        return names[0]
+    own = [name for name in names if _has_columns(archive, name)] if len(names := table_names(archive)) > 1 else names
+    if len(own) == 1:
+        return own[0]
     found = f"{len(names)} ({', '.join(names)})" if names else "none"
     raise InputError(f"{archive.path}: expected one table (*.csv or *.parquet) beside the images, found {found}")
 
@@ -101,6 +133,19 @@ def table_names(archive: Archive) -> list[str]:
     ]
 
 
+def is_own_table(archive: Archive) -> bool:
+    """Say whether the archive has a table with the columns that a table of images needs."""
+    return any(_has_columns(archive, name) for name in table_names(archive))
+
+
+def _has_columns(archive: Archive, name: str) -> bool:
+    try:
+        next(read_rows(archive.read(name), name, name), None)
+    except InputError:
+        return False
+    return True
+
+
 def read_rows(content: bytes, name: str, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Read each row of a CSV or Parquet table: its place, for messages, and its values by column."""
     if name.lower().endswith(".parquet"):
@@ -111,7 +156,7 @@ def read_rows(content: bytes, name: str, origin: str) -> Iterator[tuple[str, Map
 
 def _csv_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content.startswith(BYTE_ORDER_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{origin}: not UTF-8 ({error}); save the table as CSV UTF-8") from error
     header = text.partition("\n")[0]
@@ -153,30 +198,52 @@ def _parquet_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[st
 def _check_columns(found: Iterable[str], origin: str) -> None:
     if missing := [name for name in NEEDED if name not in set(found)]:
         raise InputError(
-            f"{origin}: no column {', '.join(missing)}; the table needs {', '.join(NEEDED)}, and may have group; "
-            f"found: {', '.join(found) or 'nothing'}"
+            f"{origin}: no column {', '.join(missing)}; the table needs {', '.join(NEEDED)}, and may have camera and "
+            f"group; found: {', '.join(found) or 'nothing'}"
         )
 
 
-def _entries(
-    archive: Archive, folder: str, origin: str, rows: Iterable[tuple[str, Mapping[str, Any]]]
-) -> Iterator[Entry]:
+def _rows(origin: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Row]:
     places: dict[tuple[str, str], str] = {}
     for place, row in rows:
-        split = _split(row["split"], place)
-        path = _path(row["path"], place)
-        source = f"{folder}/{path}" if folder else path
-        if source not in archive.sizes:
-            raise InputError(f"{place}: no file {path} beside the table; correct the path or remove the row")
+        split, path = _split(row["split"], place), _path(row["path"], place)
         if (split, path) in places:
             raise InputError(f"{place}: {path} is in {split} already ({places[split, path]}); remove one of the rows")
         places[split, path] = place.removeprefix(f"{origin}, ")
-        identity = _integer(row["identity"], "identity", place)
-        camera = _integer(row["camera"], "camera", place)
-        group = row.get("group")
-        yield Entry(
-            split, path, identity, camera, source, archive.sizes[source], None if group in {None, ""} else str(group)
+        identity = _written(row["identity"], "identity", place)
+        if not identity:
+            raise InputError(f"{place}: no identity; give each image the number or name of the person")
+        camera, group = (
+            _written(row.get("camera"), "camera", place),
+            str("" if row.get("group") is None else row["group"]).strip(),
         )
+        yield Row(place, split, path, identity, camera, None if group.lower() in NOTHING else group)
+
+
+def _entries(archive: Archive, folder: str, rows: Sequence[Row]) -> tuple[list[Entry], list[str]]:
+    """Number the identities and cameras of all rows; return the images and what a user should know."""
+    identities = number_identities(row.identity for row in rows)
+    cameras = number_cameras(row.camera for row in rows if row.camera)
+    from_names = {row.path: camera_in_name(PurePosixPath(row.path).name) for row in rows if not row.camera}
+    notes = [*identities.notes, *cameras.notes]
+    if example := next((path for path, camera in from_names.items() if camera is not None), None):
+        notes.append(f"cameras that the table does not give are read from names, for example that of {example}")
+    entries = []
+    for row in rows:
+        source = f"{folder}/{row.path}" if folder else row.path
+        if source not in archive.sizes:
+            raise InputError(f"{row.place}: no file {row.path} beside the table{_similar(archive, source)}")
+        camera = cameras.of[row.camera] if row.camera else from_names[row.path]
+        number = UNKNOWN_CAMERA if camera is None else camera
+        size = archive.sizes[source]
+        entries.append(Entry(row.split, row.path, identities.of[row.identity], number, source, size, row.group))
+    return entries, notes
+
+
+def _similar(archive: Archive, source: str) -> str:
+    """Name a file that differs only in upper and lower case, or say what to do."""
+    same = next((name for name in archive.sizes if name.lower() == source.lower()), None)
+    return f"; there is {same}: write it the same way" if same else "; correct the path or remove the row"
 
 
 def _check_groups(entries: Iterable[Entry], origin: str) -> None:
@@ -199,15 +266,27 @@ def _path(value: object, place: str) -> str:
         raise InputError(f"{place}: no path; give the path of the image, relative to the table")
     if leaves_folder(value):
         raise InputError(f"{place}: the path {value!r} leaves the table's folder; move the image into it")
-    return PurePosixPath(value.strip().replace("\\", "/")).as_posix()
+    return PurePosixPath(canonical(value.strip())).as_posix()
 
 
-def _integer(value: object, column: str, place: str) -> int:
-    """Read a whole number; `1.0`, which pandas writes for a column with gaps, is one too."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and (found := WHOLE_NUMBER.fullmatch(value.strip())):
-        return int(found[1])
-    raise InputError(f"{place}: {column} {value!r} is not a whole number; give each {column} a number")
+def _written(value: object, column: str, place: str) -> str:
+    """Return an identity or camera as text: `1` for `1.0`, which pandas writes for a column with gaps; "" for nothing.
+
+    Raises
+    ------
+    InputError
+        It is a number that is not whole, or that a spreadsheet has shortened, so that two may have become one.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)
+    text = "" if value is None else str(value).strip()
+    if text.lower() in NOTHING:
+        return ""
+    if SHORTENED.fullmatch(text) or (isinstance(value, float) and value.is_integer()):
+        raise InputError(
+            f"{place}: {column} {text!r} was shortened by a program, so that two may have become one; write the column "
+            "as text, with all digits"
+        )
+    if not WHOLE_NUMBER.fullmatch(text) and (isinstance(value, (float, bool)) or DECIMAL.fullmatch(text)):
+        raise InputError(f"{place}: {column} {text!r} is not a whole number; give each {column} a number or a name")
+    return text

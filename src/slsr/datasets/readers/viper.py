@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from slsr.datasets.archive import Archive, count_ignored, is_image
+from slsr.datasets.archive import Archive, count_ignored
 from slsr.datasets.collection import Collection, Entry, EvaluationProtocol, Split
 from slsr.datasets.readers.halves import read_test_people
 from slsr.errors import InputError
+from slsr.images.listing import is_image
 
 NAME = re.compile(r"(?P<number>\d+)_\d+\.\w+")
 CAMERAS = {"cam_a": 1, "cam_b": 2}

@@ -32,12 +32,15 @@ def data(root: Path, params: Params) -> Iterator[Finding]:
     archive = folder / name
     if folder.is_symlink():
         text = f"data/ is a symbolic link to {folder.readlink()}, which DVC reads, and into which it adds nothing"
-        remedy = "before `slsr data add`, make data/ a folder: `dvc cache dir` can put the cache on a larger disk"
+        remedy = (
+            "before `slsr data add`: rm data && mkdir data; a larger disk can hold the cache: dvc cache dir --local DIR"
+        )
         yield Finding("data", "note", text, remedy)
     remedy = "dvc pull data.dvc (the sample), or `slsr data add FILE` (your own archive)"
     if archive.is_dir():
         require_readable(archive)
-        yield Finding("data", "ok", f"{name}, a folder")
+        text = f"data/{name} is a folder: DVC tracks its files one by one"
+        yield Finding("data", "note", text, f"slsr data add data/{name} packs it into one file")
     elif archive.is_file():
         with archive.open("rb") as file:
             file.read(1)

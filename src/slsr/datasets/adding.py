@@ -97,9 +97,7 @@ def add_archive(
         raise InputError(f"{root.resolve()}: not a DVC repository; run this in the root of the project")
     _require_folder(root / DATA)
     found = _survey_usable(source, allow_unreadable)
-    target = root / DATA / (name or _target_name(source, found, root / DATA))
-    if target.parent != root / DATA:
-        raise InputError(f"--name {name}: must be a file name, without folders")
+    target = _target(source, found, root / DATA, name)
     _restore_data(root, dvc)
     with _placed(source, found, target, link):
         if link:
@@ -108,6 +106,13 @@ def add_archive(
         _forbid_push(root / f"{DATA}.dvc")
     _warn_of_folders(root / DATA)
     return AddedArchive(target, found, _checksum_warning(source, found))
+
+
+def _target(source: Path, found: Survey, folder: Path, name: str | None) -> Path:
+    target = folder / (name or _target_name(source, found, folder))
+    if target.parent != folder:
+        raise InputError(f"--name {name}: must be a file name, without folders")
+    return target
 
 
 def next_steps(added: AddedArchive, preset: str | None, preset_archive: str | None) -> list[str]:

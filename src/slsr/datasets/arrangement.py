@@ -73,8 +73,7 @@ def arrange(
     for entry in sorted(kept, key=lambda entry: entry.name):
         by_split[entry.split].append(entry)
     held_out, single_image, queries = _hold_out(by_split["train"], validation, seed, share)
-    asked = {(entry.identity, entry.camera) for entry in by_split["query"] if entry.camera != UNKNOWN_CAMERA}
-    multi_query = [entry for entry in by_split["multi_query"] if (entry.identity, entry.camera) in asked]
+    multi_query = _asked(by_split["multi_query"], by_split["query"])
     if unasked := len(by_split["multi_query"]) - len(multi_query):
         left_out["multi_query images of no query's identity and camera"] = unasked
     tables: dict[TableName, Sequence[Entry]] = {
@@ -87,6 +86,12 @@ def arrange(
     classes = tables["train"] if validation == "identities" else by_split["train"]
     labels = {identity: label for label, identity in enumerate(sorted({entry.identity for entry in classes}))}
     return Arrangement(tables, labels, single_image, left_out, queries)
+
+
+def _asked(multi_query: Iterable[Entry], query: Iterable[Entry]) -> list[Entry]:
+    """Keep the images with the identity and the known camera of a query."""
+    asked = {(entry.identity, entry.camera) for entry in query if entry.camera != UNKNOWN_CAMERA}
+    return [entry for entry in multi_query if (entry.identity, entry.camera) in asked]
 
 
 def _hold_out(

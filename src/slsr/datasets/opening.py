@@ -66,11 +66,7 @@ def open_collection(
             yield read_mat(path, file, variant)
         return
     with open_source(path) as archive:
-        if (packed := read_marker(archive)) and packed.name != variant.name:
-            raise InputError(
-                f"{path}: `slsr data add` packed this as {packed.name}, and not as {variant.name}; set dataset.name: "
-                f"{packed.name}"
-            )
+        _require_packed_as(variant, archive, path)
         if variant.name == "cuhk03":
             with open_cuhk03(archive, variant, scratch) as collection:
                 yield collection
@@ -78,6 +74,14 @@ def open_collection(
             yield read_viper(archive, variant.split, halves)
         else:
             yield SIMPLE_READERS[variant.name](archive).marked()
+
+
+def _require_packed_as(variant: DatasetVariant, archive: Archive, path: Path) -> None:
+    if (packed := read_marker(archive)) and packed.name != variant.name:
+        raise InputError(
+            f"{path}: `slsr data add` packed this as {packed.name}, and not as {variant.name}; set dataset.name: "
+            f"{packed.name}"
+        )
 
 
 @contextmanager

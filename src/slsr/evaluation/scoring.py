@@ -127,24 +127,28 @@ def score(
         The file cannot be scored as asked; the message is one line that begins with its name.
     """
     chosen, known = chosen_protocol(path, protocol, directions, cameras)
-    single = chosen.evaluation.protocol == "single-gallery-shot"
     arrays = _read(path, rerank, normalize, chosen.evaluation.cameras == "unknown")
-    evaluations: dict[str, Evaluation | SingleGalleryShot] = {}
     try:
         _check_cameras(arrays.labels, chosen.evaluation, cameras)
-        if single and rerank:
-            raise InputError("--rerank: single-gallery-shot is evaluated without re-ranking; leave it out")
-        if single:
-            evaluations[GALLERY_SHOT] = arrays.gallery_shot(chosen.evaluation.directions)
-        else:
-            evaluations[PLAIN] = arrays.evaluate()
-        if rerank and arrays.features is not None:
-            _tell_fewer_neighbors(arrays.labels)
-            evaluations[RERANKED] = evaluate_reranked(*arrays.features, arrays.labels, normalize=normalize)
+        evaluations = _evaluate(arrays, chosen.evaluation, rerank)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     _warn(arrays.labels, next(iter(evaluations.values())), known)
     return Scores(arrays.labels, chosen, evaluations)
+
+
+def _evaluate(
+    arrays: ScoredArrays, protocol: EvaluationProtocol, rerank: bool
+) -> dict[str, Evaluation | SingleGalleryShot]:
+    if protocol.protocol == "single-gallery-shot":
+        if rerank:
+            raise InputError("--rerank: single-gallery-shot is evaluated without re-ranking; leave it out")
+        return {GALLERY_SHOT: arrays.gallery_shot(protocol.directions)}
+    evaluations: dict[str, Evaluation | SingleGalleryShot] = {PLAIN: arrays.evaluate()}
+    if rerank and arrays.features is not None:
+        _tell_fewer_neighbors(arrays.labels)
+        evaluations[RERANKED] = evaluate_reranked(*arrays.features, arrays.labels, normalize=arrays.normalize)
+    return evaluations
 
 
 def _check_cameras(labels: Labels, evaluation: EvaluationProtocol, cameras: str | None) -> None:

@@ -106,15 +106,7 @@ def read_evaluation_set(
         return _prepared(data)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
-    variant = recognize(data)
-    if halves is not None and variant.name != "viper":
-        raise InputError(
-            f"--split-file {halves}: only VIPeR has such files, but {data} is {variant.name}; leave it out"
-        )
-    if halves is None:
-        variant = choose(variant, protocol, boxes, split)
-    else:
-        variant = choose(variant, protocol, boxes).model_copy(update={"split": split or 1})  # the file knows its splits
+    variant = _variant(data, protocol, boxes, split, halves)
     with (
         tempfile.TemporaryDirectory() as scratch,
         open_collection(data, variant, Path(scratch), halves) as collection,
@@ -122,6 +114,19 @@ def read_evaluation_set(
         require_cameras(collection, cameras, "--cameras unknown")
         found = _from_archive(collection, variant)
     return found if halves is None else replace(found, dataset=f"{found.dataset} of {halves.name}")
+
+
+def _variant(
+    data: Path, protocol: str | None, boxes: str | None, split: int | None, halves: Path | None
+) -> DatasetVariant:
+    variant = recognize(data)
+    if halves is None:
+        return choose(variant, protocol, boxes, split)
+    if variant.name != "viper":
+        raise InputError(
+            f"--split-file {halves}: only VIPeR has such files, but {data} is {variant.name}; leave it out"
+        )
+    return choose(variant, protocol, boxes).model_copy(update={"split": split or 1})  # the file knows its splits
 
 
 def _prepared(folder: Path) -> EvaluationSet:

@@ -56,11 +56,7 @@ def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-ma
     if seeds < 2 or people < 2:
         raise InputError(f"{seeds} seeds and {people} people: an interval over both needs at least two of each")
     mean = float(values.mean())
-    of_seed, of_person = values.mean(axis=1), values.mean(axis=0)
-    rest = values - of_seed[:, None] - of_person[None, :] + mean
-    square_seeds = people * float(((of_seed - mean) ** 2).sum()) / (seeds - 1)
-    square_people = seeds * float(((of_person - mean) ** 2).sum()) / (people - 1)
-    square_rest = float((rest**2).sum()) / ((seeds - 1) * (people - 1))
+    square_seeds, square_people, square_rest = _mean_squares(values)
     total = square_seeds + max(square_people - square_rest, 0.0)
     error = math.sqrt(total / (seeds * people))
     if error < 1e-12:
@@ -72,3 +68,15 @@ def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-ma
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     interval = max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
     return CrossedMean(mean, interval, float(2 * stats.t.sf(abs(mean) / error, freedom)))
+
+
+def _mean_squares(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Compute the mean squares of seeds, of people, and of the rest."""
+    seeds, people = values.shape
+    of_seed, of_person = values.mean(axis=1), values.mean(axis=0)
+    rest = values - of_seed[:, None] - of_person[None, :] + values.mean()
+    return (
+        people * float(of_seed.var(ddof=1)),
+        seeds * float(of_person.var(ddof=1)),
+        float((rest**2).sum()) / ((seeds - 1) * (people - 1)),
+    )

@@ -75,7 +75,7 @@ def test_what_lies_under_transparent_pixels_reaches_no_network(encoder, tmp_path
     behind = np.array([124, 116, 104], np.uint8)
     visible = np.where(alpha[..., None] == 0, behind, PIXELS[3])
     forms = [encode(visible)]
-    for number, hidden in enumerate((PIXELS[4], np.zeros_like(PIXELS[3]))):
+    for number, hidden in enumerate((PIXELS[3][::-1], np.zeros_like(PIXELS[3]))):
         colors = np.where(alpha[..., None] == 0, hidden, PIXELS[3])
         content = encode(np.dstack([colors, alpha]).astype(np.uint8))
         (tmp_path / f"{number}.png").write_bytes(content)

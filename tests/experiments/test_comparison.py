@@ -129,7 +129,7 @@ def test_the_table_says_that_a_baseline_was_stated():
     made = {"longer": [network("none", 1, {"train.epochs": 18}, experiment="longer")], "e": [network("slsr", 1)]}
     made["e"] += [network("none", 1, {"train.epochs": 12})]
     text = render_markdown(gathered(made, ["e"], ["longer"]))
-    assert "| rank-1 - baseline (none), epochs 18 |" in text
+    assert "| rank-1 - baseline (none), epochs 18 " in text
     assert "Differences are to longer, whatever else differs in the row." in text
     assert "Differences are to" not in render_markdown(gathered(made, ["e", "longer"]))
 
@@ -195,11 +195,12 @@ def test_a_stated_baseline_marks_every_row_that_differs_from_it():
     }  # fmt: skip
 
 
-def test_without_curves_in_the_cache_no_length_is_shown_or_judged():
+def test_without_curves_in_the_cache_the_length_is_said_to_be_unknown():
     made = trained_for(none=(156, 0.1), slsr=(228, 0.2))
     made = {name: [one, replace(two, training=None)] for name, (one, two) in made.items()}
     rows = table_rows(render_markdown(gathered(made, [*made])))
     assert [row["steps"] for row in rows.values()] == ["156", "-"]
+    assert "(length of training unknown)" in str(rows)
     assert "unequal" not in str(rows)
 
 

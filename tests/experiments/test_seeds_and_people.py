@@ -40,6 +40,7 @@ def test_mean_squares_are_those_of_loops(of_person):
     for s in range(4):
         for p in range(9):
             rest += (values[s, p] - values[s].mean() - values[:, p].mean() + mean) ** 2 / 24
+    assert seeds > rest
     assert (people > rest) == (of_person > 0)
     total = seeds + people - rest if people > rest else seeds
     freedom = total**2 / (seeds**2 / 3 + people**2 / 8 + rest**2 / 24) if people > rest else 3
@@ -79,6 +80,25 @@ def test_it_holds_the_truth_for_other_people_with_as_many_queries_as_the_sample(
 
     assert 0.92 <= coverage(people=True) <= 0.97
     assert coverage(people=False) < 0.90, "queries as the case: too narrow"
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_that_agree_by_chance_are_no_proof(seeds):
+    """Differences of rank-1 are -1, 0 or 1, so that seeds often have equal means: noise must not look certain."""
+    generator = np.random.default_rng(4)
+    found = [crossed_mean(generator.choice([-1, 0, 1], (seeds, 32), p=[0.05, 0.9, 0.05]), (-1, 1)) for _ in range(2000)]
+    assert np.mean([one.p < 0.001 for one in found]) <= 0.003
+    assert np.mean([one.p < 0.05 for one in found]) <= 0.06
+    assert all(one.ci95[0] < one.mean < one.ci95[1] for one in found if one.mean)
+
+
+def test_two_seeds_say_almost_nothing():
+    held = 0
+    generator = np.random.default_rng(5)
+    for _ in range(1000):
+        low, high = crossed_mean(table(2, 32, 0.3, 0, 1, generator, mean=0.7)).ci95
+        held += low <= 0.7 <= high
+    assert held / 1000 >= 0.93
 
 
 def test_equal_runs_differ_in_nothing():

@@ -1,5 +1,6 @@
 """Which experiments a study consists of, and how they are named."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -221,11 +222,13 @@ def prepared(checkout):
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]["prepare"]
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
     lock["params"]["params.yaml"] = {"dataset": parameters["dataset"]}
+    text = json.dumps({"splits": {"train": {"images": 400}, "validation": {"images": 32}}})
+    digest = hashlib.md5(text.encode()).hexdigest()
+    next(one for one in lock["outs"] if one["path"] == "artifacts/prepared/facts.json")["md5"] = digest
     (checkout / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"prepare": lock}}))
-    digest = next(one["md5"] for one in lock["outs"] if one["path"] == "artifacts/prepared/facts.json")
     facts = checkout / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     facts.parent.mkdir(parents=True)
-    facts.write_text(json.dumps({"splits": {"train": {"images": 400}, "validation": {"images": 32}}}))
+    facts.write_text(text)
     (checkout / ".dvc/config").write_text("")
     return checkout
 
@@ -246,11 +249,22 @@ def test_equal_steps_are_those_of_the_arm_with_generated_images(prepared):
 
 
 def test_equal_steps_need_the_data_that_was_prepared(prepared):
-    with pytest.raises(InputError, match=r"steps: equal needs .*slsr-sample\.zip.*run `dvc repro prepare` with them"):
+    with pytest.raises(InputError, match=r"in dvc\.lock has another dataset\.identities; set .*dvc repro prepare"):
         plan(prepared, "s", study({"dataset.identities": [8]}, steps="equal"))
     (prepared / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     with pytest.raises(InputError, match="run `dvc repro`"):
         plan(prepared, "s", study(steps="equal"))
+
+
+def test_all_splits_of_a_data_set_get_the_same_equal_steps(prepared):
+    lock = yaml.safe_load((prepared / "dvc.lock").read_text())
+    params = yaml.safe_load((prepared / "params.yaml").read_text())
+    params["dataset"] |= {"name": "viper", "split": 1}
+    (prepared / "params.yaml").write_text(yaml.safe_dump(params))
+    lock["stages"]["prepare"]["params"]["params.yaml"] = {"dataset": params["dataset"]}
+    (prepared / "dvc.lock").write_text(yaml.safe_dump(lock))
+    planned = plan(prepared, "s", study({"dataset.split": [1, 2, 3]}, steps="equal"))
+    assert [one.overrides["train.steps"] for one in planned] == [12 * 19] * 3
 
 
 def test_options_replace_what_a_file_says():

@@ -39,10 +39,11 @@ def measured(lists):
 
 
 FACTS_VALUE = {
+    "evaluation": {"cameras": "known"},
     "splits": {
         name: {"images": 1000 + number, "identities": 10 + number}
         for number, name in enumerate(("gallery", "multi_query", "query", "train", "validation"))
-    }
+    },
 }
 CLUSTERS_VALUE = {
     "chosen_k": 3,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.errors import InputError
-from slsr.experiments.networks import EvaluatedNetwork, Settings
+from slsr.experiments.networks import EvaluatedNetwork, Settings, Training
 from slsr.experiments.seeds import EARLIER_SEEDS, Over, SeedsOf
 from slsr.experiments.seeds_and_people import CrossedMean, crossed_mean
 from slsr.labels.regularizers import REGULARIZERS
@@ -21,6 +21,7 @@ from slsr.retrieval.bootstrap import PairedDifference, paired_differences
 from slsr.retrieval.query_values import QueryValues, require_same_queries
 
 # What decides which people are searched, and among whom.
+ABSENT = {"dataset.split_file": "none"}  # what experiments of earlier versions, without the key, mean
 TEST_SETTINGS = ("archive", "name", "protocol", "boxes", "split", "split_file", "identities")
 
 EQUAL = 0.01  # trainings are equally long if their steps, and their summed rates, differ by at most this share
@@ -47,6 +48,13 @@ class SeedGroup:
     def measured(self, measure: str) -> NDArray[np.float64]:
         """Return a measure of the network of every seed, [S]."""
         return np.array([network.metrics[measure] for network in self.networks], np.float64)
+
+    def training(self) -> Training | None:
+        """Return the mean length of the trainings; None if that of one of them is not known."""
+        found = [network.training for network in self.networks if network.training is not None]
+        if len(found) < len(self.networks):
+            return None
+        return Training(*np.mean(found, axis=0).tolist())
 
     def interval(self, measure: str) -> tuple[float, float] | None:
         """Return the 95 % interval of the mean over seeds and people; None with one of them or without their values."""
@@ -132,7 +140,7 @@ def compare_networks(
     differences = [
         _differences(group, one, measures, resamples, seed) for group, one in zip(groups, baselines, strict=True)
     ]
-    unequal = [unequal_training(group, one) for group, one in zip(groups, baselines, strict=True)]
+    unequal = unequal_trainings(groups, baselines, differences)
     rows = [published(group.regularizer, ranking, group.settings, group.networks[0].metrics) for group in groups]
     return ExperimentComparison(
         ranking, baseline, measures, groups, differences, rows, control, seeds_of, unequal=unequal
@@ -261,7 +269,7 @@ def _require_same_test(first: EvaluatedNetwork, second: EvaluatedNetwork) -> Non
     """Require that two networks searched for the same people in the same gallery, as far as their settings say."""
     found = []
     for key in (f"dataset.{name}" for name in TEST_SETTINGS):
-        one, other = first.settings.get(key), second.settings.get(key)
+        one, other = (network.settings.get(key, ABSENT.get(key)) for network in (first, second))
         if one != other:
             found.append(f"{key} ({_shown(one)} and {_shown(other)})")
     for name, key in (("queries", "queries"), ("gallery images", "gallery")):
@@ -297,17 +305,26 @@ def _differences(
     return {measure: one for measure, one in found.items() if one is not None}
 
 
-def unequal_training(group: SeedGroup, baseline: SeedGroup | None) -> str:
-    """Say how the training of a group and of its baseline differ in length by more than 1 %.
+def unequal_trainings(
+    groups: Sequence[SeedGroup],
+    baselines: Sequence[SeedGroup | None],
+    differences: Sequence[Mapping[str, Difference]],
+) -> list[str]:
+    """Say for each difference how the two trainings differ in length; empty if they do not, or without a difference."""
+    return [
+        _unequal(group, baseline) if baseline is not None and found else ""
+        for group, baseline, found in zip(groups, baselines, differences, strict=True)
+    ]
 
-    The answer is empty if they do not, or if the length of one is not known.
-    """
-    one, other = (found and found.networks[0].training for found in (group, baseline))
-    if not one or not other:
-        return ""
+
+def _unequal(group: SeedGroup, baseline: SeedGroup) -> str:
+    """Say how two trainings differ in length by more than 1 %."""
+    one, other = group.training(), baseline.training()
+    if one is None or other is None:
+        return "length of training unknown"
     parts = []
     if not math.isclose(one.steps, other.steps, rel_tol=EQUAL):
-        parts.append(f"steps: {one.steps:,} vs {other.steps:,}")
+        parts.append(f"steps: {one.steps:,.0f} vs {other.steps:,.0f}")
     if not math.isclose(one.rate_sum, other.rate_sum, rel_tol=EQUAL):
         parts.append(f"summed rate: {one.rate_sum:.4g} vs {other.rate_sum:.4g}")
     return f"unequal {', '.join(parts)}" if parts else ""

@@ -28,7 +28,7 @@ Settings = Mapping[str, Any]
 class Training(NamedTuple):
     """How long a network was trained: the steps, and the sum of the backbone's learning rate over them."""
 
-    steps: int
+    steps: float
     rate_sum: float
 
 

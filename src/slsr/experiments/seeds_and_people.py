@@ -34,11 +34,12 @@ def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-ma
     """Compute the mean of a table of seeds and people, both random, with its interval.
 
     With the mean squares MS of seeds, of people and of the rest (an analysis of variance without repeats), the variance
-    of the mean is `V / (S P)`, `V = MS_seeds + max(MS_people - MS_rest, 0)`. Its degrees of freedom are Satterthwaite's
-    (An Approximate Distribution of Estimates of Variance Components, Biometrics Bulletin 2, 1946), as Dorfman, Berbaum
-    and Metz have them: `V^2 / [MS_seeds^2 / (S - 1) + MS_people^2 / (P - 1) + MS_rest^2 / ((S - 1) (P - 1))]`. Where
-    MS_people is below MS_rest, V is MS_seeds alone, with its S - 1 degrees. Hillis (Statistics in Medicine 26, 2007)
-    leaves out the last two terms; with 32 people his intervals are too narrow if seeds agree.
+    of the mean is `V / (S P)`, `V = MS_rest + max(MS_seeds - MS_rest, 0) + max(MS_people - MS_rest, 0)`: what looks
+    less than noise counts as noise. Its degrees of freedom are Satterthwaite's (An Approximate Distribution of
+    Estimates of Variance Components, Biometrics Bulletin 2, 1946), as Dorfman, Berbaum and Metz have them:
+    `V^2 / [MS_seeds^2 / (S - 1) + MS_people^2 / (P - 1) + MS_rest^2 / ((S - 1) (P - 1))]`, with the mean squares that V
+    contains. Hillis (Statistics in Medicine 26, 2007) leaves out the last two terms; with 32 people his intervals are
+    too narrow if seeds agree. Two seeds have one degree, because one number decides whether they seem to agree.
 
     Parameters
     ----------
@@ -57,14 +58,27 @@ def crossed_mean(values: NDArray[np.float64], bounds: tuple[float, float] = (-ma
         raise InputError(f"{seeds} seeds and {people} people: an interval over both needs at least two of each")
     mean = float(values.mean())
     square_seeds, square_people, square_rest = _mean_squares(values)
-    total = square_seeds + max(square_people - square_rest, 0.0)
-    error = math.sqrt(total / (seeds * people))
+    of_seeds, of_people = square_seeds > square_rest, square_people > square_rest
+    total = square_rest + max(square_seeds - square_rest, 0.0) + max(square_people - square_rest, 0.0)
+    uncertain = 0.0
+    if of_seeds:
+        uncertain += square_seeds**2 / (seeds - 1)
+    if of_people:
+        uncertain += square_people**2 / (people - 1)
+    if of_seeds == of_people:
+        uncertain += square_rest**2 / ((seeds - 1) * (people - 1))
+    freedom = 1.0 if seeds == 2 or not uncertain else total**2 / uncertain
+    return mean_with_interval(mean, math.sqrt(total / (seeds * people)), freedom, bounds)
+
+
+def mean_with_interval(mean: float, error: float, freedom: float, bounds: tuple[float, float]) -> CrossedMean:
+    """Return a mean with the t interval of its standard error, cut at `bounds`, and p.
+
+    Without any spread, nothing is known about the error: the interval is then all that is possible, and p is 1. A mean
+    of zeros is 0, though: there is no difference.
+    """
     if error < 1e-12:
-        return CrossedMean(mean, (mean, mean), 1.0 if abs(mean) < 1e-12 else 0.0)
-    uncertain = square_seeds**2 / (seeds - 1)
-    if square_people > square_rest:
-        uncertain += square_people**2 / (people - 1) + square_rest**2 / ((seeds - 1) * (people - 1))
-    freedom = total**2 / uncertain
+        return CrossedMean(mean, (mean, mean) if abs(mean) < 1e-12 else bounds, 1.0)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     interval = max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
     return CrossedMean(mean, interval, float(2 * stats.t.sf(abs(mean) / error, freedom)))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from slsr.errors import InputError
 from slsr.experiments.comparison import (
@@ -29,13 +28,12 @@ from slsr.experiments.comparison import (
     group_by_settings,
     order_of,
     paired_values,
-    unequal_training,
+    unequal_trainings,
     without_earlier_seeds,
 )
 from slsr.experiments.networks import EvaluatedNetwork
 from slsr.experiments.seeds import SeedsOf
-from slsr.experiments.seeds_and_people import CrossedMean
-from slsr.retrieval.bootstrap import CONFIDENCE
+from slsr.experiments.seeds_and_people import CrossedMean, mean_with_interval
 
 SPLIT = "dataset.split"
 
@@ -84,11 +82,7 @@ def corrected_mean(
     """
     count, mean = len(values), float(values.mean())
     error = math.sqrt(float(values.var(ddof=1)) * (1 / count + test_per_training))
-    if error < 1e-12:
-        return CrossedMean(mean, (mean, mean), 1.0 if abs(mean) < 1e-12 else 0.0)
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    interval = max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
-    return CrossedMean(mean, interval, float(2 * stats.t.sf(abs(mean) / error, count - 1)))
+    return mean_with_interval(mean, error, count - 1, bounds)
 
 
 def test_share(networks: Sequence[EvaluatedNetwork]) -> float | None:
@@ -124,11 +118,11 @@ def compare_over_splits(
     control = None if against is None else control_of(groups, group_splits(controls), baseline)
     measures = [key for key in every[0].metrics if f"{key}_ci95" in every[0].metrics]
     baselines = [control or baseline_of(group, groups, baseline) for group in groups]
-    unequal = [unequal_training(group, one) for group, one in zip(groups, baselines, strict=True)]
     differences = []
     for group, other in zip(groups, baselines, strict=True):
         pair = {} if other is None or other is group else {one: difference(group, other, one) for one in measures}
         differences.append({measure: found for measure, found in pair.items() if found is not None})
+    unequal = unequal_trainings(groups, baselines, differences)
     return ExperimentComparison(
         ranking, baseline, measures, groups, differences, [None] * len(groups), control, seeds_of, "splits", unequal
     )

@@ -20,6 +20,7 @@ from typing import Any
 
 from slsr.errors import CheckFailed, InputError
 from slsr.experiments.seeds import EARLIER_SEEDS
+from slsr.experiments.splits import SPLIT
 from slsr.experiments.study import REGULARIZERS_KEY, STEPS_KEY, Study, settings_of
 from slsr.files import read_json, require_readable, write_json
 from slsr.labels.regularizers import committed_names, studied_names
@@ -86,6 +87,9 @@ def plan(root: Path, name: str, study: Study) -> list[Experiment]:
 def equal_steps(root: Path, params: Params) -> int:
     """Return the steps of a training on real and generated images, in `train.epochs` passes over both.
 
+    All splits of a data set get the steps of the split that `prepare` has read: their training sets are equally large
+    (VIPeR) or nearly so (CUHK03).
+
     Raises
     ------
     InputError
@@ -93,10 +97,12 @@ def equal_steps(root: Path, params: Params) -> int:
     """
     workspace = Revision(root, WORKSPACE, None)
     stage = locked_stages(workspace).get("prepare", {})
-    if locked_parameters(stage) != flat({"dataset": params.dataset.model_dump()}):
+    known, asked = locked_parameters(stage), flat({"dataset": params.dataset.model_dump()})
+    if differing := sorted(key for key in asked if known.get(key) != asked[key] and key != SPLIT):
         raise InputError(
-            f"steps: equal needs the number of training images of {params.dataset.archive}, and dvc.lock has no run of "
-            "`prepare` with these parameters of dataset; run `dvc repro prepare` with them, or set train.steps yourself"
+            "steps: equal needs the number of training images, and the run of `prepare` in dvc.lock has another "
+            f"{', '.join(differing)}; set these in params.yaml and run `dvc repro prepare`, or, in a study that varies "
+            "them, set train.steps yourself"
         )
     facts = read_json(cached_file(workspace, stage, "artifacts/prepared/facts.json"))
     images: int = facts["splits"]["train"]["images"] + params.generate.images

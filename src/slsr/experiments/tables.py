@@ -37,7 +37,8 @@ OVER = {
 UNEQUAL = (
     "A difference marked `unequal` is between trainings of different length (row vs baseline: the number of steps, the "
     "sum of the backbone's learning rate), so a part of it may come from that alone. `slsr study NAME --steps equal` "
-    "runs them with equal steps and an equal schedule."
+    "runs them with equal steps and an equal schedule. The length is unknown if the cache lacks the curves of a "
+    "training (`dvc exp pull`), or if they are of an earlier version."
 )
 SHORT = {
     "train.backbone": "backbone",
@@ -86,16 +87,24 @@ def render_markdown(comparison: ExperimentComparison) -> str:
 
 
 def _setting(comparison: ExperimentComparison) -> str:
-    network, control = comparison.groups[0].networks[0], comparison.against
-    people = "" if network.values is None else f" of {network.values.people_count:,} people"
+    networks = [network for group in comparison.groups for network in group.networks]
+    control = comparison.against
+    tested = [network.values.people_count for network in networks if network.values is not None]
+    people = f" of {_range(tested)} people" if tested else ""
     text = (
-        f"{comparison.ranking.replace('_', ' ')}: {network.metrics['queries']:,} queries{people}, "
-        f"{network.metrics['gallery']:,} gallery images. {OVER[comparison.over]} {SEEDS[comparison.seeds_of]}"
+        f"{comparison.ranking.replace('_', ' ')}: {_range([one.metrics['queries'] for one in networks])} queries"
+        f"{people}, {_range([one.metrics['gallery'] for one in networks])} gallery images. "
+        f"{OVER[comparison.over]} {SEEDS[comparison.seeds_of]}"
     )
     if control is not None:
         names = ", ".join(network.experiment for network in control.networks)
         text += f" Differences are to {names}, whatever else differs in the row."
     return text
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> str:
@@ -166,8 +175,8 @@ def _baseline(comparison: ExperimentComparison, settings: Mapping[str, Sequence[
 
 
 def _steps(group: SeedGroup) -> str:
-    training = group.networks[0].training
-    return "-" if training is None else f"{training.steps:,}"
+    training = group.training()
+    return "-" if training is None else f"{training.steps:,.0f}"
 
 
 def _mark(comparison: ExperimentComparison, number: int) -> str:
@@ -219,8 +228,12 @@ def render_csv(comparison: ExperimentComparison) -> str:
             "seeds": " ".join(map(str, dict.fromkeys(group.seeds))),
             "experiments": " ".join(network.experiment for network in group.networks),
         }
-        if training := group.networks[0].training:
-            line |= {**training._asdict(), "unequal": comparison.unequal[number] if comparison.unequal else ""}
+        if training := group.training():
+            line |= {
+                "steps": round(training.steps),
+                "rate_sum": training.rate_sum,
+                "unequal": comparison.unequal[number] if comparison.unequal else "",
+            }
         for measure in comparison.measures:
             line |= _measure_columns(group, measure, comparison.differences[number].get(measure))
         line |= quality_columns(group)
@@ -261,7 +274,7 @@ def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
     """Draw means with the values of single seeds, and differences to the baseline, each with its interval."""
     settings = varying_settings(comparison.groups)
     names = [
-        f"{name} (unequal)" if _mark(comparison, number) else name
+        f"{name} (unequal)" if _mark(comparison, number).startswith(" (unequal") else name
         for number, name in enumerate(_labels(comparison, settings))
     ]
     panels: dict[str, list[Estimate]] = {}

@@ -53,10 +53,16 @@ class DatasetVariant(Block):
                 return f"{key} {value} means nothing for name: {name}; make it null"
         splits = self.split_count()
         whose = f"name: {name}" + (f" with protocol: {protocol}" if protocol else "")
+        if problem := self.problem_of_split_file():
+            return problem
         if splits and (self.split is None or not 1 <= self.split <= splits):
             return f"split {_shown(self.split)}, but {whose} has the splits 1 to {splits}; choose one"
         if not splits and self.split is not None:
             return f"split {self.split} means nothing for {whose}; make it null"
+        return None
+
+    def problem_of_split_file(self) -> str | None:
+        """Say why the data set has no file of splits; a variant names none."""
         return None
 
     def split_count(self) -> int:
@@ -85,9 +91,13 @@ class Dataset(DatasetVariant):
             path = Path(getattr(self, key))
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{key} {str(path)!r} must be a path below {folder}/, without `..`")
-        if self.split_file != NO_SPLIT_FILE and self.name != "viper":
-            raise ValueError(f"split_file {self.split_file} means nothing for name: {self.name}; make it none")
         return self
+
+    def problem_of_split_file(self) -> str | None:
+        """Say that only VIPeR has files of halves."""
+        if self.split_file != NO_SPLIT_FILE and self.name != "viper":
+            return f"split_file {self.split_file} means nothing for name: {self.name}; make it none"
+        return None
 
     def split_count(self) -> int:
         """Return the number of splits; what a file has is known when it is read."""

@@ -67,7 +67,7 @@ def assess(
     Most measures depend on the number of images, so they are means over random subsets. Each subset has equally many
     real images, generated images, and held-out real images, which give the reference: at most half of the real ones.
     The kernel distance is the mean over blocks of at least 100 images of the subsets, as published, so that its
-    deviation does not shrink with the number of images.
+    deviation does not shrink with the number of images; a subset with fewer is one block.
     Rows are scaled to unit length first. Copies are searched among all real images. The Frechet distance is computed
     once, from as many images as possible, and is None below 2,000 images, for which it says more about their number.
 
@@ -126,7 +126,7 @@ def _measured(name: str, generated: Sequence[Neighborhoods], held_out: Sequence[
 
 
 def _kernel(draws: Sequence[Draw]) -> Measured:
-    """Measure the kernel distance of blocks: `KERNEL_BLOCK` images or more, but fewer than twice as many."""
+    """Measure the kernel distance of blocks of 100 to 199 images, or of all images if there are fewer."""
     values: tuple[list[float], list[float]] = ([], [])
     for draw in draws:
         blocks = max(1, len(draw[0]) // KERNEL_BLOCK)

@@ -116,7 +116,8 @@ def paired_differences(
     For each measure the mean of `second - first`, its interval, and p. With s the share of resampled means on one side
     of zero, on the side where it is smaller (the observed mean counts as one of them, so that it is never 0), p is
     twice the tail of Student's distribution for which the expanded interval would end at zero:
-    `2 T(Phi^-1(s) / sqrt(n / (n - 1)))`. So p is below 5 % if the interval does not contain zero.
+    `2 T(Phi^-1(s) / sqrt(n / (n - 1)))`. So p is below 5 % if the interval does not contain
+    zero, but with few people or resamples it cannot fall so low.
 
     Raises
     ------
@@ -152,6 +153,12 @@ def compare(
     InputError
         The evaluations have right matches for different queries, or their queries show different people.
     """
+    counts = len(first.valid), len(second.valid)
+    if type(first) is not type(second) or counts[0] != counts[1]:
+        raise InputError(
+            f"an evaluation of {counts[0]} queries ({type(first).__name__}) and one of {counts[1]} "
+            f"({type(second).__name__}); compare the same queries, evaluated by the same protocol"
+        )
     if not np.array_equal(first.valid, second.valid):
         raise InputError("the two evaluations have right matches for different queries; compare the same queries")
     return paired_differences(first.query_values(), second.query_values(), resamples=resamples, seed=seed)

@@ -66,11 +66,11 @@ def _warn_of_few_steps(images: ClusteredImages, settings: Gan) -> None:
 
     This stage is the first that knows both the sizes of the clusters and the parameters of the generators.
     """
-    sizes = np.bincount(images.clusters).tolist()
-    steps = [steps_behind(size, len(images.clusters), settings) for size in sizes]
-    few = [cluster for cluster, count in enumerate(steps) if count < LEAST_STEPS]
+    sizes = {cluster: size for cluster, size in enumerate(np.bincount(images.clusters).tolist()) if size}
+    steps = {cluster: steps_behind(size, len(images.clusters), settings) for cluster, size in sizes.items()}
+    few = [cluster for cluster, count in steps.items() if count < LEAST_STEPS]
     if few:
-        least = min(few, key=lambda cluster: steps[cluster])
+        least = min(few, key=steps.__getitem__)
         log.warning(
             "%d of %d clusters have a generator of fewer than %s steps, too few to draw people; the least: cluster %d, "
             "%d images, %d steps. Raise gan.minimum_steps or gan.epochs, or start from a parent: gan.parent_epochs",

@@ -11,7 +11,7 @@ from slsr.datasets.collection import DISTRACTOR, JUNK, LARGEST_CAMERA, LARGEST_I
 
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 SPECIAL = {str(JUNK): JUNK, str(DISTRACTOR): DISTRACTOR}
-CAMERA_WORD = re.compile(r"(?P<word>[^\W\d_]*)[ _-]*(?P<number>[0-9]{1,5})")
+CAMERA_WORD = re.compile(r"((?P<word>[^\W\d_]+)[ _-]*)?(?P<number>[0-9]{1,5})")
 # What people, pandas and spreadsheets write where nothing is known.
 NOTHING = {"", "-", "?", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "unknown"}
 MERGED_EXAMPLES = 3
@@ -62,8 +62,10 @@ def number_cameras(names: Iterable[str]) -> Numbers:
     unknown = str(UNKNOWN_CAMERA)
     keys = {name: unknown if is_nothing(name) else plain(name).casefold() for name in names}
     found = {key: match for key in keys.values() if (match := CAMERA_WORD.fullmatch(key))}
-    words = {match["word"] for match in found.values()} - {""}
-    short = {key: f"{match['word'] * (len(words) > 1)}{int(match['number'])}" for key, match in found.items()}
+    words = {match["word"] for match in found.values()} - {None}
+    short = {
+        key: f"{match['word'] or '' if len(words) > 1 else ''}{int(match['number'])}" for key, match in found.items()
+    }
     keys = {name: short.get(key, key) for name, key in keys.items()}
     return _number(keys, "cameras", LARGEST_CAMERA, {unknown: UNKNOWN_CAMERA})
 

@@ -236,7 +236,7 @@ def _plain_cell(value: object, column: str, place: str) -> object:
 
 
 def _check_columns(found: Sequence[str], origin: str) -> None:
-    """Refuse columns that are missing, are there twice, or have capitals in their names, so that they would be left out."""
+    """Refuse columns that are missing, are there twice, or would be left out for a capital in their names."""
     folded = [name.casefold() for name in found]
     if missing := [name for name in NEEDED if name not in folded]:
         raise InputError(

@@ -142,6 +142,8 @@ def test_recognize(tmp_path):
     assert recognize(write_zip(tmp_path / "m.zip", market_files())) == variant("market1501")
     assert recognize(write_folder(tmp_path / "m", market_files())) == variant("market1501")
     assert recognize(write_zip(tmp_path / "d.zip", duke_files())) == variant("dukemtmc")
+    tests = {name: content for name, content in duke_files().items() if "train" not in name}
+    assert recognize(write_zip(tmp_path / "t.zip", tests)) == variant("dukemtmc")
     assert recognize(write_zip(tmp_path / "np.zip", np_files())) == variant("cuhk03", "np", "detected")
     labeled = {name: content for name, content in np_files().items() if "labeled" in name}
     assert recognize(write_zip(tmp_path / "l.zip", labeled)) == variant("cuhk03", "np", "labeled")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import picture, variant, write_folder, write_zip
 
+from slsr.datasets.numbering import number_cameras, number_identities
 from slsr.datasets.opening import open_collection, recognize
 from slsr.errors import InputError
 from slsr.images.listing import UNUSED
@@ -391,3 +392,124 @@ def test_a_number_written_in_two_ways_is_one_person(tmp_path):
     collection = read(write_folder(tmp_path / "own", {name: picture(0) for name in names}), "folder", tmp_path)
     assert {entry.identity for entry in collection.entries if entry.split != "train"} == {7}
     assert any("written in two ways" in note for note in collection.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["cam2", "2", "CAM 02", "1"], [2, 2, 2, 1]),
+        (["cam2", "gate2", "CAM_02"], [1, 2, 1]),
+        (["cam1", "1", "lobby"], [1, 1, 2]),
+        (["North", "north ", "south", "NORTH"], [1, 1, 2, 1]),
+        ([unicodedata.normalize("NFD", "süd"), "süd", "nord"], [2, 2, 1]),
+        (["north", "-1", "south", "NA", "?"], [1, -1, 2, -1, -1]),
+        (["-1", "cam3"], [-1, 3]),
+        (["", "unknown"], [-1, -1]),
+    ],
+)
+def test_one_camera_in_two_ways_is_one(names, numbers):
+    found = number_cameras(names)
+    assert [found.of[name] for name in names] == numbers
+    known = [number for number in numbers if number >= 0]
+    assert any("written in two ways" in note for note in found.notes) == (len(set(known)) < len(known))
+
+
+def test_the_note_names_cameras_that_became_one():
+    notes = number_cameras(["cam1", "cam2", "1", "2"]).notes
+    assert notes == ["cameras that are written in two ways are one, for example cam1 and 1, cam2 and 2"]
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_person():
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
+    found = number_identities([*names, "Åsa"])
+    assert [found.of[name] for name in names] == [1, 1]
+
+
+def test_one_person_in_two_forms_of_unicode_on_both_sides_is_one_number(tmp_path):
+    rows = [
+        (path, unicodedata.normalize("NFD" if split == "train" else "NFC", "Zoë"), c, split)
+        for path, _, c, split in ROWS
+    ]
+    collection = read(table_zip(tmp_path, csv_bytes(rows)), "table", tmp_path)
+    assert {entry.identity for entry in collection.entries} == {1}
+    groups = [unicodedata.normalize(form, "é") for form in ("NFC", "NFD")]
+    rows = [(*row, groups[row[3] == "train"]) for row in ROWS]
+    with pytest.raises(InputError, match="is in train and in test"):
+        read(table_zip(tmp_path, csv_bytes(rows, (*HEADER, "group"))), "table", tmp_path)
+
+
+@pytest.mark.parametrize("word", ["NA", "<NA>", "-", "?", "Unknown", "None", "NULL"])
+def test_words_for_nothing_are_no_camera_and_no_identity(tmp_path, word):
+    collection = read(table_zip(tmp_path, bad(4, "camera", word)), "table", tmp_path)
+    assert [entry.camera for entry in collection.entries] == [1, 2, 1, 1, -1, 2, 1]
+    assert collection.evaluation.cameras == "unknown"
+    with pytest.raises(InputError, match="line 6: no identity"):
+        read(table_zip(tmp_path, bad(4, "identity", word)), "table", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (("path", "identity", "Camera", "split"), "column 'Camera': write it as camera"),
+        (("Path", "identity", "camera", "split"), "column 'Path': write it as path"),
+        (("path", "identity", "camera", "split", "camera"), "two columns have the name camera"),
+        (("path", "identity", "camera", "split", "Group"), "column 'Group': write it as group"),
+    ],
+)
+def test_columns_that_would_be_left_out_are_refused(tmp_path, header, message):
+    rows = [(*row, 9)[: len(header)] for row in ROWS]
+    path = table_zip(tmp_path, csv_bytes(rows, header))
+    assert recognize(path) == variant("table")
+    with pytest.raises(InputError, match=message):
+        read(path, "table", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["people.csv", "people.parquet"])
+def test_other_columns_are_named(tmp_path, name):
+    write = csv_bytes if name.endswith("csv") else parquet_bytes
+    content = write([(*row, 9, 8) for row in ROWS], (*HEADER, "camid", "note"))
+    collection = read(table_zip(tmp_path, content, name), "table", tmp_path)
+    assert collection.notes == ["columns of the table that are not read: camid, note"]
+
+
+def column_of(tmp_path, name, values):
+    table = pq.read_table(io.BytesIO(parquet_bytes(ROWS)))
+    buffer = io.BytesIO()
+    pq.write_table(table.set_column(table.column_names.index(name), name, values), buffer)
+    return read(table_zip(tmp_path, buffer.getvalue(), "people.parquet"), "table", tmp_path)
+
+
+def test_bytes_in_parquet_are_text_and_lists_are_refused(tmp_path):
+    for name, at in (("identity", 1), ("split", 3)):
+        found = column_of(tmp_path, name, pa.array([str(row[at]).encode() for row in ROWS]))
+        assert [(entry.name, entry.identity, entry.camera, entry.split) for entry in found.entries] == ROWS
+    with pytest.raises(InputError, match="row 1: identity is a list; give each row one"):
+        column_of(tmp_path, "identity", pa.array([[row[1]] for row in ROWS]))
+    with pytest.raises(InputError, match=r"row 1: identity b'\\xff' is not UTF-8"):
+        column_of(tmp_path, "identity", pa.array([b"\xff" for _ in ROWS]))
+
+
+@pytest.mark.parametrize("bits", [11, 24])
+def test_floats_too_short_for_their_numbers_are_refused(tmp_path, bits):
+    """2**24 and 2**24 + 1 are one float32, 2**11 and 2**11 + 1 one float16."""
+    kind = {11: pa.float16(), 24: pa.float32()}[bits]
+    exact = [abs(row[1]) + 2**bits - 9 for row in ROWS]
+    found = column_of(tmp_path, "identity", pa.array(exact, pa.float64()).cast(kind))
+    assert [entry.identity for entry in found.entries] == exact
+    with pytest.raises(InputError, match=r"row 4: identity .* was shortened"):
+        column_of(tmp_path, "identity", pa.array([row[1] + 2**bits - 3 for row in ROWS], pa.float64()).cast(kind))
+
+
+@pytest.mark.parametrize("below", ["0001/", ""])
+def test_a_camera_folder_above_the_person_is_refused(tmp_path, below):
+    files = {f"{part}/cam{c}/{below}a.jpg": picture(c) for part in ("train", "query", "gallery") for c in (1, 2)}
+    with pytest.raises(InputError, match="camera's folder is where that of the person is expected; swap them"):
+        read(write_folder(tmp_path / "own", files), "folder", tmp_path)
+
+
+def test_a_folder_of_unknown_people_is_refused(tmp_path):
+    files = {f"{part}/{i}/{c}/a.jpg": picture(i) for part, i, c in WITH_CAMERAS} | {
+        "gallery/unknown/2/a.jpg": picture(9)
+    }
+    with pytest.raises(InputError, match=r"gallery/unknown/2/a\.jpg has no identity"):
+        read(write_folder(tmp_path / "own", files), "folder", tmp_path)

@@ -288,3 +288,50 @@ def test_unknown_cameras_are_refused_until_accepted(features, tmp_path, absent):
     assert result.output.splitlines()[-1] == CAMERAS_UNKNOWN
     other = CliRunner().invoke(app, ["score", str(features()), "--cameras", "known"])
     assert "--cameras known: the only value is unknown" in str(other.exception)
+
+
+def texts(labels, form):
+    return np.array([form.format(label) for label in labels])
+
+
+def test_names_are_numbered_as_in_a_table(features, tmp_path, caplog):
+    """`0007` and `7` are one person, `cam1` and `1` one camera; an empty camera is unknown."""
+    names = {
+        "query_identities": texts(TRUTH.query_identities, "{:04}"),
+        "gallery_identities": texts(TRUTH.gallery_identities, "{}").astype(bytes),
+        "query_cameras": texts(TRUTH.query_cameras, "cam{}"),
+        "gallery_cameras": texts(TRUTH.gallery_cameras, "{}"),
+    }
+    with caplog.at_level("INFO"):
+        assert numbers_of(features(**names), tmp_path) == numbers_of(features(), tmp_path)
+    assert "cameras that are written in two ways are one, for example cam2 and 2" in caplog.text
+    names["gallery_cameras"] = np.where(TRUTH.gallery_cameras == 1, "", names["gallery_cameras"])
+    unknown = np.where(TRUTH.gallery_cameras == 1, -1, TRUTH.gallery_cameras)
+    assert numbers_of(features(**names), tmp_path, cameras="unknown") == numbers_of(
+        features(gallery_cameras=unknown), tmp_path, cameras="unknown"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("unknown", "gallery_identities, row 3: no identity ('unknown')"),
+        (b"\xff", "gallery_identities holds bytes that"),
+    ],
+)
+def test_names_that_say_no_identity_are_refused(features, value, message):
+    gallery = TRUTH.gallery_identities.astype(type(value))
+    gallery = gallery.astype(f"{gallery.dtype.kind}9")
+    gallery[3] = value
+    assert message in refused(features(query_identities=TRUTH.query_identities.astype(str), gallery_identities=gallery))
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.float16, 11), (np.float32, 24)])
+def test_floats_too_short_for_their_identities_are_refused(features, tmp_path, dtype, bits):
+    """2**24 and 2**24 + 1 are one float32."""
+    sides = {name: getattr(TRUTH, name) for name in ("query_identities", "gallery_identities")}
+    top = max(side.max() for side in sides.values())
+    exact = {name: (side + 2**bits - 1 - top).astype(dtype) for name, side in sides.items()}
+    assert numbers_of(features(**exact), tmp_path) == numbers_of(features(), tmp_path)
+    merged = {name: (side + 2**bits).astype(dtype) for name, side in sides.items()}
+    assert f"query_identities is of type {np.dtype(dtype)}" in refused(features(**merged))

@@ -254,3 +254,14 @@ def test_k1_is_cut_to_the_images_that_there_are(project, encoder, caplog):
     cut, most = (transfer(encoder, data, settings).metrics for settings in rerank.values())
     assert cut == most
     assert f"evaluate.rerank.k1 is 20, but an image has only {others} others: these are used" in caplog.text
+
+
+def test_how_an_archive_is_understood_is_said(tmp_path, caplog):
+    """Two spellings of a camera are named, and images that are not read."""
+    files = {f"gallery/{who}/{camera}/{who}.jpg": picture(who) for who in (1, 2) for camera in ("1", "2")}
+    files |= {f"query/{who}/cam1/{who}.jpg": picture(9 + who) for who in (1, 2)} | {"other/x.jpg": picture(7)}
+    with caplog.at_level("INFO"):
+        data = read_evaluation_set(write_folder(tmp_path / "own", files))
+    assert data.query.cameras.tolist() == [1, 1]
+    assert "cameras that are written in two ways are one, for example 1 and cam1" in caplog.text
+    assert "left out: 1 " in caplog.text

@@ -57,9 +57,14 @@ def describe(
         "converted_to_rgb": {mode: count for mode, count in sorted(modes.items()) if mode != "RGB"},
         "left_out": dict(arrangement.left_out),
         "ignored_files": {kind: len(names) for kind, names in collection.ignored.items()},
-        "notes": [*collection.notes, *described(collection.ignored)],
+        "notes": notes_of(collection),
         "evaluation": {**asdict(collection.evaluation), "multi_query": bool(tables["query"]) and not unpooled},
     }
+
+
+def notes_of(collection: Collection) -> list[str]:
+    """Say how the archive was understood, and which of its files are not read."""
+    return [*collection.notes, *described(collection.ignored)]
 
 
 def read_facts(path: Path) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from slsr.datasets.readers.cuhk03 import find_mat, is_mat, np_boxes, np_roots, o
 from slsr.datasets.readers.dukemtmc import NAME as DUKE_NAME
 from slsr.datasets.readers.dukemtmc import read_dukemtmc
 from slsr.datasets.readers.folder import folder_roots, read_folder_of_folders
+from slsr.datasets.readers.market1501 import FOLDERS as MARKET_FOLDERS
 from slsr.datasets.readers.market1501 import market_roots, read_market1501, table_instead
 from slsr.datasets.readers.msmt17 import msmt17_roots, read_msmt17
 from slsr.datasets.readers.table import is_own_table, is_table_file, open_table_file, read_table_of_images, table_names
@@ -182,10 +183,10 @@ def choose(
 
 
 def _is_duke(archive: Archive) -> bool:
-    """Say whether the first image below `bounding_box_train` is named as in DukeMTMC-reID."""
+    """Say whether the first image in a folder of Market-1501's layout is named as in DukeMTMC-reID."""
+    folders = {root + folder for root in market_roots(archive) for folder in MARKET_FOLDERS}
     names = (name.rpartition("/") for name in archive.sizes if is_image(name))
-    first = next((name for folder, _, name in names if folder.endswith("bounding_box_train")), "")
-    return DUKE_NAME.fullmatch(first) is not None
+    return DUKE_NAME.fullmatch(next((name for folder, _, name in names if folder in folders), "")) is not None
 
 
 def _describe(archive: Archive) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from slsr.datasets.collection import Directions, EvaluationProtocol, ProtocolName
+from slsr.datasets.numbering import is_nothing, number_cameras, number_identities
 from slsr.embedding.npz import array_names, read_arrays
 from slsr.embedding.protocol import DataProtocol, chosen_protocol
 from slsr.errors import InputError
@@ -44,7 +45,6 @@ TITLES = {PLAIN: "plain", RERANKED: "rerank", GALLERY_SHOT: "plain"}
 WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
 
 K1 = 20  # the default of `evaluate_reranked`
-EXACT = 2**53  # the largest whole number below which a float64 has every whole number
 
 log = logging.getLogger(__name__)
 
@@ -230,21 +230,45 @@ def _labels(arrays: Mapping[str, NDArray[Any]]) -> Labels:
 
 
 def whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
-    """Return [1, N] or [N, 1] as [N], and floats that are whole numbers as integers; other arrays as they are."""
+    """Return [1, N] or [N, 1] as [N], and floats that are whole numbers as integers; other arrays as they are.
+
+    A float32 has every whole number below 2^24 only (float16: 2^11, float64: 2^53): above, two may have become one.
+    """
     if array.ndim == 2 and 1 in array.shape:
         array = array.reshape(-1)
-    if array.dtype.kind == "f" and bool((np.isfinite(array) & (array == np.rint(array)) & (abs(array) < EXACT)).all()):
-        return array.astype(np.int64)
-    return array
+    if array.dtype.kind != "f":
+        return array
+    exact = 2.0 ** (min(np.finfo(array.dtype).nmant, 52) + 1)
+    whole = np.isfinite(array) & (array == np.rint(array)) & (abs(array) < exact)
+    return array.astype(np.int64) if bool(whole.all()) else array
 
 
 def _numbered(kind: str, query: NDArray[Any], gallery: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Number the names of both sides together, from 1; `-1` and `0` keep their meaning."""
-    names, numbers = np.unique(np.concatenate([query.astype(str), gallery.astype(str)]), return_inverse=True)
-    values = np.arange(1, len(names) + 1)
-    for special in ("-1", "0"):
-        values[names == special] = int(special)
-    return {f"query_{kind}": values[numbers[: len(query)]], f"gallery_{kind}": values[numbers[len(query) :]]}
+    """Number the names of both sides together, as those of a table of images."""
+    names = {
+        f"{side}_{kind}": _texts(f"{side}_{kind}", array) for side, array in (("query", query), ("gallery", gallery))
+    }
+    numbers = (number_cameras if kind == "cameras" else number_identities)(
+        name for side in names.values() for name in side
+    )
+    for note in numbers.notes:
+        log.info("%s", note)
+    return {array: np.array([numbers.of[name] for name in side], np.int64) for array, side in names.items()}
+
+
+def _texts(array: str, values: NDArray[Any]) -> list[str]:
+    try:
+        texts = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{array} holds bytes that are not UTF-8 ({error}); write its names as text") from error
+    if (
+        "identities" in array
+        and (row := next((row for row, text in enumerate(texts) if is_nothing(text)), None)) is not None
+    ):
+        raise InputError(
+            f"{array}, row {row}: no identity ({texts[row]!r}); give each image the number or name of the person"
+        )
+    return texts
 
 
 def _rows(name: str, features: NDArray[Any]) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from slsr.datasets.arrangement import arrange, queries_without_pool
 from slsr.datasets.collection import Collection, Entry
-from slsr.datasets.facts import read_facts
+from slsr.datasets.facts import notes_of, read_facts
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
 from slsr.datasets.soundness import require_cameras, require_sound
@@ -139,6 +139,8 @@ def _prepared(folder: Path) -> EvaluationSet:
 def _from_archive(collection: Collection, variant: DatasetVariant) -> EvaluationSet:
     """Arrange an archive as `prepare` does with every identity; an image that cannot be read is an error here."""
     require_sound(collection, training=False)
+    for note in notes_of(collection):
+        log.info("%s: %s", collection.origin, note)
     tables = arrange(collection, None, "none", 0).tables
     pooled = bool(tables["multi_query"]) and not queries_without_pool(tables)
     details = [f"{key} {value}" for key, value in variant.model_dump().items() if key != "name" and value is not None]

@@ -7,13 +7,14 @@ many programs prepare Market-1501, DukeMTMC-reID and MSMT17; it is unknown where
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from slsr.datasets.archive import Archive, count_ignored
 from slsr.datasets.collection import UNKNOWN_CAMERA, Collection, Entry, Split, counted
-from slsr.datasets.numbering import camera_in_name, number_cameras, number_identities
+from slsr.datasets.numbering import camera_in_name, is_nothing, number_cameras, number_identities
 from slsr.errors import InputError
 from slsr.images.listing import is_image
 
@@ -27,6 +28,7 @@ FOLDERS: Mapping[Split, Sequence[str]] = {
 VALIDATION = ("val", "valid", "validation")
 NEEDED: tuple[Split, ...] = ("query", "gallery")  # to test a model; `prepare` needs `train` too
 DEEPEST = 3
+CAMERA_FOLDER = re.compile(r"cam(era)?[\W_]?\d+", re.IGNORECASE)
 
 
 class Place(NamedTuple):
@@ -47,8 +49,8 @@ def read_folder_of_folders(archive: Archive) -> Collection:
     Raises
     ------
     InputError
-        A folder is missing, folders are nested in another way, only some images have a camera's folder, or a folder and
-        a name give two cameras.
+        A folder is missing, folders are nested in another way or name no person, only some images have a camera's
+        folder, or a folder and a name give two cameras.
     """
     root = folder_root(archive)
     splits, copies, notes = _splits(archive, root)
@@ -57,6 +59,7 @@ def read_folder_of_folders(archive: Archive) -> Collection:
         for source in archive.sizes
         if (folder := _folder(root, source)) in splits and is_image(source)
     ]
+    _require_people(archive, places)
     identities = number_identities(place.identity for place in places)
     cameras, camera_notes = _cameras(archive, places)
     entries = [
@@ -103,6 +106,23 @@ def _splits(archive: Archive, root: str) -> tuple[dict[str, Split], set[str], li
             "preparations; rename or remove one of these folders"
         )
     return splits, copies, notes
+
+
+def _require_people(archive: Archive, places: Sequence[Place]) -> None:
+    """Refuse folders that name a camera, or nothing, where the person is expected."""
+    if nameless := next((place for place in places if is_nothing(place.identity)), None):
+        raise InputError(
+            f"{archive.path}: {nameless.source} has no identity; give its folder the number or name of the person, in "
+            "the gallery also -1 (junk) or 0 (distractor)"
+        )
+    below = [place.camera or "" for place in places]
+    if all(CAMERA_FOLDER.fullmatch(place.identity) for place in places) and not any(
+        map(CAMERA_FOLDER.fullmatch, below)
+    ):
+        raise InputError(
+            f"{archive.path}: {places[0].source}: the camera's folder is where that of the person is expected; swap "
+            f"them, as in {places[0].split}/IDENTITY/CAMERA/IMAGE, or give a table"
+        )
 
 
 def _below(root: str, source: str) -> str:

@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from slsr.datasets.archive import Archive, count_ignored, folder_archive, leaves_folder
 from slsr.datasets.collection import SPLITS, UNKNOWN_CAMERA, Collection, Entry, Split
-from slsr.datasets.numbering import WHOLE_NUMBER, camera_in_name, number_cameras, number_identities
+from slsr.datasets.numbering import WHOLE_NUMBER, camera_in_name, is_nothing, number_cameras, number_identities
 from slsr.errors import InputError
 from slsr.images.listing import canonical
 
@@ -31,9 +32,17 @@ SUFFIXES = (".csv", ".parquet")
 DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+")
 SHORTENED = re.compile(r"[+-]?[0-9.,]+E[+-]?[0-9]+", re.IGNORECASE)
 EXACT = 2**53  # the largest whole number below which a float64 has every whole number
+EXACT_OF_SHORT = {pa.float16(): 2**11, pa.float32(): 2**24}
+INDEX_OF_PANDAS = ("__index_level_", "Unnamed: ")
 BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-NOTHING = {"", "nan", "none", "null", "n/a", "#n/a"}  # what pandas and spreadsheets write for an empty cell
 EXAMPLE = "path,identity,camera,split\nhall/0001.jpg,1,1,train"
+
+
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+
+
+class OwnTableError(InputError):
+    """A table has every column that a table of images needs, but a name of its columns must be corrected."""
 
 
 class Row(NamedTuple):
@@ -59,8 +68,11 @@ def read_table_of_images(archive: Archive) -> Collection:
     table = table_name(archive)
     folder = table.rpartition("/")[0]
     origin = _place_of_table(archive.path, table)
-    rows = list(_rows(origin, read_rows(archive.read(table), table, origin)))
+    columns, content = read_rows(archive.read(table), table, origin)
+    rows = list(_rows(origin, content))
     entries, notes = _entries(archive, folder, rows)
+    if unread := [name for name in columns if name and name not in KNOWN and not name.startswith(INDEX_OF_PANDAS)]:
+        notes.append(f"columns of the table that are not read: {', '.join(unread)}")
     _check_groups(entries, origin)
     return Collection(
         str(archive.path),
@@ -88,7 +100,7 @@ def is_table_file(path: Path) -> bool:
 def open_table_file(path: Path) -> Iterator[Archive]:
     """Open a table and the images that it names as an archive, without the other files of its folder."""
     content = path.read_bytes()
-    named = {_path(row["path"], place) for place, row in read_rows(content, path.name, str(path))}
+    named = {_path(row["path"], place) for place, row in read_rows(content, path.name, str(path))[1]}
     listings: dict[Path, dict[str, str]] = {}
     found = {name: _find(path.parent, name, listings) for name in sorted(named)}
     files = {name: file for name, file in found.items() if file is not None}
@@ -140,67 +152,101 @@ def is_own_table(archive: Archive) -> bool:
 
 def _has_columns(archive: Archive, name: str) -> bool:
     try:
-        next(read_rows(archive.read(name), name, name), None)
-    except InputError:
-        return False
+        read_rows(archive.read(name), name, name)
+    except InputError as error:
+        return isinstance(error, OwnTableError)
     return True
 
 
-def read_rows(content: bytes, name: str, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Read each row of a CSV or Parquet table: its place, for messages, and its values by column."""
-    if name.lower().endswith(".parquet"):
-        yield from _parquet_rows(content, origin)
-    else:
-        yield from _csv_rows(content, origin)
+def read_rows(content: bytes, name: str, origin: str) -> tuple[Sequence[str], Rows]:
+    """Read the columns of a CSV or Parquet table, and each row: its place, for messages, and its values by column."""
+    return (_parquet_rows if name.lower().endswith(".parquet") else _csv_rows)(content, origin)
 
 
-def _csv_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _csv_rows(content: bytes, origin: str) -> tuple[Sequence[str], Rows]:
     try:
         text = content.decode("utf-16" if content.startswith(BYTE_ORDER_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{origin}: not UTF-8 ({error}); save the table as CSV UTF-8") from error
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
+    lines = _csv_lines(text, delimiter, origin)
+    if header.startswith("sep="):  # Excel's own first line
+        next(lines)
+    columns = next(lines, (origin, []))[1]
+    _check_columns(columns, origin)
+    return columns, _csv_values(lines, columns, delimiter)
+
+
+def _csv_lines(text: str, delimiter: str, origin: str) -> Iterator[tuple[str, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        if header.startswith("sep="):  # Excel's own first line
-            next(reader)
-        columns = [name.strip() for name in next(reader, [])]
-        _check_columns(columns, origin)
         for fields in reader:
-            values = [field.strip() for field in fields]
-            place = f"{origin}, line {reader.line_num}"
-            if not any(values):  # an empty line, or a row that was emptied in a spreadsheet
-                continue
-            if len(values) != len(columns):
-                raise InputError(
-                    f"{place}: {len(values)} fields, but the header has {len(columns)}; quote fields that contain "
-                    f"{delimiter!r}"
-                )
-            yield place, dict(zip(columns, values, strict=True))
+            yield f"{origin}, line {reader.line_num}", [field.strip() for field in fields]
     except csv.Error as error:
         raise InputError(
             f"{origin}, line {reader.line_num}: not valid CSV ({error}); save the table as CSV again"
         ) from error
 
 
-def _parquet_rows(content: bytes, origin: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _csv_values(lines: Iterable[tuple[str, list[str]]], columns: Sequence[str], delimiter: str) -> Rows:
+    for place, values in lines:
+        if not any(values):  # an empty line, or a row that was emptied in a spreadsheet
+            continue
+        if len(values) != len(columns):
+            raise InputError(
+                f"{place}: {len(values)} fields, but the header has {len(columns)}; quote fields that contain "
+                f"{delimiter!r}"
+            )
+        yield place, dict(zip(columns, values, strict=True))
+
+
+def _parquet_rows(content: bytes, origin: str) -> tuple[Sequence[str], Rows]:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{origin}: not a readable Parquet table ({error}); write it again") from error
     _check_columns(table.column_names, origin)
-    known = [name for name in KNOWN if name in table.column_names]
-    for number, row in enumerate(table.select(known).to_pylist(), start=1):
-        yield f"{origin}, row {number}", row
+    return table.column_names, _parquet_values(table, origin)
 
 
-def _check_columns(found: Iterable[str], origin: str) -> None:
-    if missing := [name for name in NEEDED if name not in set(found)]:
+def _parquet_values(table: pa.Table, origin: str) -> Rows:
+    known = table.select([name for name in KNOWN if name in table.column_names])
+    exact = {
+        name: EXACT_OF_SHORT.get(kind, EXACT) for name, kind in zip(known.column_names, known.schema.types, strict=True)
+    }
+    for number, row in enumerate(known.to_pylist(), start=1):
+        place = f"{origin}, row {number}"
+        for name, value in row.items():
+            if isinstance(value, float) and exact[name] <= abs(value) < EXACT:
+                raise _shortened(value, name, place)
+        yield place, {name: _plain_cell(value, name, place) for name, value in row.items()}
+
+
+def _plain_cell(value: object, column: str, place: str) -> object:
+    """Return text that is stored as bytes as text; refuse what is no single value."""
+    if isinstance(value, (list, dict)):
+        raise InputError(f"{place}: {column} is a {type(value).__name__}; give each row one number or name")
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: {column} {value!r} is not UTF-8; write the column as text") from error
+
+
+def _check_columns(found: Sequence[str], origin: str) -> None:
+    """Refuse columns that are missing, are there twice, or would be left out for a capital in their names."""
+    folded = [name.casefold() for name in found]
+    if missing := [name for name in NEEDED if name not in folded]:
         raise InputError(
             f"{origin}: no column {', '.join(missing)}; the table needs {', '.join(NEEDED)}, and may have camera and "
             f"group; found: {', '.join(found) or 'nothing'}"
         )
+    if twice := [name for name in KNOWN if folded.count(name) > 1]:
+        raise OwnTableError(f"{origin}: two columns have the name {twice[0]}; remove one of them")
+    if other := [name for name in found if name.casefold() in KNOWN and name not in KNOWN]:
+        raise OwnTableError(f"{origin}: column {other[0]!r}: write it as {other[0].casefold()}")
 
 
 def _rows(origin: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Row]:
@@ -213,11 +259,9 @@ def _rows(origin: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterato
         identity = _written(row["identity"], "identity", place)
         if not identity:
             raise InputError(f"{place}: no identity; give each image the number or name of the person")
-        camera, group = (
-            _written(row.get("camera"), "camera", place),
-            str("" if row.get("group") is None else row["group"]).strip(),
-        )
-        yield Row(place, split, path, identity, camera, None if group.lower() in NOTHING else group)
+        camera = _written(row.get("camera"), "camera", place)
+        group = unicodedata.normalize("NFC", str("" if row.get("group") is None else row["group"]).strip())
+        yield Row(place, split, path, identity, camera, None if is_nothing(group) else group)
 
 
 def _entries(archive: Archive, folder: str, rows: Sequence[Row]) -> tuple[list[Entry], list[str]]:
@@ -279,14 +323,18 @@ def _written(value: object, column: str, place: str) -> str:
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         value = int(value)
-    text = "" if value is None else str(value).strip()
-    if text.lower() in NOTHING:
+    text = "" if value is None else unicodedata.normalize("NFC", str(value).strip())
+    if is_nothing(text):
         return ""
     if SHORTENED.fullmatch(text) or (isinstance(value, float) and value.is_integer()):
-        raise InputError(
-            f"{place}: {column} {text!r} was shortened by a program, so that two may have become one; write the column "
-            "as text, with all digits"
-        )
+        raise _shortened(text, column, place)
     if not WHOLE_NUMBER.fullmatch(text) and (isinstance(value, (float, bool)) or DECIMAL.fullmatch(text)):
         raise InputError(f"{place}: {column} {text!r} is not a whole number; give each {column} a number or a name")
     return text
+
+
+def _shortened(value: object, column: str, place: str) -> InputError:
+    return InputError(
+        f"{place}: {column} {str(value)!r} was shortened by a program, so that two may have become one; write the "
+        "column as text, with all digits"
+    )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,20 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
         if reason := _unclear_depth(image, stored_as):
             raise InputError(f"{name}: {reason}")
     return image
+
+
+def is_image_content(file: IO[bytes]) -> bool:
+    """Say whether a file begins like an image that can be read, whatever its name is."""
+    start = file.read(PNM_HEADER_BYTES)
+    if start[:1] == b"P" and not PNM_HEADER.match(start):
+        return False
+    file.seek(0)
+    try:
+        with _decoding(""):
+            Image.open(file, formats=FORMATS)
+    except InputError:
+        return False
+    return True
 
 
 def _scale_transparent_gray(image: Image.Image, stored_as: Any) -> None:

@@ -111,11 +111,12 @@ def _unclear_depth(image: Image.Image, stored_as: Any) -> str | None:
         return None
     if stored[0] == "RGB;16B" and "transparency" in image.info:
         return TRANSPARENT_COLOR
+    if image.mode == "I" and image.format != "PPM":
+        return None
+    highest = np.array(image.getextrema()).reshape(-1, 2)[:3, 1].max()  # not of an alpha channel
     if image.mode == "I":
-        too_dark = image.format == "PPM" and image.getextrema()[1] <= LARGEST_12_BIT
-        return TWELVE_BITS.format("gray") if too_dark else None
+        return TWELVE_BITS.format("gray") if highest <= LARGEST_12_BIT else None
     limit = round(LARGEST_12_BIT / 257) if image.format == "PPM" else LARGEST_12_BIT >> 8  # as Pillow scales it
-    highest = max(top for _, top in image.getextrema()[:3])
     return TWELVE_BITS.format("color") if highest <= limit else None
 
 

@@ -1,15 +1,30 @@
 import errno
 import os
+import stat
 import tarfile
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import pytest
-from builders import encrypt, market_files, write_folder, write_zip
+from builders import encrypt, market_files, picture, write_folder, write_zip
 
 from slsr.datasets.archive import copy_out, count_ignored, open_archive
 from slsr.errors import InputError
-from slsr.images.listing import BROKEN, CIRCULAR, HIDDEN, PACKED, SPECIAL, UNREAD, UNUSED, described
+from slsr.images.listing import (
+    BROKEN,
+    CIRCULAR,
+    HIDDEN,
+    LINKED,
+    PACKED,
+    SPECIAL,
+    UNNAMED,
+    UNNAMED_IMAGES,
+    UNREAD,
+    UNUSED,
+    described,
+    shown,
+)
 
 FILES = {"b/2.jpg": b"two", "a.txt": b"one", "b/1.jpg": b"three"}
 LITTER = {"__MACOSX/b/._1.jpg": b"x", "b/.DS_Store": b"x"}
@@ -182,6 +197,8 @@ def test_unused_files_are_sorted_by_what_a_user_must_know(tmp_path):
         "more.tar.gz": b"x",
         "readme.txt": b"x",
         "a/.h.png": b"x",
+        "LICENSE": b"x",
+        "a/5": b"x",
     }
     with open_archive(write_zip(tmp_path / "a.zip", files)) as archive:
         kinds = count_ignored(archive, set())
@@ -190,6 +207,7 @@ def test_unused_files_are_sorted_by_what_a_user_must_know(tmp_path):
         UNUSED: ["a/1.JPG"],
         UNREAD: ["a/2.heic", "a/3.avif"],
         PACKED: ["more.tar.gz"],
+        UNNAMED: ["LICENSE", "a/5"],
         "*.txt": ["readme.txt"],
     }
     assert sorted(described(kinds)) == sorted(
@@ -198,5 +216,47 @@ def test_unused_files_are_sorted_by_what_a_user_must_know(tmp_path):
             "left out: 1 images that are in no part of the data set, for example a/1.JPG",
             "left out: 2 files in a format that is not read (convert them to PNG or JPEG), for example a/2.heic",
             "left out: 1 archives inside (unpack them), for example more.tar.gz",
+            "left out: 2 files without an ending, for example LICENSE",
         ]
     )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_images_without_an_ending_are_told_as_images(tmp_path, packed):
+    files = {"LICENSE": b"x", "a/1": picture(1), "a/2": picture(2)}
+    source = write_zip(tmp_path / "a.zip", files) if packed else write_folder(tmp_path / "a", files)
+    with open_archive(source) as archive:
+        kinds = count_ignored(archive, set())
+    assert kinds == {UNNAMED_IMAGES: ["a/1", "LICENSE", "a/2"]}
+    assert described(kinds) == [
+        "left out: 3 files without an ending, images among them (add .jpg or .png to their names), for example a/1"
+    ]
+
+
+def test_links_in_a_zip_are_told_as_links(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a/1.jpg": b"x"})
+    link = zipfile.ZipInfo("a/2.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(link, "1.jpg")
+    with open_archive(path) as archive:
+        assert list(archive.sizes) == ["a/1.jpg"]
+        assert archive.left_out == {LINKED: ["a/2.jpg"]}
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "own", {"b/1.jpg": b"x"})
+    Path(os.fsdecode(os.fsencode(folder / "b") + b"/2_\xff.jpg")).write_bytes(b"x")
+    with (
+        pytest.raises(InputError, match=r"own: the name b'b/2_\\xff\.jpg' is not UTF-8; rename the file"),
+        open_archive(folder),
+    ):
+        pass
+
+
+def test_a_line_break_in_a_name_does_not_break_the_line():
+    assert described({UNUSED: ["a/1\n2.jpg"]}) == [
+        r"left out: 1 images that are in no part of the data set, for example 'a/1\n2.jpg'"
+    ]
+    assert shown("a b/é.jpg") == "a b/é.jpg"
+    assert shown(os.fsdecode(b"\xff.jpg")) == r"'\udcff.jpg'"

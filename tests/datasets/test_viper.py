@@ -108,15 +108,21 @@ def written(path, form):
         np.savetxt(path, columns, fmt="%d", header="test rows")
     elif form == "text rows":
         path.write_text("\n".join(",".join(map(str, rows)) for rows in SPLITS))
+    elif form == "text of numpy.savetxt":
+        np.savetxt(path, columns.astype(float))
     elif form == "named lines":
         pairs = zip(SPLITS, OTHERS, strict=True)
         path.write_text("\n".join(f"train {' '.join(map(str, b))}\ntest {' '.join(map(str, a))}" for a, b in pairs))
-    elif form == "SDALF":
+    elif form in ("SDALF", "SDALF of Windows"):
         lines = []
         for number, rows in enumerate(SPLITS, start=1):
             lines += [f"% Experiment Number {number} \n"]
             lines += [f"{j} - cam_a/{r - 1:03d}_45.bmp  cam_b/{r - 1:03d}_135.bmp " for j, r in enumerate(rows, 1)]
         path.write_text("\n".join(lines))
+        if "Windows" in form:
+            path.write_text(path.read_text().replace("/", "\\"))
+    elif form == "matlab pair":
+        scipy.io.savemat(path, {"trainIdx": np.array(OTHERS), "test_idx": np.array(SPLITS)})
     elif form == "matlab columns":
         scipy.io.savemat(path, {"selectsample": columns.astype(float)})
     elif form == "matlab orders":
@@ -140,7 +146,10 @@ def written(path, form):
         "text columns",
         "text rows",
         "named lines",
+        "text of numpy.savetxt",
         "SDALF",
+        "SDALF of Windows",
+        "matlab pair",
         "matlab columns",
         "matlab orders",
         "MDF-KISS",
@@ -168,14 +177,17 @@ def test_rows_count_people_and_not_their_numbers(tmp_path):
     ("content", "message"),
     [
         ("1\n2\n3\n9\n", r"split 1, test: row 9 is not within 1 to 8; correct"),
-        ("0\n1\n2\n3\n", r"row 0 is not within 1 to 8; rows count from 1: add 1"),
+        ("0\n1\n2\n3\n", r"its rows count from 0; add 1 to each"),
+        ("1 0\n2 1\n3 4\n5 6\n", r"its rows count from 0; add 1 to each"),  # split 2 alone has row 0
+        ("0 1\n" * 4 + "1 0\n" * 4, r"a mask of 0 and 1; write the rows of the ones"),
+        ("1.5 2 3 4\n", r"1\.5 is not a whole number"),
         ("1\n2\n2\n3\n", r"split 1, test: row 2 is there twice"),
         ("1 2 3\n", r"no halves of 8 people; give a matrix"),
         ("1 2 3 4\n5 6\n", r"different lengths"),
         ("train 1 2 3 4\ntest 4 5 6 7\n", r"split 1: row 4 is in both halves \(1 are\)"),
         ("train 1 2 3\ntest 4 5 6 7\n", r"split 1, train: 3 people, not half of 8"),
         ("1 2 3 4\n5 6 7 8\n", r"may be two splits, or the two halves of one"),
-        ("one two\n", r"invalid literal .* give a matrix"),
+        ("one two\n", r"could not convert .*'one'; give a matrix"),
         ("% Experiment Number 1\n1 - cam_a/050_45.bmp cam_b/050_0.bmp\n", r"no person 050 with two images"),
         ("", r"no halves of 8 people"),
     ],
@@ -204,6 +216,18 @@ def test_other_files_are_no_halves(archive, tmp_path):
         people_in(archive, path)
     scipy.io.savemat(path, {"a": np.array(SPLITS).T, "b": np.array(SPLITS).T})
     with pytest.raises(InputError, match=r"halves in the variables a, b; keep one"):
+        people_in(archive, path)
+    scipy.io.savemat(path, {"seed": 7})
+    with pytest.raises(InputError, match=r"no halves of 8 people"):
+        people_in(archive, path)
+    scipy.io.savemat(path, {"trainIdx": np.array(OTHERS)})
+    with pytest.raises(InputError, match=r"only a training half, trainIdx; add the test half"):
+        people_in(archive, path)
+    scipy.io.savemat(path, {"trainIdx": np.array(OTHERS), "testIdx": np.array(SPLITS[:1])})
+    with pytest.raises(InputError, match=r"its training and test halves do not pair"):
+        people_in(archive, path)
+    scipy.io.savemat(path, {"test": np.array([[row in rows for rows in SPLITS] for row in range(1, 9)])})
+    with pytest.raises(InputError, match=r"a mask of 0 and 1"):
         people_in(archive, path)
     with pytest.raises(InputError, match=r"dataset.split: 3, but .* has the splits 1 to 2"):
         people_in(archive, written(path, "MDF-KISS"), 3)

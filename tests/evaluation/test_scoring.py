@@ -123,6 +123,16 @@ def changed(name, row, value):
     return {name: array}
 
 
+def changed_label(row, value):
+    array = TRUTH.query_identities.astype(float)
+    array[row] = value
+    return {"query_identities": array}
+
+
+SIDES = ("query", "gallery")
+DISTANCES = {f"{side}_features": None for side in SIDES}  # left out
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -142,7 +152,19 @@ def changed(name, row, value):
         ({"query_identities": TRUTH.query_identities + 500}, "none of the 30 queries has a right match"),
         ({"gallery_identities": TRUTH.gallery_identities * 0 - 1}, "none of the 30 queries has a right match"),
         ({"query_identities": TRUTH.query_identities + 0.5}, "query_identities is of type float64"),
-        ({"query_identities": TRUTH.query_identities * np.nan}, "query_identities is of type float64"),
+        (changed_label(3, np.nan), "query_identities holds NaN in row 3, counted from 0; write a whole number"),
+        (changed_label(0, np.inf), "query_identities holds infinity in row 0"),
+        ({"query_features": QUERY.T}, "query_features has shape [8, 30] for 30 images: transposed?"),
+        (DISTANCES | {"distances": np.ones((200, 30))}, "200 query images but 30 query identities; transposed, or"),
+        (DISTANCES | {"distances": np.ones((200, 31))}, "200 query images but 30 query identities; give one"),
+        (
+            {"query_features": GALLERY, "gallery_features": QUERY},
+            "200 query images but 30 query identities; transposed, or query and gallery exchanged?",
+        ),
+        (
+            {f"{side}_identities": np.array([b"\xe9"] * len(ARRAYS[f"{side}_cameras"])) for side in SIDES},
+            r"query_identities holds bytes that are not UTF-8 (b'\xe9'); write it as text",
+        ),
         ({"query_identities": TRUTH.query_identities + 2.0**53}, "query_identities is of type float64"),
         ({"query_identities": TRUTH.query_identities.astype(str)}, "query_identities is of type <U"),
         ({"query_features": QUERY.astype(int)}, "query_features is of type int64"),
@@ -249,8 +271,9 @@ def found_labels(path):
         lambda labels: labels[None],
         lambda labels: labels.astype(np.float64)[:, None],
         lambda labels: np.array([f"id {label:02}" for label in labels]),
+        lambda labels: np.array([f"é{label:02}".encode() for label in labels]),
     ],
-    ids=["float64", "[1, N]", "float64 [N, 1]", "names"],
+    ids=["float64", "[1, N]", "float64 [N, 1]", "names", "names in UTF-8"],
 )
 def test_labels_as_other_tools_write_them(features, tmp_path, caplog, change):
     expected = numbers_of(features(), tmp_path)
@@ -278,6 +301,7 @@ def test_unknown_cameras_are_refused_until_accepted(features, tmp_path, absent):
         f"{side}_cameras": None if absent else ARRAYS[f"{side}_cameras"] * 0 - 1 for side in ("query", "gallery")
     }
     message = refused(features(**unknown))
+    assert "--cameras unknown" in message
     assert ("no array query_cameras, gallery_cameras" if absent else "unknown cameras (-1)") in message
     found = numbers_of(features(**unknown), tmp_path, cameras="unknown")
     own = {"query_cameras": np.zeros(30, int), "gallery_cameras": np.arange(1, 201)}

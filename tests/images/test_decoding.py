@@ -127,8 +127,8 @@ def test_one_transparent_color_is_composed():
     assert_composed(found, np.dstack([bits * 255] * 3), np.where(bits == 1, 0, 255))
 
 
-def png(width, height, bits, kind, rows, transparent):
-    """A PNG with tRNS, put together by hand."""
+def png(width, height, bits, kind, rows, transparent=None):
+    """A PNG, with tRNS if one value is transparent, put together by hand."""
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)),
         (b"tRNS", transparent),
@@ -138,6 +138,7 @@ def png(width, height, bits, kind, rows, transparent):
     body = b"".join(
         struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
         for name, content in chunks
+        if content is not None
     )
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -153,9 +154,10 @@ def test_a_transparent_value_of_few_gray_levels_is_scaled_like_the_pixels(bits, 
 
 def test_one_transparent_color_of_sixteen_bits_is_refused():
     """Pillow keeps 8 of the bits, so that other colors would be taken for it."""
-    encoded = png(1, 1, 16, 2, [b"\x40\1\x40\2\x40\3"], b"\x40\1\x40\2\x40\3")
-    with pytest.raises(InputError, match=r"^a\.png: a PNG of 16 bits with one transparent color; save it with"):
-        open_rgb(encoded, "a.png")
+    for color in (b"\x40\1\x40\2\x40\3", b"\0\xc8\0\xc8\0\xc8"):
+        encoded = png(1, 1, 16, 2, [b"\xc8\xc8\xc8\xc8\xc8\xc8"], color)
+        with pytest.raises(InputError, match=r"^a\.png: a PNG of 16 bits with one transparent color; save it with"):
+            open_rgb(encoded, "a.png")
 
 
 def test_pixels_of_floating_point_are_refused():
@@ -171,6 +173,33 @@ def test_twelve_bits_in_sixteen_are_refused_not_shown_black(form):
         open_rgb(saved(Image.fromarray(gray), form), "ir.x")
     found = decoded(saved(Image.fromarray(gray * 16), form))
     np.testing.assert_array_equal(found, np.dstack([np.rint(gray * 16.0 * 255 / 65535)] * 3))
+
+
+def deep(form, values):
+    """Encode values [H, W, channels] of 16 bits; an alpha channel, if there is one, is opaque."""
+    big = values.astype(">u2")
+    if form in ("P5", "P6"):
+        return f"{form} {values.shape[1]} {values.shape[0]} 65535\n".encode() + big.tobytes()
+    if form in ("LA", "RGBA"):
+        big[..., -1] = 65535
+    kind = {"RGB": 2, "LA": 4, "RGBA": 6}[form]
+    return png(values.shape[1], values.shape[0], 16, kind, [row.tobytes() for row in big])
+
+
+@pytest.mark.parametrize(("form", "channels"), [("P5", 1), ("P6", 3), ("RGB", 3), ("LA", 2), ("RGBA", 4)])
+def test_twelve_bits_in_sixteen_are_refused_in_color_too(form, channels):
+    values = np.random.default_rng(7).integers(0, 4096, (6, 5, channels))
+    values[0, 0] = 4095
+    with pytest.raises(InputError, match=r"^ir\.x: (gray|color) of 16 bits, but no value is above 4,095"):
+        open_rgb(deep(form, values), "ir.x")
+    colors = values[..., :3] if channels > 2 else values[..., :1]
+    assert np.abs(decoded(deep(form, values * 16)) - colors * 16 / 257).max() <= 1
+
+
+def test_a_tiff_of_sixteen_bits_whose_white_is_zero_is_inverted():
+    gray = np.random.default_rng(7).integers(0, 65536, (6, 5)).astype(np.uint16)
+    found = decoded(saved(Image.fromarray(gray), "TIFF", tiffinfo={262: 0}))
+    np.testing.assert_array_equal(found, np.dstack([np.rint((65535.0 - gray) / 257)] * 3))
 
 
 def test_a_tiff_that_says_it_has_twelve_bits_is_scaled_by_them():

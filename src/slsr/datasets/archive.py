@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import lzma
+import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -16,7 +18,7 @@ from typing import IO
 from tqdm import tqdm
 
 from slsr.errors import InputError
-from slsr.images.listing import HIDDEN, canonical, files_below, hidden_part, is_image, is_litter, unused_files
+from slsr.images.listing import HIDDEN, LINKED, canonical, files_below, hidden_part, is_image, is_litter, unused_files
 
 MARKER = "slsr-dataset.json"
 MAXIMUM_FILE_BYTES = 256 * 2**20
@@ -86,13 +88,13 @@ def open_archive(path: Path) -> Iterator[Archive]:
         return
     with _open_zip(path) as packed:
         lock = Lock()
-        entries, hidden = _zip_entries(path, packed)
+        entries, left_out = _zip_entries(path, packed)
         yield _archive(
             path,
             {name: info.file_size for name, info in entries.items()},
             lambda name: _read_packed(packed, entries[name], name, lock),
             lambda name: packed.open(entries[name]),
-            {HIDDEN: hidden} if hidden else {},
+            left_out,
         )
 
 
@@ -146,14 +148,18 @@ def leaves_folder(name: str) -> bool:
 
 def count_ignored(archive: Archive, used: set[str]) -> dict[str, list[str]]:
     """List what a reader does not use by kind; see `unused_files`."""
-    return unused_files(archive.left_out, (name for name in archive.sizes if name not in used))
+    return unused_files(archive.left_out, (name for name in archive.sizes if name not in used), archive.open)
 
 
 def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Map the name of each file, as `canonical` writes it, to its path."""
+    """Map the name of each file, as `canonical` writes it, to its path; tables hold names as UTF-8."""
     files: dict[str, Path] = {}
     for path in paths:
         name = canonical(path.relative_to(folder).as_posix())
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:  # Python keeps bytes that are not UTF-8 as lone surrogates
+            raise InputError(f"{folder}: the name {os.fsencode(name)!r} is not UTF-8; rename the file") from error
         if name in files:
             raise InputError(f"{folder}: two files have the name {name}, written in two ways; remove one")
         files[name] = path
@@ -193,10 +199,10 @@ def _reason(path: Path, start: bytes) -> str:
     return f"{path}: not a zip file; use the archive as its authors published it, or a folder"
 
 
-def _zip_entries(path: Path, packed: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-    """Map the name of each file to its entry, and list the hidden images."""
+def _zip_entries(path: Path, packed: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], dict[str, list[str]]]:
+    """Map the name of each file to its entry, and list the hidden images and the links."""
     entries: dict[str, zipfile.ZipInfo] = {}
-    hidden = []
+    left_out: dict[str, list[str]] = {}
     for info in packed.infolist():
         name = canonical(_decoded(info))
         if leaves_folder(name):
@@ -206,13 +212,16 @@ def _zip_entries(path: Path, packed: zipfile.ZipFile) -> tuple[dict[str, zipfile
         name = PurePosixPath(name).as_posix()  # without `./`
         if part := hidden_part(name):
             if not is_litter(part) and is_image(name):
-                hidden.append(name)
+                left_out.setdefault(HIDDEN, []).append(name)
+            continue
+        if stat.S_ISLNK(info.external_attr >> 16):  # the mode of the file, of Unix
+            left_out.setdefault(LINKED, []).append(name)
             continue
         _check_entry(path, info, name)
         if name in entries:
             raise InputError(f"{path}: contains {name} twice; unpack it and use the folder instead")
         entries[name] = info
-    return entries, hidden
+    return entries, left_out
 
 
 def _decoded(info: zipfile.ZipInfo) -> str:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from slsr.datasets.collection import Collection, Entry
 from slsr.errors import InputError
 from slsr.images.decoding import open_image, to_rgb
+from slsr.images.listing import shown
 
 CHUNK = 32
 CHUNK_BYTES = 2 * 2**20
@@ -103,8 +104,8 @@ def inspect_image(entry: Entry, read: Callable[[str], bytes]) -> tuple[bytes, In
     """Read and decode one image."""
     try:
         encoded = read(entry.source)
-        image = open_image(encoded, entry.source)
-        to_rgb(image, entry.source)
+        image = open_image(encoded, shown(entry.source))
+        to_rgb(image, shown(entry.source))
     except InputError as error:
         return b"", Unreadable(str(error))
     digest = hashlib.sha256(encoded).digest()[:16]

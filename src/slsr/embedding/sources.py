@@ -123,7 +123,7 @@ def _images_below(folder: Path) -> list[Path]:
     found = files_below(folder)
     images = sorted(path for path in found.files if is_image(path.name))
     others = (path.relative_to(folder).as_posix() for path in found.files if not is_image(path.name))
-    for line in described(unused_files(found.left_out, others)):
+    for line in described(unused_files(found.left_out, others, lambda name: (folder / name).open("rb"))):
         log.warning("%s: %s", folder, line)
     if not images:
         tables = sorted(path.name for path in folder.glob(f"*{TABLE_SUFFIX}"))

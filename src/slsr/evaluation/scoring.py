@@ -170,7 +170,13 @@ def _read(path: Path, rerank: bool, normalize: bool, accepted: bool) -> ScoredAr
     """Read features or distances, and check that they fit the labels and the options."""
     present = array_names(path)
     names = (DISTANCES,) if DISTANCES in present else FEATURES
-    arrays = _read_arrays(path, names, accepted and not set(LABELS[2:]) & set(present))
+    without_cameras = not set(LABELS[2:]) & set(present)
+    if without_cameras and not accepted and {*names, *LABELS[:2]} <= set(present):
+        raise InputError(
+            f"{path}: no array {', '.join(LABELS[2:])}; write the cameras, or accept with --cameras unknown that "
+            "images of the query's own camera count as right matches"
+        )
+    arrays = _read_arrays(path, names, accepted and without_cameras)
     try:
         labels = _labels(arrays)
         if labels.cameras_unknown and not accepted:
@@ -180,7 +186,8 @@ def _read(path: Path, rerank: bool, normalize: bool, accepted: bool) -> ScoredAr
             )
         if names == FEATURES:
             query, gallery = (arrays[name] for name in FEATURES)
-            check_fit((_rows(FEATURES[0], query), _rows(FEATURES[1], gallery)), labels)
+            shape = _rows(FEATURES[0], query, labels.queries), _rows(FEATURES[1], gallery, labels.gallery)
+            check_fit(shape, labels)
             return ScoredArrays((query, gallery), None, labels, normalize)
         _check_distances(arrays[DISTANCES], present, rerank, normalize)
     except InputError as error:
@@ -217,12 +224,13 @@ def _labels(arrays: Mapping[str, NDArray[Any]]) -> Labels:
     found, read = {}, []
     for name in LABELS:
         found[name] = whole_numbers(arrays[name])
+        _refuse_nan(name, found[name])
         if found[name] is not arrays[name]:
             read.append(f"{name} ({arrays[name].dtype}, {list(arrays[name].shape)})")
     for kind in ("identities", "cameras"):
         sides = [f"{side}_{kind}" for side in ("query", "gallery")]
         if all(found[side].dtype.kind in "US" and found[side].ndim == 1 for side in sides):
-            found |= _numbered(kind, *(found[side] for side in sides))
+            found |= _numbered(kind, *(_text(side, found[side]) for side in sides))
             read += sides
     if read:
         log.info("read as whole numbers, one per image: %s", ", ".join(read))
@@ -241,6 +249,20 @@ def whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
     exact = 2.0 ** (min(np.finfo(array.dtype).nmant, 52) + 1)
     whole = np.isfinite(array) & (array == np.rint(array)) & (abs(array) < exact)
     return array.astype(np.int64) if bool(whole.all()) else array
+
+
+def _refuse_nan(name: str, labels: NDArray[Any]) -> None:
+    if labels.dtype.kind == "f" and len(rows := np.flatnonzero(~np.isfinite(labels))):
+        value = "NaN" if np.isnan(labels.flat[rows[0]]) else "infinity"
+        raise InputError(f"{name} holds {value} in row {rows[0]}, counted from 0; write a whole number for every image")
+
+
+def _text(name: str, labels: NDArray[Any]) -> NDArray[Any]:
+    """Decode names that are bytes."""
+    try:
+        return labels if labels.dtype.kind == "U" else np.char.decode(labels, "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} holds bytes that are not UTF-8 ({error.object!r}); write it as text") from error
 
 
 def _numbered(kind: str, query: NDArray[Any], gallery: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -271,9 +293,13 @@ def _texts(array: str, values: NDArray[Any]) -> list[str]:
     return texts
 
 
-def _rows(name: str, features: NDArray[Any]) -> int:
+def _rows(name: str, features: NDArray[Any], images: int) -> int:
     if features.ndim != 2:
         raise InputError(f"{name} has shape {list(features.shape)}; it must be [images, dimensions]")
+    if len(features) != images == features.shape[1]:
+        raise InputError(
+            f"{name} has shape {list(features.shape)} for {images} images: transposed? It must be [images, dimensions]"
+        )
     return len(features)
 
 

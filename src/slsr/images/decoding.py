@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,12 @@ TILE = 1024
 # What shows through transparent pixels: the mean color of ImageNet, which is also what erased pixels become.
 BACKGROUND = (124, 116, 104)
 LARGEST_16_BIT, LARGEST_12_BIT = 65_535, 4095
-BITS_PER_SAMPLE = 258  # a tag of TIFF
+BITS_PER_SAMPLE, WHITE_OR_BLACK, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
+TWELVE_BITS = (
+    f"{{}} of 16 bits, but no value is above {LARGEST_12_BIT:,}, as if it had 12 bits; multiply the values by 16, or "
+    "save it with 8 bits"
+)
+TRANSPARENT_COLOR = "a PNG of 16 bits with one transparent color; save it with 8 bits, or with an alpha channel"
 GRAY_STEPS = {"L;2": 85, "L;4": 17}  # PNG: Pillow scales the pixels to 8 bits, but not the value that is transparent
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +55,7 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
     ------
     InputError
         The bytes are no image or are cut off, or the image has more than `MAXIMUM_PIXELS` pixels or a side of more than
-        `MAXIMUM_SIDE` pixels; the message has `name`.
+        `MAXIMUM_SIDE` pixels, or its depth is unclear; the message has `name`.
     """
     if not encoded:
         raise InputError(f"{name}: an empty file (0 bytes); replace or remove it")
@@ -66,16 +72,52 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
                 f"{name}: {image.width}x{image.height} pixels; crop it to the person, at most {MAXIMUM_SIDE:,} pixels "
                 "a side"
             )
-        _scale_transparent_gray(image)
+        stored_as = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+        _scale_transparent_gray(image, stored_as)
         image.load()
+        if reason := _unclear_depth(image, stored_as):
+            raise InputError(f"{name}: {reason}")
     return image
 
 
-def _scale_transparent_gray(image: Image.Image) -> None:
+def is_image_content(file: IO[bytes]) -> bool:
+    """Say whether a file begins like an image that can be read, whatever its name is."""
+    start = file.read(PNM_HEADER_BYTES)
+    if start[:1] == b"P" and not PNM_HEADER.match(start):
+        return False
+    file.seek(0)
+    try:
+        with _decoding(""):
+            Image.open(file, formats=FORMATS)
+    except InputError:
+        return False
+    return True
+
+
+def _scale_transparent_gray(image: Image.Image, stored_as: Any) -> None:
     """Scale the one transparent value of a PNG with 4 or 16 levels of gray as Pillow scales its pixels."""
-    stored_as = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
     if isinstance(stored_as, str) and stored_as in GRAY_STEPS and "transparency" in image.info:
         image.info["transparency"] *= GRAY_STEPS[stored_as]
+
+
+def _unclear_depth(image: Image.Image, stored_as: Any) -> str | None:
+    """Say why color of 16 bits, of which Pillow keeps 8, has no certain meaning, and the remedy; None if it has one.
+
+    Gray of 16 bits is whole, and `to_rgb` looks at it, but for PNM: the maximum in its header is known only here.
+    """
+    stored = stored_as if isinstance(stored_as, tuple) else (stored_as,)
+    sixteen = ";16" in str(stored[0]) or stored[1:] == (LARGEST_16_BIT,)
+    if not sixteen or image.format not in ("PNG", "TIFF", "PPM") or image.mode not in ("RGB", "RGBA", "I"):
+        return None
+    if stored[0] == "RGB;16B" and "transparency" in image.info:
+        return TRANSPARENT_COLOR
+    if image.mode == "I" and image.format != "PPM":
+        return None
+    highest = np.array(image.getextrema()).reshape(-1, 2)[:3, 1].max()  # not of an alpha channel
+    if image.mode == "I":
+        return TWELVE_BITS.format("gray") if highest <= LARGEST_12_BIT else None
+    limit = round(LARGEST_12_BIT / 257) if image.format == "PPM" else LARGEST_12_BIT >> 8  # as Pillow scales it
+    return TWELVE_BITS.format("color") if highest <= limit else None
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
@@ -139,13 +181,15 @@ def _undefined(image: Image.Image) -> str | None:
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         return "a CMYK JPEG without Adobe's marker, whose inks may be inverted; save it as RGB"
     if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
-        return "a PNG of 16 bits with one transparent color; save it with 8 bits, or with an alpha channel"
+        return TRANSPARENT_COLOR
     return None
 
 
 def _eight_bit_gray(image: Image.Image, name: str) -> Image.Image:
     """Scale 12-bit or 16-bit gray to L, or to LA if one value is transparent; tile by tile, which saves memory."""
-    largest = LARGEST_12_BIT if getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE) == (12,) else LARGEST_16_BIT
+    tags = getattr(image, "tag_v2", {})
+    largest = LARGEST_12_BIT if tags.get(BITS_PER_SAMPLE) == (12,) else LARGEST_16_BIT
+    inverted = tags.get(WHITE_OR_BLACK) == WHITE_IS_ZERO  # Pillow inverts up to 8 bits, but not 16
     transparent = image.info.get("transparency")
     gray, alpha = Image.new("L", image.size), None if transparent is None else Image.new("L", image.size)
     lowest, highest = np.inf, -np.inf
@@ -153,17 +197,14 @@ def _eight_bit_gray(image: Image.Image, name: str) -> Image.Image:
         box = (left, top, min(left + TILE, image.width), min(top + TILE, image.height))
         values = np.asarray(image.crop(box), dtype=np.float64)
         lowest, highest = min(lowest, values.min()), max(highest, values.max())
-        scaled = np.rint(np.clip(values / largest, 0, 1) * 255)
+        scaled = np.rint(np.clip((largest - values if inverted else values) / largest, 0, 1) * 255)
         gray.paste(Image.fromarray(scaled.astype(np.uint8)), box)
         if alpha is not None:
             alpha.paste(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)), box)
     if lowest < 0 or highest > largest:
         raise InputError(f"{name}: gray values outside 0 to {largest:,}; save it with 8 bits, or as gray with 16 bits")
     if largest == LARGEST_16_BIT and highest <= LARGEST_12_BIT and image.format != "PPM":  # Pillow scaled a PPM
-        raise InputError(
-            f"{name}: gray of 16 bits, but no value is above {LARGEST_12_BIT:,}, as if it had 12 bits; "
-            "multiply the values by 16, or save it with 8 bits"
-        )
+        raise InputError(f"{name}: {TWELVE_BITS.format('gray')}")
     return gray if alpha is None else Image.merge("LA", (gray, alpha))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from slsr.errors import InputError
+from slsr.images.decoding import is_image_content
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib", ".tif"}
@@ -29,7 +31,11 @@ SPECIAL = "neither files nor folders"
 UNUSED = "images that are in no part of the data set"
 UNREAD = "files in a format that is not read (convert them to PNG or JPEG)"
 PACKED = "archives inside (unpack them)"
-TOLD = (HIDDEN, BROKEN, CIRCULAR, SPECIAL, UNUSED, UNREAD, PACKED)
+LINKED = "links in the zip (unpack it and use the folder instead)"
+UNNAMED = "files without an ending"
+UNNAMED_IMAGES = "files without an ending, images among them (add .jpg or .png to their names)"
+TOLD = (HIDDEN, BROKEN, CIRCULAR, SPECIAL, UNUSED, UNREAD, PACKED, LINKED, UNNAMED, UNNAMED_IMAGES)
+TRIED = 20  # files without an ending that are opened, to see whether they are images
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ def canonical(name: str) -> str:
     macOS decomposes `é` into two characters, and old Windows programs write backslashes into zip files.
     """
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
+def shown(name: str) -> str:
+    """Write a name for a message of one line: quoted, with escapes, if a line break or the like is in it."""
+    return name if name.isprintable() else repr(name)
 
 
 def hidden_part(name: str) -> str | None:
@@ -122,15 +133,28 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return BROKEN if entry.is_symlink() else SPECIAL
 
 
-def unused_files(left_out: Mapping[str, Sequence[str]], names: Iterator[str]) -> dict[str, list[str]]:
+def unused_files(
+    left_out: Mapping[str, Sequence[str]], names: Iterator[str], stream: Callable[[str], IO[bytes]]
+) -> dict[str, list[str]]:
     """Sort the files that nothing uses, and what was left out before, by kind.
 
     Kinds that a user must know of are sentences; the others are `Thumbs.db` or `*` with the ending of the names.
+    `stream` opens a file by its name.
     """
     kinds: dict[str, list[str]] = {reason: list(found) for reason, found in left_out.items()}
     for name in names:
         kinds.setdefault(_kind_of_unused(name), []).append(name)
+    if image := next((name for name in kinds.get(UNNAMED, [])[:TRIED] if _holds_image(name, stream)), None):
+        kinds[UNNAMED_IMAGES] = [image, *(name for name in kinds.pop(UNNAMED) if name != image)]
     return dict(sorted(kinds.items()))
+
+
+def _holds_image(name: str, stream: Callable[[str], IO[bytes]]) -> bool:
+    try:
+        with stream(name) as file:
+            return is_image_content(file)
+    except OSError:
+        return False
 
 
 def _kind_of_unused(name: str) -> str:
@@ -138,7 +162,9 @@ def _kind_of_unused(name: str) -> str:
     for kind, suffixes in ((UNUSED, IMAGE_SUFFIXES), (UNREAD, OTHER_IMAGE_SUFFIXES), (PACKED, ARCHIVE_SUFFIXES)):
         if suffix in suffixes:
             return kind
-    return "Thumbs.db" if last == "Thumbs.db" else f"*{suffix or last}"
+    if not suffix:
+        return UNNAMED
+    return "Thumbs.db" if last == "Thumbs.db" else f"*{suffix}"
 
 
 def is_other(kind: str) -> bool:
@@ -149,7 +175,7 @@ def is_other(kind: str) -> bool:
 def described(kinds: Mapping[str, Sequence[str]]) -> list[str]:
     """Write one line for each kind that a user must know of: how many, why, and an example."""
     return [
-        f"left out: {len(names):,} {kind}, for example {names[0]}"
+        f"left out: {len(names):,} {kind}, for example {shown(names[0])}"
         for kind, names in kinds.items()
         if names and not is_other(kind)
     ]

@@ -137,4 +137,6 @@ def check_fit(shape: tuple[int, int], labels: Labels) -> None:
     """Raise InputError unless there are as many labels as queries and gallery images."""
     for side, images, named in (("query", shape[0], labels.queries), ("gallery", shape[1], labels.gallery)):
         if images != named:
-            raise InputError(f"{images} {side} images but {named} {side} identities; give one identity per image")
+            reversed_shape = tuple(shape) == (labels.gallery, labels.queries)
+            remedy = "transposed, or query and gallery exchanged?" if reversed_shape else "give one identity per image"
+            raise InputError(f"{images} {side} images but {named} {side} identities; {remedy}")

@@ -5,8 +5,8 @@ v7) are read in the forms in which authors published theirs:
 
 - a matrix with a column or a row for each split: the rows of the test half, or all rows in an order whose first half
   trains and whose second half tests;
-- lines `train ROWS` and `test ROWS` for each split, or in MATLAB a struct array with such fields (`idxtrain`,
-  `idxtest` of MDF-KISS);
+- lines `train ROWS` and `test ROWS` for each split, or in MATLAB two matrices with such names, or a struct array with
+  such fields (`idxtrain`, `idxtest` of MDF-KISS);
 - the names of the test images, `cam_a/000_45.bmp`, below `% Experiment Number 1` and so on (SDALF).
 """
 
@@ -29,11 +29,12 @@ FORMS = (
     "give a matrix with a column per split (the rows of the test half, from 1), lines `train ROWS` and `test ROWS`, or "
     "the names of the test images as SDALF does"
 )
-IMAGE = re.compile(r"cam_a/(\d+)_")
+IMAGE = re.compile(r"cam_a[/\\](\d+)_")
 TITLE = re.compile(r"%.*\d")
 TRAIN_FIELDS, TEST_FIELDS = (
     {word for part in ("idx", "ind", "index", "") for word in (part + side, side + part)} for side in ("train", "test")
 )
+SIDES = {"train": TRAIN_FIELDS, "test": TEST_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def read_test_people(path: Path, split: int, people: Sequence[int]) -> set[int]:
         raise InputError(f"{path}: no halves of {len(people)} people; {FORMS}")
     if not 1 <= split <= len(halves):
         raise InputError(f"dataset.split: {split}, but {path} has the splits 1 to {len(halves)}; choose one")
+    _refuse_rows_from_zero(path, halves, len(people))
     half, where = halves[split - 1], f"{path}: split {split}"
     test = _checked(half.test, half, people, f"{where}, test")
     if half.train is not None and (both := sorted(test & _checked(half.train, half, people, f"{where}, train"))):
@@ -75,14 +77,20 @@ def read_test_people(path: Path, split: int, people: Sequence[int]) -> set[int]:
     return test
 
 
+def _refuse_rows_from_zero(path: Path, halves: Sequence[Half], people: int) -> None:
+    """Refuse rows that count from 0; only some halves of such a file have row 0, so all are looked at."""
+    rows = {row for half in halves if not half.are_numbers for row in (*half.test, *(half.train or ()))}
+    if 0 in rows and max(rows) < people:
+        raise InputError(f"{path}: its rows count from 0; add 1 to each")
+
+
 def _checked(rows: Sequence[int], half: Half, people: Sequence[int], where: str) -> set[int]:
     """Turn the rows of a half into people, after checking that it is a half."""
     if half.are_numbers:
         if unknown := sorted(set(rows) - set(people)):
             raise InputError(f"{where}: no person {unknown[0]:03d} with two images in the archive; correct the file")
     elif outside := [row for row in rows if not 1 <= row <= len(people)]:
-        hint = "; rows count from 1: add 1 to each" if 0 in outside else "; correct the file"
-        raise InputError(f"{where}: row {outside[0]} is not within 1 to {len(people)}{hint}")
+        raise InputError(f"{where}: row {outside[0]} is not within 1 to {len(people)}; correct the file")
     if twice := sorted({row for row in rows if list(rows).count(row) > 1}):
         raise InputError(f"{where}: row {twice[0]} is there twice; correct the file")
     if len(rows) != len(people) // 2:
@@ -115,7 +123,10 @@ def _of_text(path: Path, people: int) -> list[Half]:
 
 
 def _whole(words: Sequence[str]) -> list[int]:
-    return [int(word) for word in words]
+    """Read whole numbers, also as `8.5e+01`, which `numpy.savetxt` writes."""
+    if broken := [word for word in words if not float(word).is_integer()]:
+        raise ValueError(f"{broken[0]} is not a whole number")
+    return [int(float(word)) for word in words]
 
 
 def _of_matrix(path: Path, values: NDArray[Any], people: int) -> list[Half]:
@@ -128,6 +139,8 @@ def _of_matrix(path: Path, values: NDArray[Any], people: int) -> list[Half]:
         return []
     if not np.array_equal(matrix, np.round(matrix)):
         raise InputError(f"{path}: its numbers are not whole; {FORMS}")
+    if matrix.shape[0] > 2 and set(np.unique(matrix).tolist()) <= {0, 1}:
+        raise InputError(f"{path}: a mask of 0 and 1; write the rows of the ones, counted from 1, in its place")
     columns = [[int(value) for value in column] for column in matrix.T]
     if len(matrix) == people:
         return [Half(column[people - half :], column[: people - half]) for column in columns]
@@ -154,9 +167,25 @@ def _of_matlab(path: Path, people: int) -> list[Half]:
     for name, value in variables.items():
         if not name.startswith("__") and (halves := _of_variable(path, np.asarray(value), people)):
             found[name] = halves
+    sides = {side: [name for name in found if _plain(name) in fields] for side, fields in SIDES.items()}
+    if len(found) == 2 and len(sides["train"]) == len(sides["test"]) == 1:
+        return _paired(path, *(found[sides[side][0]] for side in ("train", "test")))
+    if found and list(found) == sides["train"]:
+        raise InputError(f"{path}: only a training half, {', '.join(found)}; add the test half")
     if len(found) > 1:
         raise InputError(f"{path}: halves in the variables {', '.join(sorted(found))}; keep one of them")
     return next(iter(found.values()), [])
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _paired(path: Path, train: Sequence[Half], test: Sequence[Half]) -> list[Half]:
+    """Join the halves of two variables, which their names tell apart."""
+    if len(train) != len(test) or any(half.train is not None for half in (*train, *test)):
+        raise InputError(f"{path}: its training and test halves do not pair; give both for each split")
+    return [Half(tested.test, trained.test) for trained, tested in zip(train, test, strict=True)]
 
 
 def _of_variable(path: Path, value: NDArray[Any], people: int) -> list[Half]:
@@ -164,7 +193,7 @@ def _of_variable(path: Path, value: NDArray[Any], people: int) -> list[Half]:
         records = [dict(zip(value.dtype.names, record, strict=True)) for record in value.reshape(-1).tolist()]
         halves = [_of_record(record) for record in records]
         return [half for half in halves if half] if all(halves) else []
-    numbers = value.dtype.kind in "iuf" and value.ndim in (1, 2) and value.size > 0
+    numbers = value.dtype.kind in "iufb" and value.ndim in (1, 2) and value.size > 0
     if not numbers or (value.ndim == 1 and len(value) not in (people // 2, people)):
         return []
     return _of_matrix(path, value.reshape(-1, 1) if value.ndim == 1 else value, people)
@@ -172,7 +201,7 @@ def _of_variable(path: Path, value: NDArray[Any], people: int) -> list[Half]:
 
 def _of_record(record: Mapping[str, Any]) -> Half | None:
     """Read one element of a struct array: rows of both halves, or the names of the test images."""
-    fields = {name.lower().replace("_", ""): np.ravel(value) for name, value in record.items()}
+    fields = {_plain(name): np.ravel(value) for name, value in record.items()}
     if "cama" in fields:
         numbers = [re.match(r"(\d+)_", str(name)) for name in fields["cama"]]
         return Half([int(number[1]) for number in numbers if number], None, True) if all(numbers) else None

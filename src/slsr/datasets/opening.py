@@ -98,7 +98,7 @@ def recognize(path: Path) -> DatasetVariant:
     Raises
     ------
     InputError
-        The archive cannot be read, or is none of the data sets; the message says what was found.
+        The archive cannot be read, or it is not a data set that is known; the message says what was found.
     """
     if is_mat(path):
         return first_variant("cuhk03")

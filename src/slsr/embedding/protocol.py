@@ -82,7 +82,7 @@ def read_protocol(path: Path) -> DataProtocol | None:
     Raises
     ------
     InputError
-        The file cannot be read, or its protocol is none that is known.
+        The file cannot be read, or its protocol is not known.
     """
     present = array_names(path)
     arrays = read_arrays(path, tuple(name for name in ARRAYS if name in present))

@@ -129,7 +129,7 @@ def test_the_table_says_that_a_baseline_was_stated():
     made = {"longer": [network("none", 1, {"train.epochs": 18}, experiment="longer")], "e": [network("slsr", 1)]}
     made["e"] += [network("none", 1, {"train.epochs": 12})]
     text = render_markdown(gathered(made, ["e"], ["longer"]))
-    assert "| rank-1 - baseline (none), epochs 18 " in text
+    assert "rank-1 - baseline (none), epochs 18 |" in text
     assert "Differences are to longer, whatever else differs in the row." in text
     assert "Differences are to" not in render_markdown(gathered(made, ["e", "longer"]))
 

@@ -18,7 +18,7 @@ from slsr.params.file import load_params, validate_params
 from slsr.params.presets import render_preset
 from slsr.project.doctor import clone as clone_checks
 from slsr.project.doctor import machine, remotes, report
-from slsr.project.doctor.clone import working_links
+from slsr.project.doctor.clone import objects, working_links
 from slsr.project.doctor.examine import examine as examine_all
 from slsr.project.doctor.machine import pins
 from slsr.project.doctor.remotes import committed_secrets
@@ -444,6 +444,14 @@ def test_an_archive_that_is_a_folder_or_a_link_to_nothing(clone):
     archive.unlink()
     archive.mkdir()
     assert only(examine(clone), "data").text == "data/slsr-sample.zip is a folder: DVC tracks its files one by one"
+
+
+def test_a_lock_that_is_cut_off_anywhere_ends_no_check(clone):
+    """Half of an md5 can be a number, and half of an entry a text."""
+    text = "schema: '2.0'\nstages:\n  one:\n    outs:\n    - path: a/b\n      md5: 3a057fb51234\n      size: 5\n"
+    for end in range(len("schema: '2.0'\n"), len(text) + 1):
+        (clone / "dvc.lock").write_text(text[:end])
+        list(objects(clone, clone / ".dvc" / "cache"))
 
 
 def test_data_that_is_a_link_is_noted(clone, tmp_path_factory):

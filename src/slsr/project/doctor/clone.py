@@ -79,12 +79,14 @@ def objects(root: Path, folder: Path) -> Iterator[Finding]:
         stages = parse_lock(path.read_bytes(), LOCK) if path.is_file() else {}
     except InputError:  # `lock_file` reports it
         return
-    outs = [out for entry in stages.values() for out in entry.get("outs") or [] if out.get("md5")]
+    listed = [out for entry in stages.values() if isinstance(entry, dict) for out in entry.get("outs") or []]
     damaged = []
-    for out in outs:
+    for out in listed:
+        if not isinstance(out, dict) or not isinstance(out.get("md5"), str):  # cut off: `lock_file` reports it
+            continue
         place = folder / "files" / "md5" / out["md5"][:2] / out["md5"][2:]
         if not out["md5"].endswith(".dir") and place.is_file() and place.stat().st_size != out.get("size"):
-            damaged.append(f"{place} ({out['path']})")
+            damaged.append(f"{place} ({out.get('path')})")
     if damaged:
         text = f"{counted(len(damaged), 'file')} of the cache with another size than {LOCK} says: {some(damaged)}"
         yield Finding("cache", "problem", text, "remove them, then dvc pull, or dvc repro --force of their stages")

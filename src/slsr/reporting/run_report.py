@@ -133,7 +133,7 @@ def _differences(report: Report) -> str:
         "differences would remain. Several seeds can: `slsr study regularizers --seeds 1-5`, then `slsr compare`; "
         "docs/results.md shows this for the sample.\n\n"
         "Differences are in points and paired over the same queries, with the 95 % interval of a bootstrap over people "
-        "with all their queries. If the interval contains 0, not even these two networks can be told apart. If it does "
+        "with all their queries. If the interval contains 0, this run shows no difference between the two. If it does "
         "not, other people would probably show a difference of the same sign between these two networks; other "
         "networks of the same two methods may not."
     )

@@ -58,10 +58,10 @@ def tiny_backbone(monkeypatch):
     """Replace `resnet18` by two small convolutions with 16 channels, so that a training run is fast."""
     from tiny import build_tiny_backbone
 
-    from slsr.models import encoder
+    from slsr.models import backbones, encoder
 
     monkeypatch.setattr(encoder, "build_backbone", build_tiny_backbone)
-    monkeypatch.setitem(encoder.FEATURE_WIDTH, "resnet18", 16)
+    monkeypatch.setitem(backbones.WIDTHS, "resnet18", 16)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def make_recipe(optimizer=None, schedule=None, **differences):
     return Recipe.model_validate(values)
 
 
-def build_tiny_backbone(name="resnet18"):
+def build_tiny_backbone(name="resnet18", image=None, last_stride=2):
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(8),

@@ -50,9 +50,11 @@ class ProcessesEnded(SystemExit):
 
 def run_stage(name: str, *arguments: str) -> None:
     """Validate params.yaml, then run a stage in the current folder."""
+    from slsr.models.checks import check_networks
     from slsr.params.file import load_params, run_with_blocks
 
     params = load_params(PARAMS)
+    check_networks(params)
     if name in ON_SEVERAL_GPUS:
         _join_or_start_processes()
     run_with_blocks(importlib.import_module(f"slsr.stages.{name}").run, params, *arguments)

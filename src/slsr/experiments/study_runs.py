@@ -24,12 +24,13 @@ from slsr.experiments.splits import SPLIT
 from slsr.experiments.study import REGULARIZERS_KEY, STEPS_KEY, Study, settings_of
 from slsr.files import read_json, require_readable, write_json
 from slsr.labels.regularizers import committed_names, studied_names
+from slsr.models.checks import check_networks
 from slsr.params.dataset import SPLITS
 from slsr.params.file import Params, load_params, with_overrides
 from slsr.params.reading import read_yaml
 from slsr.project.lock import flat, locked_parameters
 from slsr.project.revisions import WORKSPACE, Revision, cached_file, experiments, locked_stages
-from slsr.training.schedule import steps_of_pass
+from slsr.training.schedule import images_of_pass, steps_of_pass
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def plan(root: Path, name: str, study: Study) -> list[Experiment]:
     ------
     InputError
         A parameter that the study varies is unknown, or params.yaml may not have such a value; or an error of
-        `equal_steps`.
+        `equal_steps` or `check_networks`.
     """
     params = load_params(root / "params.yaml")
     targets = targets_of(study.regularizers)
@@ -78,6 +79,7 @@ def plan(root: Path, name: str, study: Study) -> list[Experiment]:
         if study.steps == "equal":
             overrides[STEPS_KEY] = equal_steps(root, changed)
             changed = with_overrides(params, overrides, f"study {name}")
+        check_networks(changed)
         parts = [code, _named_files_digest(root, changed), targets, changed.model_dump()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         planned.append(Experiment(f"{name}-{setting.label}-{digest[:8]}", overrides, targets))
@@ -105,7 +107,7 @@ def equal_steps(root: Path, params: Params) -> int:
             "them, set train.steps yourself"
         )
     facts = read_json(cached_file(workspace, stage, "artifacts/prepared/facts.json"))
-    images: int = facts["splits"]["train"]["images"] + params.generate.images
+    images = images_of_pass(params.train, facts["splits"]["train"]["images"], params.generate.images)
     return params.train.epochs * steps_of_pass(images, params.train.batch_size)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from slsr.embedding.encoder import LoadedEncoder
 from slsr.embedding.engine import with_mirrored
 from slsr.embedding.pictures import resized
 from slsr.images.augmentation import to_input
+from slsr.models.encoder import FeatureExtractor
 from slsr.params.recipe import Image
 from slsr.runtime.devices import to_device
 
@@ -44,7 +45,7 @@ def energy_map(encoder: LoadedEncoder, image: PillowImage.Image) -> ActivationMa
     feature map that has at least 8 rows: the last one, or one before it where the input is so small that the
     last one has but a few cells. The mirrored image's map is mirrored back and added, as its feature is.
     """
-    maps = _fine_maps(encoder.network.backbone, _inputs(encoder, image))
+    maps = _fine_maps(encoder.network, _inputs(encoder, image))
     values = _mirrored_back(maps.square().sum(dim=1).sqrt())[0].float().cpu().numpy()
     return ActivationMap(values, float(values.min()))
 
@@ -53,15 +54,16 @@ def energy_map(encoder: LoadedEncoder, image: PillowImage.Image) -> ActivationMa
 def similarity_map(encoder: LoadedEncoder, image: PillowImage.Image, feature: NDArray[np.float32]) -> ActivationMap:
     """What each place of an image adds to its cosine similarity with another image; the sum is the similarity.
 
-    A feature is the mean of the last maps over their P places, f = (1/P) sum_p A_p, so that with q the other image's
-    feature of length 1, cos(q, f) = sum_p q.A_p / (P |f|): exact, as Stylianou, Souvenir and Pless have it for average
-    pooling (WACV 2019). A is that of the image plus, mirrored back, that of its mirror image.
+    A feature is the mean of what each of P places adds, f = (1/P) sum_p A_p, so that with q the other image's feature
+    of length 1, cos(q, f) = sum_p q.A_p / (P |f|): exact, as Stylianou, Souvenir and Pless have it for average pooling
+    (WACV 2019). A is that of the image plus, mirrored back, that of its mirror image. The feature of a transformer that
+    ends in a class token is no such mean: its patches take the place of A, and the sum is not the similarity.
 
     Parameters
     ----------
     feature : of the other image, [D], of length 1
     """
-    added = _mirrored_back(encoder.network.backbone(_inputs(encoder, image)))
+    added = _mirrored_back(encoder.network.added_by_places(_inputs(encoder, image)))
     direction = torch.from_numpy(np.asarray(feature, np.float32)).to(added.device)
     length = added.mean(dim=(2, 3)).norm()
     shares = torch.einsum("nchw,c->nhw", added, direction)[0] / (added.shape[2] * added.shape[3] * length)
@@ -107,14 +109,21 @@ def _inputs(encoder: LoadedEncoder, image: PillowImage.Image) -> Tensor:
     return with_mirrored(batch) if encoder.flip else batch.contiguous(memory_format=torch.channels_last)
 
 
-def _fine_maps(backbone: nn.Module, inputs: Tensor) -> Tensor:
+def _fine_maps(network: FeatureExtractor, inputs: Tensor) -> Tensor:
     """Return the deepest maps with at least `FINEST_ROWS` rows, or the last maps if there are none."""
-    fine, maps = None, inputs
+    fine = [maps for maps in _maps_of_layers(network, inputs) if maps.shape[2] >= FINEST_ROWS]
+    return fine[-1] if fine else network.maps(inputs)
+
+
+def _maps_of_layers(network: FeatureExtractor, inputs: Tensor) -> list[Tensor]:
+    """Return the maps after each layer of a torchvision network, or after each stage of one of timm that gives them."""
+    backbone: Any = network.backbone
+    if not isinstance(backbone, nn.Sequential):
+        return list(backbone.forward_intermediates(inputs, intermediates_only=True, output_fmt="NCHW"))
+    found = [inputs]
     for layer in _layers(backbone):
-        maps = layer(maps)
-        if maps.shape[2] >= FINEST_ROWS:
-            fine = maps.clone()
-    return fine if fine is not None else maps
+        found.append(layer(found[-1]).clone())
+    return found[1:]
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

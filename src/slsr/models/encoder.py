@@ -1,4 +1,4 @@
-"""The encoder of persons: a torchvision backbone, global average pooling, and a head over the identities."""
+"""The encoder of persons: a backbone, pooling of its last maps, and a head over the identities."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from slsr.errors import InputError, first_line
+from slsr.models.backbones import build_backbone, class_token_of, feature_width, has_class_token, maps_of
 from slsr.models.checkpoint import load_checkpoint, save_checkpoint
-from slsr.params.recipe import Backbone, HeadName, Image
+from slsr.params.recipe import HeadName, Image, Pooling
 
-FEATURE_WIDTH: dict[str, int] = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024}
 BOTTLENECK_WIDTH = 512
+SMALLEST_IN_MEAN = 1e-6
 SPELLING_OF_0_1 = {"centre-crop": "center-crop"}  # in checkpoints that earlier versions wrote
 
 
@@ -26,29 +26,46 @@ class EncoderDescription:
     versions have one, as torchvision's classifier does; the released code of the paper has none.
     """
 
-    backbone: Backbone
+    backbone: str
     head: HeadName
     classes: int
     image: Image
     last_relu: bool = False
+    last_stride: int = 2
+    pooling: Pooling = "average"
 
 
 class FeatureExtractor(nn.Module):
-    """Images to features: a backbone and global average pooling.
+    """Images to features: a backbone, and pooling of its last maps.
 
-    Parameters
+    Attributes
     ----------
-    backbone : which torchvision network
     image : how an image is resized, cropped and normalized before it goes into the network
-    last_relu : as in `EncoderDescription`
+    dimension : D, the number of values in a feature
+
+    Raises
+    ------
+    InputError
+        There is no such backbone, or it does not fit the images, the last stride or the pooling.
     """
 
-    def __init__(self, backbone: Backbone, image: Image, last_relu: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        image: Image,
+        last_relu: bool = False,
+        last_stride: int = 2,
+        pooling: Pooling = "average",
+    ) -> None:
         super().__init__()
         self.image = image
-        self.dimension = FEATURE_WIDTH[backbone]
-        self.backbone = build_backbone(backbone)
-        if last_relu:
+        self.backbone = build_backbone(backbone, image, last_stride)
+        self.dimension = feature_width(self.backbone, backbone, image)
+        if pooling == "class-token" and not has_class_token(self.backbone):
+            raise InputError(f"pooling: class-token: backbone {backbone} has no class token; choose average or gem")
+        self.pooling = pooling
+        self.pool = GeneralizedMean() if pooling == "gem" else Mean()
+        if last_relu and isinstance(self.backbone, nn.Sequential):
             self.backbone.append(nn.ReLU(inplace=True))
 
     @property
@@ -56,23 +73,63 @@ class FeatureExtractor(nn.Module):
         """Where the network computes."""
         return next(self.parameters()).device
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Compute the last maps: float [B, 3, H, W] to [B, D, h, w]."""
+        return maps_of(self.backbone, self.backbone(images))
+
+    def added_by_places(self, images: Tensor) -> Tensor:
+        """Compute what each place of the last maps adds to the feature: [B, D, h, w], whose mean over places is it.
+
+        With `class-token` these are the patches of the last layer, whose mean is another feature.
+        """
+        return self.pool.added_by_places(self.maps(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Pool the last maps: float [B, 3, H, W] to [B, D]."""
+        if self.pooling == "class-token":
+            return class_token_of(self.backbone(images))
+        pooled: Tensor = self.pool(self.maps(images))
+        return pooled
+
     def features(self, images: Tensor) -> Tensor:
-        """Average the maps of the last convolutional layer: float [B, 3, H, W] to [B, D]."""
-        return torch.flatten(nn.functional.adaptive_avg_pool2d(self.backbone(images), 1), 1)
+        """Compute what tests compare: float [B, 3, H, W] to [B, D]."""
+        return self.pooled(images)
 
 
 class Encoder(FeatureExtractor):
     """Images to features to identity logits.
 
+    The head `bnneck` has a neck, a batch norm between the pooled feature and the classifier; then tests compare its
+    output (Luo et al., CVPR workshops 2019). The other heads have none.
+
     Parameters
     ----------
-    description : which backbone and head, and for how many identities
+    description : which backbone and head, and for how many identities; errors as `FeatureExtractor`
     """
 
     def __init__(self, description: EncoderDescription) -> None:
-        super().__init__(description.backbone, description.image, description.last_relu)
+        super().__init__(
+            description.backbone,
+            description.image,
+            description.last_relu,
+            description.last_stride,
+            description.pooling,
+        )
         self.description = description
+        self.neck = build_neck(description.head, self.dimension)
         self.head = build_head(description.head, self.dimension, description.classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Compute what tests compare: float [B, 3, H, W] to [B, D]."""
+        features: Tensor = self.neck(self.pooled(images))
+        return features
+
+    def added_by_places(self, images: Tensor) -> Tensor:
+        """Compute what each place of the last maps adds to the feature, as `FeatureExtractor` does: [B, D, h, w]."""
+        added = super().added_by_places(images)
+        count, width, rows, columns = added.shape
+        through_neck: Tensor = self.neck(added.permute(0, 2, 3, 1).reshape(-1, width))
+        return through_neck.view(count, rows, columns, width).permute(0, 3, 1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute identity logits, [B, C]."""
@@ -80,17 +137,47 @@ class Encoder(FeatureExtractor):
         return logits
 
 
-def build_backbone(name: Backbone) -> nn.Sequential:
-    """Build the convolutional part of a torchvision network, with random weights: [B, 3, H, W] to [B, D, h, w]."""
-    network = torchvision.models.get_model(name, weights=None)
-    return convolutional_part(network, name)
+class Mean(nn.Module):
+    """Pooling by the mean over places."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pool maps: [B, D, h, w] to [B, D]."""
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(maps, 1), 1)
+
+    def added_by_places(self, maps: Tensor) -> Tensor:
+        """Share the mean among the places: [B, D, h, w], whose mean over places is the pooled feature."""
+        return maps
 
 
-def convolutional_part(network: nn.Module, name: Backbone) -> nn.Sequential:
-    """Take a torchvision network without pooling and classifier; DenseNet's ends with its last batch norm."""
-    if name == "densenet121":
-        return nn.Sequential(network.get_submodule("features"))
-    return nn.Sequential(*[part for key, part in network.named_children() if key not in {"avgpool", "fc"}])
+class GeneralizedMean(nn.Module):
+    """Pooling by a generalized mean, `(mean over places of x^p)^(1/p)`, with a learned p that begins at 3.
+
+    Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019. Values below
+    1e-6 are raised to that, as in its code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), 3.0))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pool maps, in float32: [B, D, h, w] to [B, D]."""
+        return maps.float().clamp_min(SMALLEST_IN_MEAN).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
+
+    def added_by_places(self, maps: Tensor) -> Tensor:
+        """Share the mean among the places by x^p: [B, D, h, w], whose mean over places is the pooled feature."""
+        powers = maps.float().clamp_min(SMALLEST_IN_MEAN).pow(self.p)
+        mean = powers.mean(dim=(2, 3), keepdim=True)
+        return mean.pow(1 / self.p) * powers / mean
+
+
+def build_neck(head: HeadName, width: int) -> nn.Module:
+    """Build what is between the pooled feature and the head: for `bnneck` a batch norm whose bias stays 0."""
+    if head != "bnneck":
+        return nn.Identity()
+    neck = nn.BatchNorm1d(width)
+    neck.bias.requires_grad_(False)
+    return neck
 
 
 def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
@@ -101,6 +188,7 @@ def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
     - `bottleneck`: 512-d linear, batch norm, LeakyReLU(0.1), dropout 0.5, classifier,
       y = W dropout(leaky(norm(V f + a))) + b. The released numbers used it (the classifier block of Zheng et al., with
       its initialization).
+    - `bnneck`: a linear layer without bias, y = W g, on the output g of the neck (Luo et al., CVPR workshops 2019).
     """
     if name == "bottleneck":
         reduce, norm = nn.Linear(width, BOTTLENECK_WIDTH), nn.BatchNorm1d(BOTTLENECK_WIDTH)
@@ -110,15 +198,16 @@ def build_head(name: HeadName, width: int, classes: int) -> nn.Sequential:
         return nn.Sequential(
             reduce, norm, nn.LeakyReLU(0.1), nn.Dropout(0.5), build_classifier(BOTTLENECK_WIDTH, classes)
         )
-    classifier = build_classifier(width, classes)
+    classifier = build_classifier(width, classes, bias=name != "bnneck")
     return nn.Sequential(nn.Linear(width, width), classifier) if name == "linear" else nn.Sequential(classifier)
 
 
-def build_classifier(width: int, classes: int) -> nn.Linear:
-    """Build the last layer, with small normal weights and a bias of 0."""
-    classifier = nn.Linear(width, classes)
+def build_classifier(width: int, classes: int, bias: bool = True) -> nn.Linear:
+    """Build the last layer, with small normal weights and, if it has one, a bias of 0."""
+    classifier = nn.Linear(width, classes, bias)
     nn.init.normal_(classifier.weight, std=0.001)
-    nn.init.zeros_(classifier.bias)
+    if bias:
+        nn.init.zeros_(classifier.bias)
     return classifier
 
 

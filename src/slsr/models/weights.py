@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slsr.errors import InputError, first_line
-from slsr.models.encoder import Encoder, EncoderDescription, FeatureExtractor, convolutional_part
-from slsr.params.recipe import NO_WEIGHTS_FILE, Backbone, Image, Recipe
+from slsr.models.backbones import PACKAGED, TORCHVISION, build_timm_network, convolutional_part, normalization_of
+from slsr.models.efficientnet_lite0 import packaged_file, timm_name
+from slsr.models.encoder import Encoder, EncoderDescription, FeatureExtractor
+from slsr.params.recipe import NO_WEIGHTS_FILE, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
-def initialize_backbone(backbone: nn.Module, name: Backbone, weights: str) -> None:
+def initialize_backbone(backbone: nn.Module, name: str, weights: str, image: Image) -> None:
     """Give a backbone its initial weights, in place.
 
     Parameters
     ----------
     weights : `none` keeps the random weights. `imagenet` loads those of torchvision (version V1, which existed when the
-        paper was written; they are kept in torch's cache, and their hash is checked at every use). Any other value is
-        the path of a safetensors file or of a torchvision state dict, which is read with `weights_only`.
+        paper was written; they are kept in torch's cache, and their hash is checked at every use); those of
+        EfficientNet-Lite0 from an installed package, whose hash is also checked; and those of timm's other networks
+        from timm's hub or its cache. Any other value is the path of a safetensors file or of a state dict of
+        torchvision or timm, which is read with `weights_only`.
+    image : the sizes of the images, to which position embeddings are adapted
 
     Raises
     ------
@@ -36,11 +42,18 @@ def initialize_backbone(backbone: nn.Module, name: Backbone, weights: str) -> No
     """
     if weights == "none":
         return
-    state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
-    _load(backbone, name, state, weights)
+    if weights != "imagenet":
+        _load(backbone, name, _file_state(Path(weights)), weights, image)
+    elif name in TORCHVISION:
+        _load(backbone, name, _imagenet_state(name), weights, image)
+    elif name == PACKAGED:
+        state = {timm_name(key): value for key, value in _file_state(packaged_file()).items()}
+        _load(backbone, name, state, weights, image)
+    else:
+        backbone.load_state_dict(_downloaded_by_timm(name, image))
 
 
-def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
+def _imagenet_state(name: str) -> dict[str, Tensor]:
     """Read torchvision's weights from torch's cache; download them first if they are not there.
 
     torchvision's own loader checks the hash only when it downloads, and unpickles any file that is in the cache.
@@ -56,10 +69,50 @@ def _imagenet_state(name: Backbone) -> dict[str, Tensor]:
     return _file_state(path)
 
 
-def imagenet_file(name: Backbone) -> tuple[str, Path]:
+def imagenet_file(name: str) -> tuple[str, Path]:
     """Return the address of torchvision's ImageNet weights, and the place of the file in torch's cache."""
+    import torchvision
+
     url: str = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
     return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def find_imagenet_weights(name: str) -> dict[str, str | None]:
+    """Look for the ImageNet weights of a backbone on this machine, without a network connection.
+
+    Returns
+    -------
+    `path` where they are or will be, None if only timm's hub knows; `found`, the path again if they are there; `url`,
+    the address of the download, None if there is none; `problem`, what is wrong with them.
+    """
+    if name == PACKAGED:
+        try:
+            path = str(packaged_file())
+        except InputError as error:
+            return {"path": None, "found": None, "url": None, "problem": str(error)}
+        return {"path": path, "found": path, "url": None, "problem": None}
+    if name not in TORCHVISION:
+        return _find_in_hub(name)
+    url, file = imagenet_file(name)
+    hashes = hash_mismatch(file) if file.is_file() else None
+    problem = hashes and (
+        f"{file} is not the file of this name: its SHA-256 begins with {hashes[0]}, not with {hashes[1]}; remove it, "
+        "so that it is downloaded again"
+    )
+    return {"path": str(file), "found": str(file) if file.is_file() else None, "url": url, "problem": problem or None}
+
+
+def _find_in_hub(name: str) -> dict[str, str | None]:
+    import timm
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    config: Any = timm.get_pretrained_cfg(name)
+    repository = config.hf_hub_id
+    if repository is None:
+        return {"path": None, "found": None, "url": None, "problem": f"timm has no ImageNet weights of {name}"}
+    file = try_to_load_from_cache(repository, "model.safetensors")
+    found = file if isinstance(file, str) else None
+    return {"path": found, "found": found, "url": hf_hub_url(repository, "model.safetensors"), "problem": None}
 
 
 def _hash_in_name(path: Path) -> str:
@@ -73,6 +126,26 @@ def hash_mismatch(path: Path) -> tuple[str, str] | None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return None if digest.startswith(expected) else (digest[: len(expected)], expected)
+
+
+def _downloaded_by_timm(name: str, image: Image) -> dict[str, Tensor]:
+    """Return the ImageNet weights of a network of timm, from the cache of its hub or from the hub.
+
+    Raises
+    ------
+    InputError
+        The hub cannot be reached.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        return build_timm_network(name, image, pretrained=True).state_dict()
+    except InputError:
+        raise
+    except Exception as error:  # the client of the hub raises errors of many kinds
+        raise InputError(
+            f"weights: imagenet: those of {name} could not be downloaded ({first_line(error)}). Set weights to a file "
+            f"in weights/, or to none; those of {PACKAGED} need no download"
+        ) from error
 
 
 def _download(url: str, path: Path, expected: str) -> None:
@@ -102,23 +175,54 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _load(backbone: nn.Module, name: Backbone, state: dict[str, Tensor], source: str) -> None:
-    """Load a torchvision state dict, or the `backbone.*` tensors of an encoder of this project."""
+def _load(backbone: nn.Module, name: str, state: dict[str, Tensor], source: str, image: Image) -> None:
+    """Load a state dict of torchvision or timm, or the `backbone.*` tensors of an encoder of this project."""
     own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     try:
         if own:
             backbone.load_state_dict(own)
-            return
-        network = torchvision.models.get_model(name, weights=None)
-        unused = {"fc.weight", "fc.bias", "classifier.weight", "classifier.bias"}
-        problems = network.load_state_dict(_modern_names(state, unused), strict=False)
-        missing = set(problems.missing_keys) - unused
-        if missing or problems.unexpected_keys:
-            raise RuntimeError(f"missing {sorted(missing)[:3]}, unexpected {problems.unexpected_keys[:3]}")
-        backbone.load_state_dict(convolutional_part(network, name).state_dict())
-    except RuntimeError as error:
+        elif name in TORCHVISION:
+            backbone.load_state_dict(_torchvision_state(name, state))
+        else:
+            backbone.load_state_dict(_timm_state(name, state, image))
+    except (RuntimeError, LookupError) as error:
         first = first_line(error)
         raise InputError(f"weights: {source}: does not fit the backbone {name} ({first}); choose another") from error
+
+
+def _torchvision_state(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the convolutional part from those of a whole torchvision network."""
+    import torchvision
+
+    network = torchvision.models.get_model(name, weights=None)
+    unused = {"fc.weight", "fc.bias", "classifier.weight", "classifier.bias"}
+    problems = network.load_state_dict(_modern_names(state, unused), strict=False)
+    missing = set(problems.missing_keys) - unused
+    if missing or problems.unexpected_keys:
+        raise RuntimeError(f"missing {sorted(missing)[:3]}, unexpected {problems.unexpected_keys[:3]}")
+    return convolutional_part(network, name).state_dict()
+
+
+def _timm_state(name: str, state: dict[str, Tensor], image: Image) -> dict[str, Tensor]:
+    """Return the weights without a classifier from those of a whole network of timm, whatever its classes are.
+
+    timm adapts them to the size of the images. It checks the names of all weights only if the classifier is loaded too.
+    """
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name)
+    classifier = config.classifier
+    bias = state.get(f"{classifier}.bias")
+    classes = 0 if bias is None else len(bias)
+    whole = build_timm_network(
+        name,
+        image,
+        num_classes=classes,
+        global_pool=None,
+        pretrained=True,
+        pretrained_cfg_overlay={"state_dict": state, "num_classes": classes},
+    )
+    return {key: value for key, value in whole.state_dict().items() if not key.startswith(f"{classifier}.")}
 
 
 def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tensor]:
@@ -139,10 +243,21 @@ def initial_encoder(recipe: Recipe, classes: int, image: Image, weights_folder: 
 
     Parameters
     ----------
+    image : with the normalization `backbone`, the encoder's has that of its backbone
     weights_folder : folder of the weights file, if the recipe names one
+
+    Raises
+    ------
+    InputError
+        The backbone is unknown or does not fit the recipe or the images, or its weights are not available.
     """
     torch.manual_seed(recipe.seed)
-    encoder = Encoder(EncoderDescription(recipe.backbone, recipe.head, classes, image))
+    own = with_normalization(image, recipe.backbone)
+    encoder = Encoder(
+        EncoderDescription(
+            recipe.backbone, recipe.head, classes, own, last_stride=recipe.last_stride, pooling=recipe.pooling
+        )
+    )
     _initialize_by_recipe(encoder, recipe, weights_folder)
     return encoder
 
@@ -150,14 +265,22 @@ def initial_encoder(recipe: Recipe, classes: int, image: Image, weights_folder: 
 def initial_extractor(recipe: Recipe, image: Image, weights_folder: Path = Path()) -> FeatureExtractor:
     """Build what `initial_encoder` builds, with the same weights, but without a head."""
     torch.manual_seed(recipe.seed)
-    extractor = FeatureExtractor(recipe.backbone, image)
+    own = with_normalization(image, recipe.backbone)
+    extractor = FeatureExtractor(recipe.backbone, own, last_stride=recipe.last_stride, pooling=recipe.pooling)
     _initialize_by_recipe(extractor, recipe, weights_folder)
     return extractor
 
 
 def _initialize_by_recipe(extractor: FeatureExtractor, recipe: Recipe, folder: Path) -> None:
     weights = recipe.weights if recipe.weights in NO_WEIGHTS_FILE else str(folder / recipe.weights)
-    initialize_backbone(extractor.backbone, recipe.backbone, weights)
+    initialize_backbone(extractor.backbone, recipe.backbone, weights, extractor.image)
+
+
+def with_normalization(image: Image, backbone: str) -> Image:
+    """Return the images with the normalization of a backbone where they ask for it."""
+    if image.normalization != "backbone":
+        return image
+    return image.model_copy(update={"normalization": normalization_of(backbone)})
 
 
 def weights_files(weights: str, folder: Path) -> list[Path]:

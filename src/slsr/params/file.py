@@ -21,7 +21,7 @@ from slsr.params.gan import Gan
 from slsr.params.generate import Generate
 from slsr.params.labels import Generated, Lsr, PseudoLabels
 from slsr.params.reading import read_yaml, validated
-from slsr.params.recipe import Image, Recipe, Train
+from slsr.params.recipe import Image, Recipe
 from slsr.params.share import Sharing
 from slsr.params.studies import Studies
 
@@ -38,7 +38,7 @@ class Params(Block):
     generated: Generated
     lsr: Lsr
     pseudo_labels: PseudoLabels
-    train: Train
+    train: Recipe
     evaluate: Evaluate
     studies: Studies
     share: Sharing

@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 
 from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
-Backbone = Literal["resnet18", "resnet50", "densenet121"]
-HeadName = Literal["plain", "linear", "bottleneck"]
-Normalization = Literal["imagenet", "symmetric", "unit"]
+HeadName = Literal["plain", "linear", "bottleneck", "bnneck"]
+Pooling = Literal["average", "gem", "class-token"]
+Normalization = Literal["imagenet", "symmetric", "unit", "backbone"]
 Interpolation = Literal["bilinear", "bicubic"]
 Compile = Literal["auto", "never"]
 NO_WEIGHTS_FILE = ("imagenet", "none")
+ANY_SIZE = ("resnet18", "resnet50", "densenet121", "tf_efficientnet_lite0")  # backbones that need no check by timm
 
 
 class Image(Block):
@@ -41,7 +42,7 @@ class Image(Block):
 class Optimizer(Block):
     """The optimizer and its rates."""
 
-    name: Literal["sgd", "sgd-nesterov", "adamw"]
+    name: Literal["sgd", "sgd-nesterov", "adam", "adamw"]
     learning_rate: Positive
     head_learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
@@ -58,12 +59,43 @@ class Optimizer(Block):
 class Schedule(Block):
     """How the learning rate changes during training."""
 
-    name: Literal["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle"]
-    step_epochs: Count
+    name: Literal["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle", "cosine"]
+    step_epochs: Count | Annotated[list[Count], Field(min_length=1)]
     step_factor: Annotated[float, Field(gt=0, lt=1)]
     inverse_gamma: Positive
     inverse_power: Positive
     one_cycle_warmup: Annotated[float, Field(gt=0, lt=1)]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_start: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def steps_ascend(self) -> Self:
+        if isinstance(self.step_epochs, list) and sorted(set(self.step_epochs)) != self.step_epochs:
+            raise ValueError(f"step_epochs {self.step_epochs} must be one number, or ascending ones such as [40, 70]")
+        return self
+
+    @model_validator(mode="after")
+    def one_warmup(self) -> Self:
+        if self.name == "one-cycle" and self.warmup_epochs > 0:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} contradicts name: one-cycle, which warms up by one_cycle_warmup; "
+                "set warmup_epochs to 0"
+            )
+        return self
+
+
+class Triplet(Block):
+    """The triplet loss on the real images of a batch; a weight of 0 switches it off."""
+
+    weight: Annotated[float, Field(ge=0)]
+    margin: Positive | None
+
+
+class Center(Block):
+    """The center loss on the real images of a batch; a weight of 0 switches it off."""
+
+    weight: Annotated[float, Field(ge=0)]
+    learning_rate: Positive
 
 
 class Recipe(Block):
@@ -72,23 +104,65 @@ class Recipe(Block):
     With `steps`, a run has that many steps; what counts epochs then counts `epochs` equal parts of the run.
     """
 
-    backbone: Backbone
+    backbone: Annotated[str, Field(min_length=1)]
     weights: Annotated[str, Field(min_length=1)]
+    last_stride: Literal[1, 2]
+    pooling: Pooling
     head: HeadName
     epochs: Count
     steps: Count | None
     validate_every: Count
     keep: Literal["last", "best"]
+    ema: Annotated[float, Field(ge=0, lt=1)]
     batch_size: Annotated[int, Field(ge=2)]
+    sampler: Literal["shuffle", "identities"]
+    images_per_identity: Count
     random_crop: bool
+    padding: Annotated[int, Field(ge=0)]
     horizontal_flip: bool
+    color_jitter: Annotated[float, Field(ge=0, lt=1)]
     random_erasing: Share
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    triplet: Triplet
+    center: Center
     precision: Precision
     deterministic: bool
     compile: Compile
     seed: Seed
     optimizer: Optimizer
     schedule: Schedule
+
+    @model_validator(mode="after")
+    def batch_holds_whole_groups(self) -> Self:
+        if self.sampler == "identities" and self.batch_size % self.images_per_identity:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of images_per_identity {self.images_per_identity}; with "
+                "sampler: identities a batch holds batch_size / images_per_identity identities: change one of the two"
+            )
+        if self.sampler == "identities" and self.batch_size < 2 * self.images_per_identity:
+            raise ValueError(
+                f"batch_size {self.batch_size} holds one identity with images_per_identity {self.images_per_identity}; "
+                "make it at least twice as large"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def triplets_exist(self) -> Self:
+        if self.triplet.weight > 0 and (self.sampler != "identities" or self.images_per_identity < 2):
+            raise ValueError(
+                f"triplet.weight {self.triplet.weight} needs two images of each identity in a batch, and sampler is "
+                f"{self.sampler} with images_per_identity {self.images_per_identity}; set sampler: identities and "
+                "images_per_identity to 2 or more, or triplet.weight to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def warmup_ends(self) -> Self:
+        if self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs {self.schedule.warmup_epochs} must be less than epochs {self.epochs}"
+            )
+        return self
 
     @model_validator(mode="after")
     def weights_stay_in_their_folder(self) -> Self:
@@ -99,9 +173,3 @@ class Recipe(Block):
                 "DVC sees when it changes; put the file (or a link to it) there"
             )
         return self
-
-
-class Train(Recipe):
-    """The recipe of the re-ID network, for the baseline and for every regularizer."""
-
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]

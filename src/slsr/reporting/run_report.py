@@ -10,7 +10,7 @@ from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.markdown import table
 from slsr.params.dataset import Dataset
 from slsr.params.generate import Generate
-from slsr.params.recipe import Image, Recipe, Train
+from slsr.params.recipe import Image, Recipe
 from slsr.reporting.published import published_silhouettes
 from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES, title_of
 
@@ -25,7 +25,7 @@ class ReportParameters:
     dataset: Dataset
     image: Image
     encoder: Recipe
-    train: Train
+    train: Recipe
     generate: Generate
 
 

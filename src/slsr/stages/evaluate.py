@@ -28,7 +28,7 @@ from slsr.files import read_json, replaced_folder, write_bytes, write_json
 from slsr.images.decoding import decode_resized
 from slsr.models.encoder import Encoder, load_encoder
 from slsr.params.evaluate import Evaluate, RankedList
-from slsr.params.recipe import Train
+from slsr.params.recipe import Recipe
 from slsr.reporting.figures import RankedRow, draw_ranked_lists
 from slsr.retrieval import euclidean_distances, top_matches
 from slsr.retrieval.distances import Features
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 PICTURE_SIZE = (128, 64)
 
 
-def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
+def run(train: Recipe, evaluate: Evaluate, regularizer: str) -> None:
     """Read a model and the tables query, gallery and multi_query; write `artifacts/evaluate/<regularizer>/`.
 
     It holds metrics.json, per_query.parquet (ranks of the right matches, average precisions; or expected matches for
@@ -79,7 +79,7 @@ def run(train: Train, evaluate: Evaluate, regularizer: str) -> None:
     log.info("wrote %s: %s", EVALUATED / regularizer, _headline(next(iter(measured.metrics.values()))))
 
 
-def _features(encoder: Encoder, images: Images, train: Train, evaluate: Evaluate, device: torch.device) -> Features:
+def _features(encoder: Encoder, images: Images, train: Recipe, evaluate: Evaluate, device: torch.device) -> Features:
     return extract_features(
         encoder,
         images.encoded,
@@ -91,7 +91,7 @@ def _features(encoder: Encoder, images: Images, train: Train, evaluate: Evaluate
     )
 
 
-def _pooled(encoder: Encoder, query: Images, train: Train, evaluate: Evaluate, device: torch.device) -> Features:
+def _pooled(encoder: Encoder, query: Images, train: Recipe, evaluate: Evaluate, device: torch.device) -> Features:
     images = Images.read(MULTI_QUERY_TABLE)
     return pooled_queries(_features(encoder, images, train, evaluate, device), images, query, evaluate)
 

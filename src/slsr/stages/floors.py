@@ -11,14 +11,14 @@ from slsr.images.color import hsv_stripes
 from slsr.images.decoding import decode_resized
 from slsr.models.weights import initial_extractor
 from slsr.params.evaluate import Evaluate
-from slsr.params.recipe import Image, Train
+from slsr.params.recipe import Image, Recipe
 from slsr.runtime.devices import prepare_device
 from slsr.stages.paths import FACTS, FLOORS, GALLERY_TABLE, QUERY_TABLE, WEIGHTS
 
 log = logging.getLogger(__name__)
 
 
-def run(image: Image, train: Train, evaluate: Evaluate) -> None:
+def run(image: Image, train: Recipe, evaluate: Evaluate) -> None:
     """Read query and gallery, write `artifacts/floors/metrics.json`.
 
     `untrained` is the network of `train` with its initial weights (ImageNet's, if it starts from them).

@@ -17,7 +17,7 @@ from slsr.labels.regularizers import committed_names
 from slsr.params.dataset import Dataset
 from slsr.params.evaluate import Bootstrap, Evaluate
 from slsr.params.generate import Generate
-from slsr.params.recipe import Image, Recipe, Train
+from slsr.params.recipe import Image, Recipe
 from slsr.reporting.figures import draw_cmc, draw_curves
 from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render
 from slsr.reporting.titles import RANKINGS
@@ -43,7 +43,7 @@ CURVES = {
 HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
-def run(dataset: Dataset, image: Image, encoder: Recipe, train: Train, generate: Generate, evaluate: Evaluate) -> None:
+def run(dataset: Dataset, image: Image, encoder: Recipe, train: Recipe, generate: Generate, evaluate: Evaluate) -> None:
     """Read the metrics and curves of every stage and write metrics/.
 
     The files are summary.json, one JSON file per subject, cmc.png, curves.png, silhouettes.png and report.md.

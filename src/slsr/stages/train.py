@@ -23,7 +23,7 @@ from slsr.labels.targets import real_targets, with_generated
 from slsr.models.weights import weights_files
 from slsr.params.base import Block
 from slsr.params.labels import Generated, Lsr, PseudoLabels
-from slsr.params.recipe import Image, Train
+from slsr.params.recipe import Image, Recipe
 from slsr.runtime.processes import is_first
 from slsr.runtime.resume import kept, save_interval
 from slsr.runtime.scratch import scratch_folder
@@ -44,11 +44,12 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    image: Image, train: Train, generated: Generated, lsr: Lsr, pseudo_labels: PseudoLabels, regularizer: str
+    image: Image, train: Recipe, generated: Generated, lsr: Lsr, pseudo_labels: PseudoLabels, regularizer: str
 ) -> None:
     """Read train and validation tables and generated images; write `artifacts/train/<regularizer>/`."""
     choice = regularizer_named(regularizer)
-    targets = real_targets(read_labels(TRAIN_TABLE), _smoothing(choice, train, lsr))
+    labels = read_labels(TRAIN_TABLE)
+    targets = real_targets(labels, _smoothing(choice, train, lsr))
     count, classes = len(targets.row), targets.table.shape[1]
     weights = torch.ones(count)
     tables, supervision = [TRAIN_TABLE], FIXED_LABELS
@@ -61,7 +62,7 @@ def run(
         tables.append(GENERATED_IMAGES)
         inputs += [GENERATED_IMAGES, *([CLUSTER_IDENTITIES] if choice.counts_images else [])]
         blocks += [generated, *([pseudo_labels] if choice.pseudo_label else [])]
-    training = TrainingSet(load_pixels(tables, image), targets, weights)
+    training = TrainingSet(load_pixels(tables, image), targets, weights, labels)
     scratch = scratch_folder(scratch_root(), f"train-{regularizer}", blocks, inputs)
     held_out = read_validation(VALIDATION_TABLE, image)
     with kept(scratch, save_interval(os.environ)) as keeper:
@@ -71,7 +72,7 @@ def run(
         log.info("noise layer: %.4f of the probability stayed in place; the layer is dropped", share)
 
 
-def _smoothing(choice: Regularizer, train: Train, lsr: Lsr) -> float:
+def _smoothing(choice: Regularizer, train: Recipe, lsr: Lsr) -> float:
     """Return the epsilon by which the labels of real images are smoothed.
 
     Raises

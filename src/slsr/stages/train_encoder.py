@@ -17,7 +17,7 @@ from slsr.training.validation import read_validation
 
 def run(image: Image, encoder: Recipe) -> None:
     """Read the train and validation tables; write `artifacts/encoder/`: model.safetensors and curves/."""
-    training = TrainingSet.of_labeled(load_labeled(TRAIN_TABLE, image))
+    training = TrainingSet.of_labeled(load_labeled(TRAIN_TABLE, image), encoder.label_smoothing)
     held_out = read_validation(VALIDATION_TABLE, image)
     inputs = [TRAIN_TABLE, VALIDATION_TABLE, *weights_files(encoder.weights, WEIGHTS)]
     scratch = scratch_folder(scratch_root(), "train_encoder", [image, encoder], inputs)

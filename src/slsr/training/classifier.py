@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from slsr.errors import InputError
 from slsr.images.augmentation import augment, draw_augmentation, to_input
@@ -27,7 +28,9 @@ from slsr.runtime.processes import gather_rows, is_first, share_network, share_o
 from slsr.runtime.resume import NOT_KEPT, Keeper
 from slsr.runtime.seeds import derived_generator, derived_seed
 from slsr.training.compiling import Function, compiled, compiling_pays
-from slsr.training.schedule import learning_rate_factors, steps_of_pass
+from slsr.training.metric_losses import CenterLoss, batch_hard_triplet
+from slsr.training.sampling import generated_batches, identity_batches
+from slsr.training.schedule import images_of_pass, learning_rate_factors, steps_of_pass
 from slsr.training.validation import HeldOutPeople, Validation, evaluate_people
 
 log = logging.getLogger(__name__)
@@ -39,32 +42,42 @@ LEAST_PROGRESS = 1e-3
 VALIDATION_BATCH = 256
 
 # The streams of random numbers of a step, each with its own seed.
-ORDER, AUGMENTATION, DROPOUT = range(3)
+ORDER, AUGMENTATION, DROPOUT, CENTERS = range(4)
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images in the memory of the host or of the device, with their targets.
+    """Images in the memory of the host or of the device, with their targets: first the real ones, then generated ones.
 
     Attributes
     ----------
     pixels : uint8 [N, H, W, 3], resized, not cropped
     targets : one distribution per image
     weights : float32 [N], factor on the loss of each image
+    labels : int64 [R], the identities of the real images
     """
 
     pixels: Tensor
     targets: Targets
     weights: Tensor
+    labels: Tensor
 
     @classmethod
-    def of_labeled(cls, images: LabeledImages) -> TrainingSet:
-        """Make a set of labeled images, each with all weight on its label."""
-        return cls(images.pixels, real_targets(images.labels), torch.ones(len(images.labels)))
+    def of_labeled(cls, images: LabeledImages, smoothing: float = 0.0) -> TrainingSet:
+        """Make a set of labeled images; `smoothing` is the weight that is spread over all labels."""
+        targets = real_targets(images.labels, smoothing)
+        return cls(images.pixels, targets, torch.ones(len(images.labels)), images.labels)
+
+    @property
+    def generated(self) -> int:
+        """The number of generated images."""
+        return len(self.pixels) - len(self.labels)
 
     def to(self, device: torch.device) -> TrainingSet:
         """Return the same set on a device."""
-        return TrainingSet(self.pixels.to(device), self.targets.to(device), self.weights.to(device))
+        return TrainingSet(
+            self.pixels.to(device), self.targets.to(device), self.weights.to(device), self.labels.to(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -104,12 +117,14 @@ def train_classifier(
 ) -> int | None:
     """Train an encoder from its weights, in place; return the number of the best epoch if `recipe.keep` says so.
 
-    The weights are then those of that epoch, else those of the last one. Errors are those of `Clock`, and InputError if
-    the best epoch is asked for and no people are held out.
+    The weights are then those of that epoch, else those of the last one; with `recipe.ema`, averaged ones. Errors are
+    those of `Clock`, and InputError if the best epoch is asked for and no people are held out, or if a batch needs more
+    identities than there are.
 
-    An epoch sees each image once, in batches of one shuffled union of all images; with `recipe.steps` the last epoch
-    may be a part of one. Order, augmentation and dropout of a step follow from the recipe's seed and the number of the
-    step alone.
+    An epoch sees each image once, in batches of one shuffled union of all images, or it is as many batches of
+    `images_per_identity` images of some identities as it takes to see as many real images, with generated ones beside
+    them. With `recipe.steps` the last epoch may be a part of one. Order, augmentation and dropout of a step follow from
+    the recipe's seed and the number of the step alone.
 
     Parameters
     ----------
@@ -118,24 +133,19 @@ def train_classifier(
     supervision : labels of generated images that follow the network, and the noise layer, which is trained in place
     """
     learner = _Learner(encoder, training, validation, recipe, image, device, supervision)
-    steps, total = steps_of_pass(learner.count, recipe.batch_size), len(learner.factors)
-    epochs = math.ceil(total / steps)
-    clock = Clock(learner, steps, epochs, learner.count, device, keeper, keeper.load(), total=total)
+    epochs, state = math.ceil(len(learner.factors) / learner.steps), keeper.load()
+    total = len(learner.factors)
+    clock = Clock(learner, learner.steps, epochs, len(training.pixels), device, keeper, state, total=total)
     for epoch in learner.epochs:
         on_epoch(epoch)
     for step in clock:
         images = learner.batch(step)
-        factor = learner.factors[step.number]
-        set_learning_rate(learner.optimizer, factor)
         loss = learner.loss(images, step)
-        learner.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        learner.optimizer.step()
-        supervision.update_noise(factor)
+        learner.update(loss, step)
         clock.record(loss.detach(), len(images))
         if step.ends_epoch:
             on_epoch(learner.finish_epoch(clock, step))
-    return learner.take_best()
+    return learner.take_weights()
 
 
 @dataclass
@@ -166,38 +176,99 @@ class _Learner:
         self.optimizer = build_optimizer(self.encoder, self.recipe.optimizer)
         self.epochs: list[Epoch] = []
         self._best: dict[str, Tensor] = {}
-        self.count = len(self.training.pixels)
+        self._identities = self.training.labels.cpu()
+        self._centers = self._build_centers()
+        self._average = self._build_average()
+        self.count = images_of_pass(self.recipe, len(self._identities), self.training.generated)
+        self.steps = steps_of_pass(self.count, self.recipe.batch_size)
         self.factors = learning_rate_factors(self.recipe, self.count)
         self._factor_sums = list(accumulate(self.factors))
         self._batches: list[Tensor] = []
         self._network = share_network(GlobalBatch(self.encoder, self._features()), self.device)
 
     def _features(self) -> Function:
-        """Return the encoder's features as training computes them: compiled for whole batches where that pays."""
+        """Return the encoder's `pooled` as training computes it: compiled for whole batches where that pays."""
         if not compiling_pays(self.recipe.compile, self.device):
-            return self.encoder.features
+            return self.encoder.pooled
         self.encoder.train()
-        size = (min(self.count, self.recipe.batch_size), 3, self.image.height, self.image.width)
+        size = (len(self._batches_of(0)[0]), 3, self.image.height, self.image.width)
         example = torch.zeros(size, device=self.device).to(memory_format=torch.channels_last)
         with autocast(self.device, self.recipe.precision):
-            return compiled(self.encoder.features, self.encoder, example)
+            return compiled(self.encoder.pooled, self.encoder, example)
 
     def batch(self, step: Step) -> Tensor:
         """Return the numbers of a step's images, int64 [B], on the device."""
         if step.position == 0 or not self._batches:
-            order = to_device(epoch_order(self.count, self.recipe.seed, step.epoch), self.device)
-            self._batches = batches(order, self.recipe.batch_size)
+            self._batches = self._batches_of(step.epoch)
             self.encoder.train()
         return self._batches[step.position]
+
+    def _batches_of(self, epoch: int) -> list[Tensor]:
+        """Return the numbers of the images of every batch of an epoch (0-based), on the device."""
+        recipe, real = self.recipe, len(self._identities)
+        if recipe.sampler == "shuffle":
+            return batches(to_device(epoch_order(self.count, recipe.seed, epoch), self.device), recipe.batch_size)
+        generator = derived_generator(recipe.seed, epoch, ORDER)
+        people = identity_batches(
+            self._identities, recipe.batch_size, recipe.images_per_identity, self.steps, generator
+        )
+        beside = generated_batches(self.training.generated, real, recipe.batch_size, self.steps, generator)
+        return list(to_device(torch.cat([people, real + beside], dim=1), self.device))
 
     def loss(self, images: Tensor, step: Step) -> Tensor:
         """Return the loss of a batch, a scalar on the device."""
         inputs = self._augmented(images, step)
         torch.manual_seed(derived_seed(self.recipe.seed, step.number, DROPOUT))
         with autocast(self.device, self.recipe.precision):
-            logits = self._network(inputs, len(images))
+            logits, pooled = self._network(inputs, len(images))
         targets, weights = self.training.targets.batch(images), self.training.weights[images]
-        return soft_cross_entropy(*self.supervision.supervise(logits, targets, weights, images, self._spent(step)))
+        supervised = self.supervision.supervise(logits, targets, weights, images, self._spent(step))
+        return soft_cross_entropy(*supervised) + self._metric_loss(pooled, images)
+
+    def _metric_loss(self, pooled: Tensor, images: Tensor) -> Tensor:
+        """Return the weighted triplet and center losses of the real images of a batch; 0 if the recipe has none."""
+        triplet, center, labels = self.recipe.triplet, self.recipe.center, self.training.labels
+        loss = pooled.new_zeros((), dtype=torch.float32)
+        if triplet.weight > 0:  # the sampler puts the real images first
+            real = slice(0, self.recipe.batch_size)
+            loss = loss + triplet.weight * batch_hard_triplet(pooled[real], labels[images[real]], triplet.margin)
+        if self._centers is not None:
+            own = labels[images.clamp_max(len(labels) - 1)]
+            loss = loss + center.weight * self._centers(pooled, own, images < len(labels))
+        return loss
+
+    def update(self, loss: Tensor, step: Step) -> None:
+        """Step down the gradient of a loss: the encoder, the noise layer and the centers; then the averaged weights."""
+        factor = self.factors[step.number]
+        set_learning_rate(self.optimizer, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.supervision.update_noise(factor)
+        if self._centers is not None:
+            self._centers.descend(self.recipe.center.learning_rate, self.recipe.center.weight)
+        if self._average is not None:
+            self._average.update_parameters(self.encoder)
+
+    def _build_centers(self) -> CenterLoss | None:
+        if self.recipe.center.weight == 0:
+            return None
+        torch.manual_seed(derived_seed(self.recipe.seed, 0, CENTERS))
+        return CenterLoss(self.training.targets.table.shape[1], self.encoder.dimension).to(self.device)
+
+    def _build_average(self) -> AveragedModel | None:
+        if self.recipe.ema == 0:
+            return None
+        decay = get_ema_multi_avg_fn(self.recipe.ema)
+        return AveragedModel(self.encoder, multi_avg_fn=decay, use_buffers=True)
+
+    def _tested(self) -> Encoder:
+        """Return the network that is validated and saved."""
+        if self._average is None:
+            return self.encoder
+        averaged = self._average.module
+        assert isinstance(averaged, Encoder)
+        return averaged
 
     def _spent(self, step: Step) -> float:
         """Return the share of the run's summed learning rate that is spent after a step."""
@@ -212,7 +283,9 @@ class _Learner:
             crop,
             derived_generator(recipe.seed, step.number, AUGMENTATION),
             random_crop=recipe.random_crop,
+            padding=recipe.padding,
             horizontal_flip=recipe.horizontal_flip,
+            color_jitter=recipe.color_jitter,
             random_erasing=recipe.random_erasing,
         )
         share = share_of(len(images))
@@ -237,7 +310,7 @@ class _Learner:
         if self.recipe.keep == "best":
             self.epochs[-1] = epoch = replace(epoch, best=best_epoch(self.epochs))
             if epoch.best == epoch.number:
-                self._best = {name: value.detach().clone() for name, value in self.encoder.state_dict().items()}
+                self._best = {name: value.detach().clone() for name, value in self._tested().state_dict().items()}
         log.info("%s", describe(epoch, clock.epochs))
         return epoch
 
@@ -248,19 +321,21 @@ class _Learner:
         remedy = "training diverged; lower optimizer.learning_rate, or use precision: fp32"
         if isinstance(self.validation, HeldOutPeople):
             try:
-                found = evaluate_people(self.encoder, self.validation, self.image, self.recipe.precision).means()
+                found = evaluate_people(self._tested(), self.validation, self.image, self.recipe.precision).means()
             except InputError as error:
                 raise clock.failure(f"held-out people after epoch {epoch.number}: {error}: {remedy}") from error
             return replace(epoch, validation_rank1=found["rank1"], validation_map=found["map_trapezoid"])
-        loss, accuracy = validate(self.encoder, self.validation, self.image, self.recipe.precision)
+        loss, accuracy = validate(self._tested(), self.validation, self.image, self.recipe.precision)
         if not math.isfinite(loss):
             raise clock.failure(f"the loss of the held-out images is {loss} after epoch {epoch.number}: {remedy}")
         return replace(epoch, validation_loss=loss, validation_accuracy=accuracy)
 
-    def take_best(self) -> int | None:
-        """Give the encoder the weights of the best epoch, if the recipe keeps that one; return its number."""
+    def take_weights(self) -> int | None:
+        """Give the encoder the averaged weights, or those of the best epoch, if the recipe asks; return that epoch."""
         number = self.epochs[-1].best
-        if number is not None:
+        if number is None:
+            self.encoder.load_state_dict(self._tested().state_dict())
+        else:
             self.encoder.load_state_dict(self._best)
             mean = self.epochs[number - 1].validation_map
             log.info("kept epoch %d of %d: validation mAP %.3f", number, len(self.epochs), mean)
@@ -271,6 +346,8 @@ class _Learner:
             "encoder": self.encoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "supervision": self.supervision.state_dict(),
+            "centers": self._centers.state_dict() if self._centers is not None else None,
+            "average": self._average.state_dict() if self._average is not None else None,
             "best": self._best,
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
@@ -278,6 +355,9 @@ class _Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for part in ("encoder", "optimizer", "supervision"):
             getattr(self, part).load_state_dict(state[part])
+        for module, kept in ((self._centers, state["centers"]), (self._average, state["average"])):
+            if module is not None:
+                module.load_state_dict(kept)
         self._best = state["best"]
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
 
@@ -291,7 +371,7 @@ class _Learner:
 class GlobalBatch(nn.Module):
     """An encoder whose head sees the features of the whole batch, while its backbone sees this process's share.
 
-    So dropout, batch norm and the loss are the same as in one process.
+    So dropout, the head's batch norm and the loss are the same as in one process.
     """
 
     def __init__(self, encoder: Encoder, features: Function) -> None:
@@ -299,10 +379,10 @@ class GlobalBatch(nn.Module):
         self.encoder = encoder
         self.features = features
 
-    def forward(self, images: Tensor, count: int) -> Tensor:
-        """Return the logits of all `count` images of a batch, from this process's share of them."""
-        logits: Tensor = self.encoder.head(gather_rows(self.features(images), count))
-        return logits
+    def forward(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return logits and pooled features of all `count` images of a batch, from this process's share of them."""
+        pooled = gather_rows(self.features(images), count)
+        return self.encoder.head(self.encoder.neck(pooled)), pooled
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -319,19 +399,24 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 
 def build_optimizer(encoder: Encoder, choice: Optimizer) -> torch.optim.Optimizer:
-    """Return an optimizer with groups for backbone and head, each with its base learning rate.
+    """Return an optimizer with groups for backbone and head (with neck), each with its base learning rate.
 
     Without `decay_norms_and_biases`, each has a second group without weight decay: the parameters with one dimension.
     """
     groups = []
-    for part, rate in ((encoder.backbone, choice.learning_rate), (encoder.head, choice.head_learning_rate)):
+    for parts, rate in (
+        ((encoder.backbone, encoder.pool), choice.learning_rate),
+        ((encoder.neck, encoder.head), choice.head_learning_rate),
+    ):
+        trained = [one for part in parts for one in part.parameters() if one.requires_grad]
         for decays in (True, False):
-            of_group = [one for one in part.parameters() if decays == (choice.decay_norms_and_biases or one.ndim > 1)]
+            of_group = [one for one in trained if decays == (choice.decay_norms_and_biases or one.ndim > 1)]
             decay = choice.weight_decay if decays else 0.0
             groups.append({"params": of_group, "lr": rate, "base_learning_rate": rate, "weight_decay": decay})
     groups = [group for group in groups if group["params"]]
-    if choice.name == "adamw":
-        return torch.optim.AdamW(groups, betas=(choice.momentum, 0.999), fused=True)
+    if choice.name in ("adam", "adamw"):
+        kind = torch.optim.Adam if choice.name == "adam" else torch.optim.AdamW
+        return kind(groups, betas=(choice.momentum, 0.999), fused=True)
     return torch.optim.SGD(groups, momentum=choice.momentum, nesterov=choice.name == "sgd-nesterov", fused=True)
 
 

@@ -16,7 +16,7 @@ from slsr.runtime.processes import is_first
 from slsr.runtime.resume import Keeper
 from slsr.training.classifier import Epoch, TrainingSet, train_classifier
 from slsr.training.curves import LogStep, curves
-from slsr.training.schedule import planned_steps
+from slsr.training.schedule import images_of_pass, planned_steps
 from slsr.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,15 @@ def train_and_save(
     """
     device = prepare_device(recipe.precision, recipe.deterministic)
     encoder = initial_encoder(recipe, training.targets.table.shape[1], image, weights)
-    train = partial(train_classifier, encoder, training, validation, recipe, image, device)
+    train = partial(train_classifier, encoder, training, validation, recipe, encoder.image, device)
     if not is_first():
         train(keeper=keeper, supervision=supervision)
         return
     with replaced_folder(folder) as building, curves(building / "curves") as log_step:
         best = train(partial(_log_epoch, log_step), keeper, supervision)
         save_encoder(building / "model.safetensors", encoder, best)
-    classes, steps = encoder.description.classes, planned_steps(recipe, len(training.pixels))
+    steps = planned_steps(recipe, images_of_pass(recipe, len(training.labels), training.generated))
+    classes = encoder.description.classes
     log.info("wrote %s: %s, %d identities, %d steps", folder, recipe.backbone, classes, steps)
 
 

@@ -32,16 +32,14 @@ TorchProbe = Callable[[Path, Mapping[str, str], Params | None], TorchAnswer]
 TORCH_PROBE = """
 import json, os, sys, torch
 from slsr.errors import InputError
-from slsr.models.weights import hash_mismatch, imagenet_file
+from slsr.models.weights import find_imagenet_weights
 from slsr.runtime.launch import launched, processes_wanted
 found = {"torch": torch.__version__, "gpus": [], "weights": {}}
 for index in range(torch.cuda.device_count()):
     properties = torch.cuda.get_device_properties(index)
     found["gpus"].append({"name": properties.name, "memory": properties.total_memory, "major": properties.major})
 for name in sys.argv[1:]:
-    url, path = imagenet_file(name)
-    hashes = hash_mismatch(path) if path.is_file() else None
-    found["weights"][name] = {"url": url, "path": str(path), "hashes": hashes}
+    found["weights"][name] = find_imagenet_weights(name)
 try:
     found["launched"] = launched(os.environ)
     found["processes"] = processes_wanted(os.environ)
@@ -167,20 +165,25 @@ def weights(root: Path, answer: TorchAnswer, params: Params) -> Iterator[Finding
         yield Finding("weights", "ok", "none are needed: training starts from scratch")
     if not isinstance(answer, str):
         for backbone, file in answer["weights"].items():
-            yield _imagenet(root, backbone, file["url"], Path(file["path"]), file["hashes"])
+            yield _imagenet(root, backbone, **file)
 
 
-def _imagenet(root: Path, backbone: str, url: str, path: Path, hashes: list[str] | None) -> Finding:
-    if hashes:
-        text = f"{path} is not the file of this name: its SHA-256 begins with {hashes[0]}, not with {hashes[1]}"
-        return Finding("weights", "problem", text, "remove it, so that it is downloaded again")
-    if path.is_file():
-        return Finding("weights", "ok", f"ImageNet weights of {backbone} are in {path.parent}")
+def _imagenet(
+    root: Path, backbone: str, path: str | None, found: str | None, url: str | None, problem: str | None
+) -> Finding:
+    if problem is not None:
+        return Finding("weights", "problem", *problem.rsplit("; ", 1))
+    if found is not None or url is None:
+        return Finding("weights", "ok", f"ImageNet weights of {backbone} are in {Path(found or '').parent}")
     answer = ask(WEIGHTS_PROBE, [url, str(SECONDS_FOR_WEIGHTS)], root, os.environ, 3 * SECONDS_FOR_WEIGHTS)
     if isinstance(answer, str):
         text = f"ImageNet weights of {backbone} are not on this machine, and {url} does not answer: {answer}"
-        return Finding("weights", "problem", text, f"put the file into {path.parent}, or set weights to none")
+        return Finding("weights", "problem", text, f"put the file into {_place(path)}, or set weights to none")
     return Finding("weights", "note", f"ImageNet weights of {backbone} will be downloaded from {url}")
+
+
+def _place(path: str | None) -> str:
+    return "weights/ and name it there" if path is None else str(Path(path).parent)
 
 
 def disk(root: Path, cache: Path) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
 Backbone = Literal["resnet18", "resnet50", "densenet121"]
 HeadName = Literal["plain", "linear", "bottleneck"]
-Normalization = Literal["imagenet", "symmetric", "unit"]
+Normalization = Literal["imagenet", "symmetric", "unit", "clip", "dpn"]
 Interpolation = Literal["bilinear", "bicubic"]
 Compile = Literal["auto", "never"]
 NO_WEIGHTS_FILE = ("imagenet", "none")

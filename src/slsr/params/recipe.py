@@ -11,7 +11,7 @@ from slsr.params.base import Block, Count, Positive, Precision, Seed, Share
 
 HeadName = Literal["plain", "linear", "bottleneck", "bnneck"]
 Pooling = Literal["average", "gem", "class-token"]
-Normalization = Literal["imagenet", "symmetric", "unit", "backbone"]
+Normalization = Literal["imagenet", "symmetric", "unit", "clip", "dpn", "backbone"]
 Interpolation = Literal["bilinear", "bicubic"]
 Compile = Literal["auto", "never"]
 NO_WEIGHTS_FILE = ("imagenet", "none")

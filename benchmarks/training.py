@@ -267,7 +267,7 @@ def our_classifier(network: str, params: Params, options: argparse.Namespace, de
     pixels = decode_resized(encoded, image.resize_height, image.resize_width, image.interpolation)
     classes = int(labels.max()) + 1
     targets = make_targets([one_hot(int(label)) for label in labels], classes)
-    training = TrainingSet(torch.from_numpy(pixels), targets, torch.ones(len(labels)))
+    training = TrainingSet(torch.from_numpy(pixels), targets, torch.ones(len(labels)), torch.from_numpy(labels))
     encoder = Encoder(EncoderDescription(recipe.backbone, recipe.head, classes, image))
     moments: list[float] = []
 

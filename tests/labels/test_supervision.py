@@ -36,10 +36,11 @@ PSEUDO_LABELS = {name: one.pseudo_label for name, one in REGULARIZERS.items() if
 def training_set(target=None, weight=1.0):
     """Labeled images, then noise with one target."""
     labels = [number % CLASSES for number in range(REAL)]
-    pixels = torch.cat([colored(labels).pixels, torch.from_numpy(noise(GENERATED, seed=5))])
+    images = colored(labels)
+    pixels = torch.cat([images.pixels, torch.from_numpy(noise(GENERATED, seed=5))])
     distributions = [one_hot(label) for label in labels] + [target or lsro(CLASSES)] * GENERATED
     weights = torch.cat([torch.ones(REAL), torch.full((GENERATED,), weight)])
-    return TrainingSet(pixels, make_targets(distributions, CLASSES), weights)
+    return TrainingSet(pixels, make_targets(distributions, CLASSES), weights, images.labels)
 
 
 RANDOM = {"random_crop": True, "horizontal_flip": True, "random_erasing": 0.5, "head": "bottleneck", "epochs": 3}

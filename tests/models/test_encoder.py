@@ -22,9 +22,9 @@ HEADS = ["plain", "linear", "bottleneck"]
 WIDTHS = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024}
 
 
-def build(backbone="resnet18", head="plain", classes=5, seed=0, last_relu=False, **image):
+def build(backbone="resnet18", head="plain", classes=5, seed=0, last_relu=False, choices=None, **image):
     torch.manual_seed(seed)
-    return Encoder(EncoderDescription(backbone, head, classes, make_image(**image), last_relu))
+    return Encoder(EncoderDescription(backbone, head, classes, make_image(**image), last_relu, **(choices or {})))
 
 
 def inputs(count=2, height=64, width=32, seed=3):
@@ -54,7 +54,7 @@ def test_features_are_what_torchvision_feeds_its_classifier(name, last_relu, tmp
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     encoder = build(name, last_relu=last_relu).eval()
     before = encoder.features(inputs())
-    initialize_backbone(encoder.backbone, name, str(tmp_path / "weights.pth"))
+    initialize_backbone(encoder.backbone, name, str(tmp_path / "weights.pth"), make_image())
     found = encoder.features(inputs())
     setattr(network, "classifier" if name == "densenet121" else "fc", nn.Identity())
     assert found.shape == (2, WIDTHS[name])

@@ -3,10 +3,9 @@
 import hashlib
 import pickle
 import shutil
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
 from urllib.error import URLError
 
 import pytest
@@ -16,9 +15,10 @@ from safetensors.torch import save_file
 from tiny import make_image, make_recipe
 
 from slsr.errors import InputError
-from slsr.models.encoder import build_backbone, convolutional_part, save_encoder
+from slsr.models.backbones import PACKAGED, TORCHVISION, build_backbone, convolutional_part
+from slsr.models.efficientnet_lite0 import SHA256
+from slsr.models.encoder import save_encoder
 from slsr.models.weights import HASH_IN_NAME, IMAGENET_WEIGHTS, initial_encoder, initialize_backbone
-from slsr.params.recipe import Backbone
 
 
 @cache
@@ -27,7 +27,8 @@ def network(name="resnet18", seed=1, **options):
     return torchvision.models.get_model(name, weights=None, **options)
 
 
-backbone_of = cache(build_backbone)
+IMAGE = make_image()
+backbone_of = cache(partial(build_backbone, image=IMAGE))
 
 
 def loaded(name, weights):
@@ -35,7 +36,7 @@ def loaded(name, weights):
     backbone = backbone_of(name)
     for value in backbone.state_dict().values():
         value.fill_(7)
-    initialize_backbone(backbone, name, str(weights))
+    initialize_backbone(backbone, name, str(weights), IMAGE)
     return backbone.state_dict()
 
 
@@ -47,7 +48,7 @@ def assert_same(found, expected):
 
 def refused(name, weights):
     with pytest.raises(InputError) as caught:
-        initialize_backbone(backbone_of(name), name, str(weights))
+        initialize_backbone(backbone_of(name), name, str(weights), IMAGE)
     assert str(weights) in str(caught.value)
     return str(caught.value)
 
@@ -262,7 +263,9 @@ def test_the_file_that_stands_for_imagenet_names_what_torchvision_downloads():
     """When torchvision moves on to other weights, this file must change with it, so that DVC sees it."""
     text = (Path(__file__).parents[2] / "weights" / "imagenet").read_text()
     assert IMAGENET_WEIGHTS in text
-    for name in get_args(Backbone):
+    assert f"{PACKAGED} " in text
+    assert SHA256 in text
+    for name in TORCHVISION:
         url = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
         assert f"{name} " in text
         assert url in text

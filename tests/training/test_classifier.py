@@ -49,7 +49,7 @@ def mixed_set(generated_target, weight=1.0, real=16, generated=8):
     pixels = torch.cat([images.pixels, torch.from_numpy(noise(generated, seed=5))])
     distributions = [one_hot(label) for label in labels(real)] + [generated_target] * generated
     weights = torch.cat([torch.ones(real), torch.full((generated,), weight)])
-    return TrainingSet(pixels, make_targets(distributions, CLASSES), weights)
+    return TrainingSet(pixels, make_targets(distributions, CLASSES), weights, images.labels)
 
 
 def trained(training, validation=None, image=None, **recipe):
@@ -137,7 +137,7 @@ def test_every_epoch_sees_every_image_once_in_another_order():
             seen.append(images.tolist())
             return self._targets.batch(images)
 
-    watched = TrainingSet(training.pixels, Watched(training.targets), training.weights)
+    watched = TrainingSet(training.pixels, Watched(training.targets), training.weights, training.labels)
     trained(watched, epochs=3, batch_size=6)
     orders = [[*chain(*seen[start : start + 3])] for start in range(0, len(seen), 3)]
     assert [len(batch) for batch in seen[:3]] == [6, 6, 7], "the image left over joins the batch before"

@@ -20,6 +20,7 @@ TORCHVISION = ("resnet18", "resnet50", "densenet121")
 PACKAGED = "tf_efficientnet_lite0"  # its ImageNet weights are a package, so they need no network connection
 # The number of maps of backbones that take images of any size. Others are tried out.
 WIDTHS = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024, PACKAGED: 1280}
+STRIDED = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
 SUGGESTIONS = 5
 
 Size = tuple[int, int]
@@ -151,31 +152,18 @@ def normalization_of(name: str) -> Normalization:
     )
 
 
-def check_backbone(name: str, weights: str, image: Image, key: str) -> None:
-    """Check before any work that a backbone exists, has the weights that are asked for, and takes the images.
-
-    Parameters
-    ----------
-    key : the block that names the backbone, for the message
+def check_imagenet_weights(name: str) -> None:
+    """Check that timm has ImageNet weights of a network of its own.
 
     Raises
     ------
     InputError
-        It does not.
+        It has no network of this name, or no weights of it.
     """
     import timm
 
-    try:
-        if weights == "imagenet" and not timm.is_model_pretrained(_known(name)):
-            raise InputError(
-                f"weights imagenet: timm has none for {name}; set weights to none, or to a file in weights/"
-            )
-        with torch.device("meta"):
-            feature_width(build_timm_network(name, image), name, image)
-        if image.normalization == "backbone":
-            normalization_of(name)
-    except InputError as error:
-        raise InputError(f"{key}.{error}") from error
+    if not timm.is_model_pretrained(_known(name)):
+        raise InputError(f"weights imagenet: timm has none for {name}; set weights to none, or to a file in weights/")
 
 
 def _timm_config(name: str) -> Any:
@@ -206,7 +194,7 @@ def _known(name: str) -> str:
     architecture = name.partition(".")[0]
     if timm.is_model(architecture) and (architecture == name or name in timm.list_pretrained(f"{architecture}.*")):
         return name
-    names = [*TORCHVISION, *timm.list_models(), *(timm.list_pretrained() if "." in name else [])]
+    names = [*timm.list_models(), *(timm.list_pretrained() if "." in name else [])]
     near = difflib.get_close_matches(name, names, SUGGESTIONS, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
     raise InputError(f"backbone {name!r}: unknown; {hint}")
@@ -228,14 +216,14 @@ def _shape_of_maps(backbone: nn.Module, name: str, size: Size) -> torch.Size:
     """
     try:
         return maps_of(backbone, backbone(torch.empty(1, 3, *size, device="meta"))).shape
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise _unfit(name, [size], error) from error
 
 
 def _unfit(name: str, sizes: list[Size], error: Exception) -> InputError:
     return InputError(
-        f"backbone {name} cannot take images of {_written(sizes)} pixels ({first_line(error)}); change image.height "
-        "and image.width, or choose another backbone"
+        f"backbone {name} does not work with images of {_written(sizes)} pixels ({first_line(error)}); choose another "
+        "backbone, or change image.height and image.width"
     )
 
 
@@ -253,30 +241,34 @@ def _remove_last_stride(backbone: nn.Module, name: str, size: Size) -> None:
     """
     trial = _without_data(backbone)
     before = _shape_of_maps(trial, name, size)
-    for layer in _last_halving(trial, before, size):
+    for layer in _last_halving(trial, before[2:], size):
         for network in (trial, backbone):
             _set_stride_1(network, layer)
-    after = _shape_of_maps(trial, name, size)
-    if any(old != (new + 1) // 2 for old, new in zip(before[2:], after[2:], strict=True)) or after == before:
+    try:
+        after = _shape_of_maps(trial, name, size)
+    except InputError:
+        after = before
+    if after == before or any(not _halves(new, old) for old, new in zip(before[2:], after[2:], strict=True)):
         raise InputError(
-            f"last_stride 1 is not available for backbone {name} at {_written([size])} pixels: its last maps would be "
-            f"{after[2]}x{after[3]}, and are {before[2]}x{before[3]}; set last_stride: 2"
+            f"last_stride 1 is not available for backbone {name} with images of {_written([size])} pixels; set "
+            "last_stride to 2"
         )
 
 
 @torch.no_grad()
-def _last_halving(backbone: nn.Module, last: torch.Size, size: Size) -> list[str]:
+def _last_halving(backbone: nn.Module, last: Size, size: Size) -> list[str]:
     """Name the convolutions and poolings of a backbone without data that make its maps as small as the last ones."""
     found = []
 
     def note(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if output.shape[2:] == last[2:] and inputs[0].shape[2:] != last[2:]:
+            shapes = zip(inputs[0].shape[2:], output.shape[2:], strict=True)
+            if output.shape[2:] == last and all(old > new and _halves(old, new) for old, new in shapes):
                 found.append(name)
 
         return hook
 
-    layers = [(name, layer) for name, layer in backbone.named_modules() if hasattr(layer, "stride")]
+    layers = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, STRIDED)]
     hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
     backbone(torch.empty(1, 3, *size, device="meta"))
     for hook in hooks:
@@ -284,8 +276,12 @@ def _last_halving(backbone: nn.Module, last: torch.Size, size: Size) -> list[str
     return found
 
 
+def _halves(old: int, new: int) -> bool:
+    return new in (old // 2, (old + 1) // 2)
+
+
 def _set_stride_1(backbone: nn.Module, name: str) -> None:
-    """Give a layer the stride 1; a pooling becomes the identity."""
+    """Give a convolution the stride 1; a pooling becomes the identity."""
     layer = backbone.get_submodule(name)
     if isinstance(layer, nn.Conv2d):
         layer.stride = (1, 1)

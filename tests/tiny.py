@@ -10,7 +10,10 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from slsr.images.loading import LabeledImages
+from slsr.labels.distributions import lsro
+from slsr.labels.targets import real_targets, with_generated
 from slsr.params.recipe import Image, Recipe
+from slsr.training.classifier import TrainingSet
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = YAML(typ="safe", pure=True).load((ROOT / "presets/defaults.yaml").read_text(encoding="utf-8"))
@@ -24,12 +27,33 @@ def make_image(**differences):
 
 def make_recipe(optimizer=None, schedule=None, **differences):
     """SGD at a constant rate, two epochs of batches of 8, without augmentation."""
-    values = {key: value for key, value in DEFAULTS["train"].items() if key in Recipe.model_fields}
-    values |= {"backbone": "resnet18", "weights": "none", "head": "plain", "epochs": 2, "batch_size": 8, "seed": 1}
-    values |= {"random_crop": False, "horizontal_flip": False, "random_erasing": 0.0} | differences
+    values = DEFAULTS["train"] | {"backbone": "resnet18", "weights": "none", "head": "plain", "epochs": 2}
+    values |= {
+        "batch_size": 8,
+        "seed": 1,
+        "random_crop": False,
+        "horizontal_flip": False,
+        "random_erasing": 0.0,
+    } | differences
     values["optimizer"] = values["optimizer"] | {"name": "sgd"} | (optimizer or {})
     values["schedule"] = values["schedule"] | {"name": "constant"} | (schedule or {})
     return Recipe.model_validate(values)
+
+
+# Differences of a recipe that has the parts of the strong baseline, and more.
+STRONG = {
+    "head": "bnneck",
+    "pooling": "gem",
+    "last_stride": 1,
+    "sampler": "identities",
+    "images_per_identity": 2,
+    "padding": 2,
+    "color_jitter": 0.2,
+    "label_smoothing": 0.1,
+    "triplet": {"weight": 1.0, "margin": 0.3},
+    "center": {"weight": 0.0005, "learning_rate": 0.5},
+    "ema": 0.9,
+}
 
 
 def build_tiny_backbone(name="resnet18", image=None, last_stride=2):
@@ -61,3 +85,11 @@ def colored(labels, height=36, width=36, seed=0):
     grain = np.random.default_rng(seed).normal(0, 12, (len(labels), height, width, 3))
     pixels = np.clip(colors[np.asarray(labels)][:, None, None] + grain, 0, 255).astype(np.uint8)
     return LabeledImages(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64))
+
+
+def mixed(real, generated=6, classes=3, size=34, seed=1):
+    """A training set of noise: labeled images, then generated ones with equal weight on all labels."""
+    labels = torch.arange(real) % classes
+    pixels = torch.from_numpy(noise(real + generated, size, size, seed))
+    targets = with_generated(real_targets(labels), np.zeros(generated, np.int32), {0: lsro(classes)})
+    return TrainingSet(pixels, targets, torch.ones(real + generated), labels)

@@ -152,8 +152,10 @@ def test_the_packaged_weights_are_the_packages_own_network():
     whole = timm.create_model(LITE0).eval()
     given = torch.load(packaged_file(), weights_only=True)
     whole.load_state_dict({timm_name(key): value for key, value in given.items()})
-    for picture, label in (("china.jpg", 698), ("flower.jpg", 985)):
-        pixels = PillowImage.fromarray(sklearn.datasets.load_sample_image(picture)).resize((224, 224))
+    for name, label in (("china.jpg", 698), ("flower.jpg", 985)):
+        picture = PillowImage.fromarray(sklearn.datasets.load_sample_image(name))
+        left = (picture.width - picture.height) // 2
+        pixels = picture.crop((left, 0, left + picture.height, picture.height)).resize((224, 224))
         batch = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             assert int(whole(batch).argmax()) == label
@@ -227,7 +229,9 @@ def test_a_backbone_knows_its_normalization(name, expected):
 
 
 def test_a_normalization_that_the_project_does_not_know_is_refused():
-    with pytest.raises(InputError, match=r"expects mean \(0.43, 0.411, 0.296\) .* which is none of imagenet, symmetric"):
+    with pytest.raises(
+        InputError, match=r"expects mean \(0.43, 0.411, 0.296\) .* which is none of imagenet, symmetric"
+    ):
         normalization_of("vit_large_patch16_dinov3.sat493m")
 
 

@@ -251,7 +251,7 @@ def test_an_encoder_of_another_version_is_refused(tmp_path, tiny_backbone):
     for changes in (
         {"classes": 6},
         {"backbone": "resnet50"},
-        {"backbone": "resnet34"},
+        {"head": "bnneck"},
         {"image": {"height": 64}},
         {"temperature": 2},
     ):
@@ -262,6 +262,14 @@ def test_an_encoder_of_another_version_is_refused(tmp_path, tiny_backbone):
     _, *rest = tensors
     save_checkpoint(path, {name: tensors[name] for name in rest}, description)
     assert "another version" in refused(path)
+
+
+def test_an_encoder_with_a_backbone_that_is_not_known_here_is_refused(tmp_path, tiny_backbone):
+    path = tmp_path / "m.safetensors"
+    save_encoder(path, build())
+    tensors, description = load_checkpoint(path)
+    save_checkpoint(path, tensors, description | {"pooling": "class-token"})
+    assert "has no class token" in refused(path)
 
 
 def test_a_crash_while_saving_leaves_the_old_model(tmp_path, monkeypatch):

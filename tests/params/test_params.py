@@ -69,8 +69,22 @@ MISTAKES = [
     ("image.interpolation", "nearest", ["bilinear", "bicubic"]),
     ("image.normalization", "none", ["imagenet", "symmetric", "unit"]),
     ("image.test", "crop", ["whole", "center-crop"]),
-    ("encoder.backbone", "resnet34", ["resnet18", "resnet50", "densenet121"]),
-    ("train.backbone", "vgg16", ["resnet18", "resnet50", "densenet121"]),
+    ("encoder.backbone", "", ["at least 1 character"]),
+    ("train.backbone", 50, ["string"]),
+    ("train.last_stride", 3, ["1 or 2"]),
+    ("train.pooling", "max", ["average", "gem", "class-token"]),
+    ("train.ema", 1.0, ["less than 1"]),
+    ("train.sampler", "pk", ["shuffle", "identities"]),
+    ("train.images_per_identity", 0, ["1"]),
+    ("train.padding", -1, ["0"]),
+    ("train.color_jitter", 1.0, ["less than 1"]),
+    ("train.triplet.weight", -0.5, ["0"]),
+    ("train.triplet.margin", 0.0, ["greater than 0"]),
+    ("train.center.weight", "off", ["number"]),
+    ("train.center.learning_rate", 0.0, ["greater than 0"]),
+    ("train.schedule.step_epochs", [], ["at least 1 item"]),
+    ("train.schedule.step_epochs", [70, 40], ["ascending"]),
+    ("train.schedule.warmup_start", 0.0, ["greater than 0"]),
     ("train.weights", "", ["at least 1 character"]),
     ("train.weights", None, ["string"]),
     ("train.head", "mlp", ["plain", "linear", "bottleneck"]),
@@ -87,13 +101,13 @@ MISTAKES = [
     ("train.random_erasing", math.nan, ["finite"]),
     ("train.precision", "fp16", ["fp32", "tf32", "bf16"]),
     ("train.label_smoothing", 1.0, ["less than 1"]),
-    ("train.optimizer.name", "adam", ["sgd", "sgd-nesterov", "adamw"]),
+    ("train.optimizer.name", "lamb", ["sgd", "sgd-nesterov", "adamw"]),
     ("train.optimizer.learning_rate", 0, ["greater than 0"]),
     ("train.optimizer.learning_rate", math.inf, ["finite"]),
     ("train.optimizer.learning_rate", "0.1", ["number"]),
     ("train.optimizer.momentum", 1.0, ["less than 1"]),
     ("train.optimizer.weight_decay", -1e-4, ["0"]),
-    ("train.schedule.name", "cosine", ["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle"]),
+    ("train.schedule.name", "linear", ["constant", "step", "inverse-iteration", "inverse-epoch", "one-cycle"]),
     ("train.schedule.step_factor", 1.0, ["less than 1"]),
     ("train.schedule.inverse_gamma", 0, ["greater than 0"]),
     ("train.schedule.one_cycle_warmup", 1.0, ["less than 1"]),
@@ -265,7 +279,7 @@ def test_no_value_passes_unread_or_ends_in_another_error(path, value):
         params = validate_params(values, "params.yaml")
     except InputError as error:
         text = str(error)
-        assert ".".join(path) in text or (f"  {'.'.join(path[:-1])}: " in text and path[-1] in text)
+        assert all(part in text for part in path)
     else:
         kept = params.model_dump()
         for key in path:

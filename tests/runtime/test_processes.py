@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from in_processes import in_two_processes
+from tiny import STRONG, make_recipe, mixed
 from torch import nn
 
 from slsr.embedding.engine import extract_features
@@ -17,7 +18,7 @@ from slsr.errors import CheckFailed, InputError, Interrupted
 from slsr.images.decoding import encode_jpeg
 from slsr.images.loading import LabeledImages
 from slsr.models.weights import initial_encoder
-from slsr.params.recipe import Image, Optimizer, Recipe, Schedule
+from slsr.params.recipe import Image
 from slsr.runtime import spread
 from slsr.runtime.devices import check_precision
 from slsr.runtime.launch import join_processes, launched, processes_wanted
@@ -28,54 +29,47 @@ from slsr.training.classifier import TrainingSet, train_classifier
 IMAGE = Image(
     height=32, width=32, resize_height=34, resize_width=34, interpolation="bilinear", test="whole", normalization="unit"
 )
-RECIPE = Recipe(
-    backbone="resnet18",
-    weights="none",
+PAPER = make_recipe(
+    {"name": "sgd", "learning_rate": 0.0003, "head_learning_rate": 0.0003},
     head="bottleneck",
-    validate_every=1,
-    keep="last",
     epochs=20,
-    steps=None,
     batch_size=13,
     random_crop=True,
     horizontal_flip=True,
     random_erasing=0.5,
-    precision="fp32",
-    deterministic=True,
-    compile="never",
     seed=3,
-    optimizer=Optimizer(
-        name="sgd",
-        learning_rate=0.0003,
-        head_learning_rate=0.0003,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_norms_and_biases=True,
-    ),
-    schedule=Schedule(
-        name="constant", step_epochs=1, step_factor=0.5, inverse_gamma=0.1, inverse_power=0.1, one_cycle_warmup=0.3
-    ),
+)
+MODERN = make_recipe(
+    {"name": "adam", "learning_rate": 0.0003, "head_learning_rate": 0.0003},
+    epochs=10,
+    batch_size=6,
+    random_crop=True,
+    seed=3,
+    **STRONG,
 )
 COUNT = 13  # does not divide by two: the shares differ
 
 
-def train_and_extract(folder: Path, dtype: torch.dtype = torch.float64) -> tuple[list[float], np.ndarray]:
-    """Twenty steps of one batch each, then features; what each process gets.
+def train_and_extract(
+    folder: Path, dtype: torch.dtype = torch.float64, modern: bool = False
+) -> tuple[list[float], np.ndarray]:
+    """Twenty steps, then features; what each process gets.
 
     In float64 rounding stays invisible, so that whatever differs is computed otherwise.
     """
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (COUNT, 34, 34, 3), dtype=torch.uint8, generator=generator)
     images = LabeledImages(pixels, torch.arange(COUNT) % 3)
-    encoder = initial_encoder(RECIPE, 3, IMAGE).to(dtype)
+    recipe, training = (MODERN, mixed(COUNT)) if modern else (PAPER, TrainingSet.of_labeled(images))
+    encoder = initial_encoder(recipe, 3, IMAGE).to(dtype)
     widened = encoder.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
     losses: list[float] = []
     with kept(folder / "scratch" / "key", Interval(epochs=10)) as keeper:  # to save takes longer than a step
         train_classifier(
             encoder,
-            TrainingSet.of_labeled(images),
+            training,
             images,
-            RECIPE,
+            recipe,
             IMAGE,
             torch.device("cpu"),
             lambda epoch: losses.append(epoch.loss),
@@ -92,11 +86,17 @@ def train_in_single_precision(folder: Path) -> tuple[list[float], np.ndarray]:
     return train_and_extract(folder, torch.float32)
 
 
-def test_loss_curve_and_features_are_those_of_one_process(tmp_path):
+def train_modern(folder: Path) -> tuple[list[float], np.ndarray]:
+    """The strong baseline's parts: batches of identities with generated images, triplet and center loss, a neck."""
+    return train_and_extract(folder, modern=True)
+
+
+@pytest.mark.parametrize(("train", "epochs"), [(train_and_extract, 20), (train_modern, 10)])
+def test_loss_curve_and_features_are_those_of_one_process(tmp_path, train, epochs):
     torch.set_num_threads(1)
-    expected_losses, expected_features = train_and_extract(tmp_path / "alone")
-    (first_losses, first_features), (_, second_features) = in_two_processes(tmp_path, train_and_extract)
-    assert len(expected_losses) == 20
+    expected_losses, expected_features = train(tmp_path / "alone")
+    (first_losses, first_features), (_, second_features) = in_two_processes(tmp_path, train)
+    assert len(expected_losses) == epochs
     assert np.std(expected_losses) > 0.005
     np.testing.assert_allclose(first_losses, expected_losses, atol=1e-6)
     np.testing.assert_array_equal(first_features, second_features)
@@ -172,7 +172,7 @@ CRASH = """
 import os, sys, time
 import torch.distributed as dist
 import slsr.stages.train_encoder as stage
-import slsr.params.file, slsr.cli.main
+import slsr.models.checks, slsr.params.file, slsr.cli.main
 from slsr.errors import CheckFailed, InputError, Interrupted
 def run(image):
     if dist.get_rank() == 1:
@@ -180,6 +180,7 @@ def run(image):
     time.sleep(300)
 stage.run = run
 slsr.params.file.load_params = lambda path: type("Params", (), {"image": None})
+slsr.models.checks.check_networks = lambda params: None
 slsr.cli.main.main()
 """
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import STRONG, make_recipe, mixed
 
 from slsr.errors import InputError, Interrupted
 from slsr.images.loading import LabeledImages
 from slsr.models.encoder import save_encoder
 from slsr.models.weights import initial_encoder
-from slsr.params.recipe import Image, Optimizer, Recipe, Schedule
+from slsr.params.recipe import Image
 from slsr.runtime import resume
 from slsr.runtime.resume import STATE, Interval, Keeper, kept, save_interval
 from slsr.runtime.seeds import derived_generator
@@ -31,44 +32,23 @@ IMAGE = Image(
     test="center-crop",
     normalization="symmetric",
 )
-RECIPE = Recipe(
-    backbone="resnet18",
-    weights="none",
-    head="bottleneck",
-    epochs=4,
-    validate_every=1,
-    keep="last",
-    steps=None,
-    batch_size=4,
-    random_crop=True,
-    horizontal_flip=True,
-    random_erasing=0.5,
-    precision="fp32",
-    deterministic=True,
-    compile="never",
-    seed=3,
-    optimizer=Optimizer(
-        name="adamw",
-        learning_rate=1e-3,
-        head_learning_rate=1e-3,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_norms_and_biases=False,
-    ),
-    schedule=Schedule(
-        name="one-cycle", step_epochs=1, step_factor=0.5, inverse_gamma=0.1, inverse_power=0.1, one_cycle_warmup=0.3
-    ),
-)
+COMMON = {"epochs": 4, "batch_size": 4, "random_crop": True, "horizontal_flip": True, "random_erasing": 0.5, "seed": 3}
+RECIPE = make_recipe({"name": "adamw"}, {"name": "one-cycle"}, head="bottleneck", **COMMON)
+MODERN = make_recipe({"name": "adam"}, {"name": "cosine", "warmup_epochs": 1}, **(COMMON | STRONG))
 
 
-def train(folder: Path, scratch: Path | None, seconds: float = 0.0) -> None:
-    """Train on 21 small images; write the weights and what was said of each epoch."""
+def train(folder: Path, scratch: Path | None, seconds: float = 0.0, modern: bool = False) -> None:
+    """Train on 21 small images; write the weights and what was said of each epoch.
+
+    `modern`: with the strong baseline's parts, six generated images, and averaged weights.
+    """
     torch.set_num_threads(1)
     pixels = torch.randint(0, 256, (21, 34, 34, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     images = LabeledImages(pixels, torch.arange(21) % 3)
-    encoder = initial_encoder(RECIPE, 3, IMAGE)
+    recipe, training = (MODERN, mixed(21)) if modern else (RECIPE, TrainingSet.of_labeled(images))
+    encoder = initial_encoder(recipe, 3, IMAGE)
     said: list[str] = []
-    arguments = (encoder, TrainingSet.of_labeled(images), images, RECIPE, IMAGE, torch.device("cpu"))
+    arguments = (encoder, training, images, recipe, IMAGE, torch.device("cpu"))
     if scratch is None:
         train_classifier(*arguments, lambda epoch: said.append(repr(epoch)))
     else:
@@ -119,7 +99,15 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number):
     assert digest(tmp_path) == uninterrupted
 
 
-def interrupt_after(folder: Path, scratch: Path, steps: int, number: int) -> None:
+def test_centers_and_averaged_weights_come_back_too(tmp_path):
+    train(tmp_path, None, modern=True)
+    expected, scratch = digest(tmp_path), tmp_path / "scratch" / "key"
+    interrupt_after(tmp_path, scratch, steps=9, number=signal.SIGTERM, modern=True)
+    train(tmp_path, scratch, modern=True)
+    assert digest(tmp_path) == expected
+
+
+def interrupt_after(folder: Path, scratch: Path, steps: int, number: int, modern: bool = False) -> None:
     """Train until a signal in a given step; the state of the middle of an epoch is left behind."""
     due, seen = Keeper.due, []
 
@@ -133,7 +121,7 @@ def interrupt_after(folder: Path, scratch: Path, steps: int, number: int) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Keeper, "due", counted)
         with pytest.raises(Interrupted, match="the same command goes on"):
-            train(folder, scratch, seconds=1e9)
+            train(folder, scratch, seconds=1e9, modern=modern)
     assert (scratch / STATE).exists()
 
 

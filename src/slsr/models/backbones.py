@@ -241,7 +241,7 @@ def _remove_last_stride(backbone: nn.Module, name: str, size: Size) -> None:
     """
     trial = _without_data(backbone)
     before = _shape_of_maps(trial, name, size)
-    for layer in _last_halving(trial, before[2:], size):
+    for layer in _last_halving(trial, (before[2], before[3]), size):
         for network in (trial, backbone):
             _set_stride_1(network, layer)
     try:

@@ -161,14 +161,19 @@ class GeneralizedMean(nn.Module):
         self.p = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Pool maps, in float32: [B, D, h, w] to [B, D]."""
-        return maps.float().clamp_min(SMALLEST_IN_MEAN).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
+        """Pool maps: [B, D, h, w] to [B, D]."""
+        return self._powers(maps).mean(dim=(2, 3)).pow(1 / self.p)
 
     def added_by_places(self, maps: Tensor) -> Tensor:
         """Share the mean among the places by x^p: [B, D, h, w], whose mean over places is the pooled feature."""
-        powers = maps.float().clamp_min(SMALLEST_IN_MEAN).pow(self.p)
+        powers = self._powers(maps)
         mean = powers.mean(dim=(2, 3), keepdim=True)
         return mean.pow(1 / self.p) * powers / mean
+
+    def _powers(self, maps: Tensor) -> Tensor:
+        """Raise values to the power of p, in float32 or, if these are, float64."""
+        wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        return wide.clamp_min(SMALLEST_IN_MEAN).pow(self.p)
 
 
 def build_neck(head: HeadName, width: int) -> nn.Module:
@@ -235,6 +240,8 @@ def load_encoder(path: Path) -> Encoder:
         image = Image(**{key: SPELLING_OF_0_1.get(value, value) for key, value in description["image"].items()})
         encoder = Encoder(EncoderDescription(**({"last_relu": True} | description | {"image": image})))
         encoder.load_state_dict(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         first = first_line(error)
         raise InputError(f"{path}: an encoder of another version of this project ({first}); train it again") from error

@@ -28,7 +28,8 @@ from slsr.models.checks import check_networks
 from slsr.params.dataset import SPLITS
 from slsr.params.file import Params, load_params, with_overrides
 from slsr.params.reading import read_yaml
-from slsr.project.lock import flat, locked_parameters
+from slsr.project.lock import LOCK, flat, locked_parameters, outputs
+from slsr.project.repository import stored_object
 from slsr.project.revisions import WORKSPACE, Revision, cached_file, experiments, locked_stages
 from slsr.training.schedule import images_of_pass, steps_of_pass
 
@@ -166,6 +167,8 @@ def run_study(
 
     Raises
     ------
+    InputError
+        DVC could not finish the experiments, because its cache lacks a folder of dvc.lock.
     CheckFailed
         An experiment failed; the ones before it are kept.
     """
@@ -178,6 +181,8 @@ def run_study(
     say(f"{study}: {len(planned)} experiments, {len(planned) - len(left)} of them finished or queued")
     if dry_run:
         return
+    if (root / LOCK).is_file() and any("report" not in one.targets for one in left):
+        _check_folders(root)
     write_json(root / LAST_STUDY, {"study": study, "experiments": [one.name for one in planned]})
     chosen = left[: max(0, MOST_QUEUED - len(waiting))] if queue else left
     for number, one in enumerate(chosen, start=1):
@@ -188,6 +193,26 @@ def run_study(
                 "same command again"
             )
     say(_next_step(queue, len(left) - len(chosen), planned))
+
+
+def _check_folders(root: Path) -> None:
+    """Check that the cache has the folders of dvc.lock.
+
+    DVC 3.67 lists all outputs of dvc.lock when an experiment ends, and fails if it cannot list a folder that the
+    experiment did not make.
+
+    Raises
+    ------
+    InputError
+        The cache lacks one.
+    """
+    for stage in locked_stages(Revision(root, WORKSPACE, None)).values():
+        for path, digest in outputs(stage).items():
+            if digest is not None and digest.endswith(".dir") and stored_object(root, digest) is None:
+                raise InputError(
+                    f"DVC's cache lacks the folder {path} of dvc.lock, and DVC fails at the end of an experiment that "
+                    "does not make it; run `dvc repro` or `dvc pull` first"
+                )
 
 
 def _next_step(queue: bool, rest: int, planned: Sequence[Experiment]) -> str:

@@ -120,7 +120,7 @@ def test_report_prints_what_evaluate_measured(tiny_run):
     assert summary["slsr"]["rank1"] == metrics["rank1"]
     report = (tiny_run.folder / "metrics/report.md").read_text()
     assert f"{100 * metrics['map_trapezoid']:.1f} [" in report
-    for name in ("floor: color histogram", "floor: untrained network", "baseline (none)", "LSRO", "SLSR"):
+    for name in ("floor: color histogram", "floor: network before training", "baseline (none)", "LSRO", "SLSR"):
         assert re.search(rf"^\| {re.escape(name)} +\|", report, re.MULTILINE), name
 
 

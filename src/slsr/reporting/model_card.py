@@ -21,7 +21,7 @@ from slsr.project.revisions import md5_of
 from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
 
 REPORT = "report"
-FLOORS = {"untrained": "floor: the same network, untrained", "color_histogram": "floor: color histogram"}
+FLOORS = {"untrained": "floor: the same network before training", "color_histogram": "floor: color histogram"}
 
 
 def model_card(name: str, root: Path) -> str:

@@ -77,7 +77,7 @@ def _setting(report: Report) -> str:
     control = (
         "The baseline does not see these images, so its epochs have fewer images and its training has fewer steps: a "
         "gain over the baseline is a gain of images, labels and steps together."
-        if recipe.steps is None
+        if recipe.steps is None and recipe.sampler == "shuffle"
         else "The baseline does not see these images; it is trained for as many steps, under the same schedule."
     )
     counts = ", ".join(f"{splits[name]['images']:,} {name.replace('_', '-')}" for name in SPLITS)

@@ -2,7 +2,7 @@
 
 from slsr.labels.regularizers import REGULARIZERS
 
-FLOORS = {"color_histogram": "floor: color histogram", "untrained": "floor: untrained network"}
+FLOORS = {"color_histogram": "floor: color histogram", "untrained": "floor: network before training"}
 RETRIEVAL_MEASURES = {
     "rank1": "rank-1",
     "rank5": "rank-5",

@@ -1,4 +1,4 @@
-"""Score two trivial baselines that learn nothing: an untrained network and a color histogram."""
+"""Score two trivial baselines that learn nothing here: the network before training, and a color histogram."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -282,3 +285,16 @@ def test_a_saved_encoder_comes_back_with_all_its_choices(backbone, choices, tmp_
     again = load_encoder(tmp_path / "model.safetensors")
     assert again.description == encoder.description
     assert torch.equal(again.features(inputs()), encoder.features(inputs()))
+
+
+def test_timms_hub_is_told_nothing_about_this_machine():
+    """The client reads the variable when it is imported, so it has to be set before that."""
+    program = (
+        "from slsr.models.backbones import build_backbone; from slsr.params.recipe import Image; "
+        "build_backbone('regnety_002', Image(height=32, width=32, resize_height=32, resize_width=32, "
+        "interpolation='bilinear', normalization='imagenet', test='whole')); "
+        "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

@@ -23,7 +23,10 @@ COMMANDS = {
     "cluster": ("Cluster the features, and list the identities of each cluster.", "cluster.minibatch_above"),
     "train_gan": ("Train one DCGAN per cluster, or one for all clusters.", "gan.batch_size"),
     "generate": ("Generate images with the sparse label of their cluster; measure their quality.", "generate.images"),
-    "floors": ("Score two trivial baselines, the network before training and a color histogram.", "evaluate.batch_size"),
+    "floors": (
+        "Score two trivial baselines, the network before training and a color histogram.",
+        "evaluate.batch_size",
+    ),
     "train": ("Train the re-ID network on real and generated images.", "train.batch_size"),
     "evaluate": ("Measure one trained network: CMC, average precision, re-ranking.", "evaluate.batch_size"),
     "report": ("Write the report and the metrics that git keeps.", None),

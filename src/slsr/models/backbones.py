@@ -7,6 +7,7 @@ timm and torchvision take seconds to import, so each is imported when a network 
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,9 @@ STRIDED = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
 SUGGESTIONS = 5
 
 Size = tuple[int, int]
+
+# The client of timm's hub reads this once, when timm is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def build_backbone(name: str, image: Image, last_stride: int = 2) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,6 @@ def _downloaded_by_timm(name: str, image: Image) -> dict[str, Tensor]:
     InputError
         The hub cannot be reached.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         return build_timm_network(name, image, pretrained=True).state_dict()
     except InputError:

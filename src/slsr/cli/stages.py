@@ -24,7 +24,7 @@ COMMANDS = {
     "train_gan": ("Train one DCGAN per cluster, or one for all clusters.", "gan.batch_size"),
     "generate": ("Generate images with the sparse label of their cluster; measure their quality.", "generate.images"),
     "floors": (
-        "Score two trivial baselines, the network before training and a color histogram.",
+        "Score the network before training and a color histogram, as floors.",
         "evaluate.batch_size",
     ),
     "train": ("Train the re-ID network on real and generated images.", "train.batch_size"),

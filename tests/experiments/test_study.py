@@ -3,14 +3,16 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from slsr.errors import InputError
+from slsr.errors import CheckFailed, InputError
 from slsr.experiments.study import Study, numbers, read_study, settings_of, study_names, values_of_parameters
-from slsr.experiments.study_runs import plan, targets_of
+from slsr.experiments.study_runs import Experiment, plan, run_study, targets_of
 from slsr.params.presets import render_preset
 
 ROOT = Path(__file__).parents[2]
@@ -293,3 +295,20 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("- 1\n")
     with pytest.raises(InputError, match=r"mine\.yaml: holds list"):
         read_study(tmp_path, "mine.yaml", {})
+
+
+def test_a_study_of_some_stages_needs_the_folders_of_the_lock_in_the_cache(tmp_path):
+    """Otherwise DVC fails when the first experiment has run for its whole time."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    digest = hashlib.md5(b"[]").hexdigest()
+    lock = {"stages": {"train_gan": {"cmd": "x", "outs": [{"path": "artifacts/gan", "md5": f"{digest}.dir"}]}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    experiment = Experiment("s-seed1-0", {"train.seed": 1}, ("evaluate@none",))
+    with pytest.raises(InputError, match=r"lacks the folder artifacts/gan of dvc\.lock.*run `dvc repro` or `dvc pull`"):
+        run_study(tmp_path, "s", [experiment], dry_run=False, queue=False, say=print)
+    stored = tmp_path / ".dvc/cache/files/md5" / digest[:2] / f"{digest[2:]}.dir"
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"[]")
+    with pytest.raises(CheckFailed, match="s-seed1-0 failed"):  # there is no pipeline, but the folder is there
+        run_study(tmp_path, "s", [experiment], dry_run=False, queue=False, say=print)

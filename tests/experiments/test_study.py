@@ -121,17 +121,19 @@ def test_a_name_follows_code_data_and_parameters_but_not_what_it_overrides(check
 
     original = name()
     assert name() == original
-    assert changed("params.yaml", "backbone: densenet121", "backbone: resnet50") == original
+    own = "backbone: tf_efficientnet_lite0 # as encoder.backbone"
+    assert changed("params.yaml", own, "backbone: resnet50") == original
     assert changed("params.yaml", "epochs: 12", "epochs: 13") != original
     assert changed("src/slsr/labels/distributions.py", "import", "import ") != original
     assert changed("src/slsr/cli/main.py", "import", "import ") == original, "no stage depends on it"
     assert changed("data.dvc", "f2c9", "f2c8") != original
-    assert changed("weights/none", "From scratch", "from scratch") != original
+    assert changed("weights/imagenet", "ImageNet weights", "imageNet weights") != original
 
 
 def test_a_name_follows_the_weights_that_the_experiment_itself_starts_from(checkout):
     def names():
-        return [one.name for one in plan(checkout, "s", study({"train.weights": ["none", "imagenet"]}))]
+        vary = {"encoder.weights": ["none"], "train.weights": ["none", "imagenet"]}
+        return [one.name for one in plan(checkout, "s", study(vary))]
 
     before = names()
     (checkout / "weights" / "imagenet").write_text("other weights")

@@ -165,11 +165,12 @@ def describe(options: argparse.Namespace) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     size = f"{options.height}x{options.width}, batch {options.batch}" if options.height else "the presets' sizes"
     kind = "turn" if options.ways is None else "measurement"
+    precision = options.precision or "in the presets' precision"
     plain = "" if options.ways is None else f", plain loop with {options.workers} workers"
     return (
         f"{device}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, load {os.getloadavg()[0]:.1f} before\n"
-        f"{size}, bare and ours {options.precision or "with the presets' precision"}, compile {options.compile}; "
+        f"{size}, bare and ours {precision}, compile {options.compile}; "
         f"{options.steps} steps a {kind}, median of {options.repeats}{plain}"
     )
 

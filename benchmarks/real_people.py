@@ -299,19 +299,20 @@ def device_name() -> str:
 def read_records(path: Path) -> list[Record]:
     """The finished runs; a line that was cut off is left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:
             records.append(json.loads(line))
         except ValueError:
-            print(f"{path}: a line is cut off; that run is done again", file=sys.stderr)
+            print(f"{path}: line {number} was cut off and is left out", file=sys.stderr)
     return records
 
 
 def append(path: Path, record: Record) -> None:
+    """Add a line in one write, so that two processes may do so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-    with path.open("a") as file:
-        file.write("\n" * torn + json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
+    torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with path.open("ab", buffering=0) as file:
+        file.write(b"\n" * torn + json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
 def table(planned: Mapping[str, Params], records: Sequence[Record], options: argparse.Namespace) -> str:

@@ -47,7 +47,7 @@ site: env ## build the documentation site in build/site; a warning is an error, 
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 bench: env ## measure speed and memory beside other tools (after make repro); prints tables
-	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/gpu.py benchmarks/real_people.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 requirements: ## compile requirements.txt again from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \

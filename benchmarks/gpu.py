@@ -1,4 +1,4 @@
-"""Everything that wants measuring on a GPU, in pieces: throughput, and the from-scratch preset on the real archive.
+"""Everything that wants measuring on a GPU, in pieces: presets at full size, throughput, a preset on the real archive.
 
     python benchmarks/gpu.py OUT --archive Market-1501-v15.09.15.zip --minutes 9     (again, until it says "complete")
     python benchmarks/gpu.py OUT --tiny                      (the same road on a drawn sample, on a CPU, in minutes)
@@ -7,8 +7,10 @@ One call works for --minutes and stops; the next continues. A finished piece is 
 skipped; OUT/results.md is written anew after each. A training that is cut off saves its state, as every training does,
 and goes on from there. Pieces, in this order:
 
-throughput  benchmarks/training.py at 256x128, batch 32, for ResNet-50, DenseNet-121 and the DCGAN, in bf16, fp32 and
-            tf32, eager and (the classifiers) compiled; against the plain loop once a network, in fp32, eager
+preset      benchmarks/training.py --presets: the trainings of market1501-strong and of the paper's presets at their
+            full size, in turns with the bare network, and the minutes that a whole run of each would take
+throughput  benchmarks/training.py --ways at 256x128, batch 32, for ResNet-50, DenseNet-121 and the DCGAN, in bf16,
+            fp32 and tf32, eager and (the classifiers) compiled; against the plain loop once a network, in fp32, eager
 scratch     the stages of the pipeline under the preset market1501-scratch, one after the other, without DVC, in
             OUT/work; {none, lsro, slsr} with each seed of --seeds. `--set` changes keys of the preset; the batch of
             256 that is the default here is for the time limit, and the results state it.
@@ -23,10 +25,11 @@ import argparse
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +37,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 REGULARIZERS = ("none", "lsro", "slsr")
 NETWORKS = ("resnet50", "densenet121", "gan")
-# What a throughput piece may take; it is not begun with less left.
+PRESETS = ("market1501-strong", "market1501", "market1501-densenet121")
+# What a throughput piece and a preset may take; they are not begun with less left.
 MINUTES = 2.5
+MINUTES_OF_PRESET = 4.0
 SECONDS_TO_SAVE = 45.0
 TINY = [
     "dataset.identities=8",
@@ -65,7 +70,7 @@ class OutOfTime(Exception):
 def main() -> None:
     options = parse()
     deadline = time.monotonic() + 60 * options.minutes
-    pieces = [*throughput_pieces(options), *scratch_pieces(options)]
+    pieces = [*preset_pieces(options), *throughput_pieces(options), *scratch_pieces(options)]
     (options.out / "pieces").mkdir(parents=True, exist_ok=True)
     for number, piece in enumerate(pieces, 1):
         path = options.out / "pieces" / f"{piece.name}.json"
@@ -102,6 +107,31 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def preset_pieces(options: argparse.Namespace) -> list[Piece]:
+    return [Piece(f"preset-{name}", MINUTES_OF_PRESET, preset(options, name)) for name in PRESETS]
+
+
+def preset(options: argparse.Namespace, name: str) -> Callable[[float], Any]:
+    """Measure the trainings of a preset, whose images are noise: it needs no archive."""
+
+    def work(deadline: float) -> Any:
+        (measured,) = training(options, f"preset-{name}", ["--presets", name], deadline)
+        return measured
+
+    return work
+
+
+def training(options: argparse.Namespace, name: str, words: Sequence[str], deadline: float) -> Any:
+    """Run benchmarks/training.py in OUT/work; what it measured."""
+    folder = options.out / "work"
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / f"{name}.json"
+    sizes = ["--quick"] if options.tiny else []
+    command = [sys.executable, str(ROOT / "benchmarks/training.py"), *words, *sizes, "--json", str(results)]
+    run(command, folder, deadline)
+    return json.loads(results.read_text())
+
+
 def throughput_pieces(options: argparse.Namespace) -> list[Piece]:
     pieces = []
     for precision in ("bf16", "fp32", "tf32"):
@@ -124,12 +154,9 @@ def throughput(
 ) -> Callable[[float], Any]:
     def work(deadline: float) -> Any:
         prepare_work(options, deadline)
-        results = options.out / "work" / f"{name}.json"
-        command = [sys.executable, str(ROOT / "benchmarks/training.py"), "--networks", network]
-        command += ["--precision", precision, "--compile", compiling, "--ways", *ways, "--json", str(results)]
-        command += ["--quick"] if options.tiny else ["--repeats", "1", "--steps", "100"]
-        run(command, options.out / "work", deadline)
-        return json.loads(results.read_text())
+        words = ["--networks", network, "--precision", precision, "--compile", compiling, "--ways", *ways]
+        sizes = [] if options.tiny else ["--height", "256", "--width", "128", "--repeats", "1", "--steps", "100"]
+        return training(options, name, [*words, *sizes], deadline)
 
     return work
 
@@ -253,31 +280,60 @@ def render(folder: Path, names: Sequence[str]) -> str:
     """Tables of the pieces that are there."""
     records = {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
     first = next(iter(records.values()))["machine"]
+    seconds = ", ".join(f"{name} {record['seconds']:,.0f}" for name, record in records.items())
     lines = ["# GPU results", "", ", ".join(f"{key} {value}" for key, value in first.items()), ""]
-    lines += ["| network | precision | compile | way | images/s | of bare | GPU MB | MB |"]
+    lines += [*preset_rows(records), "", *throughput_rows(records), "", *scratch_rows(records), ""]
+    return "\n".join([*lines, f"Seconds: {seconds}", ""])
+
+
+def of_kind(records: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {name.removeprefix(kind): one["result"] for name, one in records.items() if name.startswith(kind)}
+
+
+def preset_rows(records: Mapping[str, Any]) -> list[str]:
+    found = of_kind(records, "preset-")
+    lines = [
+        "| preset | training | size | batch | precision | ours, images/s | bare | ours / bare | triplet and sampler |"
+    ]
+    lines += ["| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: |"]
+    for name, result in found.items():
+        for block in ("encoder", "train"):
+            turns = result[block]
+            ours, bare, ratio = (statistics.median(turns[key]) for key in ("ours", "bare", "ratio"))
+            shares = [100 * statistics.median(turns[key]) for key in ("triplet", "sampler") if turns[key]]
+            size = f"{turns['height']}x{turns['width']} | {turns['batch']} | {turns['precision']}"
+            share = f"{sum(shares):.2f} %" if shares else ""
+            lines.append(f"| {name} | {block} | {size} | {ours:,.0f} | {bare:,.0f} | {ratio:.3f} | {share} |")
+    lines += ["", "Minutes of a whole run over Market-1501, training alone:", ""]
+    for name, result in found.items():
+        parts = ", ".join(f"{part} {minutes:.1f}" for part, minutes in result["minutes"].items())
+        lines.append(f"- {name}: {sum(result['minutes'].values()):.0f} ({parts})")
+    return lines
+
+
+def throughput_rows(records: Mapping[str, Any]) -> list[str]:
+    lines = ["| network | precision | compile | way | images/s | of bare | GPU MB | MB |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    for name, record in records.items():
-        if not name.startswith("throughput-"):
-            continue
-        rates = {row["way"]: sum(row["images_per_second"]) / len(row["images_per_second"]) for row in record["result"]}
-        for row in record["result"]:
-            network, precision, form = name.removeprefix("throughput-").split("-")
+    for name, result in of_kind(records, "throughput-").items():
+        network, precision, form = name.rsplit("-", 2)
+        rates = {row["way"]: sum(row["images_per_second"]) / len(row["images_per_second"]) for row in result}
+        for row in result:
             rate, asked = rates[row["way"]], "auto" if form == "compiled" else "never"
             memory = f"{row['gpu_mb']:,.0f} | {row['memory_mb']:,.0f}"
             lines.append(
                 f"| {network} | {precision} | {asked} | {row['way']} | {rate:,.0f} | "
                 f"{rate / rates['bare']:.3f} | {memory} |"
             )
-    lines += ["", "| run | rank-1 | mAP (trapezoid) | mAP (standard) |", "| --- | ---: | ---: | ---: |"]
-    for name, record in records.items():
-        if name.startswith("scratch-evaluate-"):
-            single = record["result"]["single_query"]
-            figures = [100 * single[key] for key in ("rank1", "map_trapezoid", "map_standard")]
-            lines.append(
-                f"| {name.removeprefix('scratch-evaluate-')} | {figures[0]:.1f} | {figures[1]:.1f} | {figures[2]:.1f} |"
-            )
-    lines += ["", "Seconds: " + ", ".join(f"{name} {record['seconds']:,.0f}" for name, record in records.items()), ""]
-    return "\n".join(lines)
+    return lines
+
+
+def scratch_rows(records: Mapping[str, Any]) -> list[str]:
+    lines = ["| run | rank-1 | mAP (trapezoid) | mAP (standard) |", "| --- | ---: | ---: | ---: |"]
+    for name, result in of_kind(records, "scratch-evaluate-").items():
+        single = result["single_query"]
+        figures = [100 * single[key] for key in ("rank1", "map_trapezoid", "map_standard")]
+        lines.append(f"| {name} | {figures[0]:.1f} | {figures[1]:.1f} | {figures[2]:.1f} |")
+    return lines
 
 
 def write(path: Path, text: str) -> None:

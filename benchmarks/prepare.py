@@ -61,7 +61,7 @@ def prepare(archive: Path) -> int:
     (Path("data") / "archive.zip").symlink_to(archive.resolve())
     values = yaml.safe_load((ROOT / "presets/defaults.yaml").read_text())
     values["dataset"]["archive"] = "archive.zip"
-    run(validate_params(values, "params.yaml"))
+    run(validate_params(values, "params.yaml").dataset)
     splits = json.loads(Path("artifacts/prepared/facts.json").read_text())["splits"]
     return sum(split["images"] for split in splits.values())
 

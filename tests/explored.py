@@ -14,6 +14,7 @@ from tiny import build_tiny_backbone, make_image
 from slsr.explore.exhibit import Sources
 from slsr.files import write_json
 from slsr.images.tables import GENERATED, LABELED, TRAINING, table_writer
+from slsr.models import backbones
 from slsr.models import encoder as encoders
 from slsr.models.encoder import Encoder, EncoderDescription, save_encoder
 
@@ -81,7 +82,7 @@ def make_place(folder: Path) -> Place:
 
 def use_tiny_backbone(patch) -> None:
     patch.setattr(encoders, "build_backbone", build_tiny_backbone)
-    patch.setitem(encoders.FEATURE_WIDTH, "resnet18", 16)
+    patch.setitem(backbones.WIDTHS, "resnet18", 16)
 
 
 def write_model(path: Path, seed: int) -> Path:

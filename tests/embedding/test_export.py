@@ -89,6 +89,27 @@ def test_the_onnx_file_is_sound_and_its_batch_is_free(tmp_path):
     assert convolutions == 2, "the mirrored images go through in the same batch, not through a second network"
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_network_of_timm_with_neck_and_generalized_mean_is_exported(tmp_path, form):
+    """Features of pictures by the other library, from the rules of the metadata, in which [-1, 1] is spelled out."""
+    torch.manual_seed(0)
+    sizes = {"height": 64, "width": 32, "resize_height": 64, "resize_width": 32}
+    image = make_image(**sizes, normalization="symmetric")
+    network = Encoder(EncoderDescription("tf_efficientnet_lite0", "bnneck", 5, image, last_stride=1, pooling="gem"))
+    network.neck.weight.data.uniform_(0.5, 2.0)
+    with torch.no_grad():
+        network.pool.p.fill_(2.5)
+        network.train()(torch.randn(8, 3, 64, 32))
+    save_encoder(tmp_path / "m.safetensors", network.eval())
+    encoder = load_encoder(tmp_path / "m.safetensors", "cpu")
+    assert export(encoder, tmp_path / "network", form).cosine > 0.9999
+    rules, run = loaded(tmp_path / "network", form)
+    assert rules["mean"] == rules["std"] == [0.5] * 3
+    assert rules["output"]["shape"] == ["N", 1280]
+    theirs = run(np.stack([prepared(picture, rules) for picture in PICTURES[:5]]))
+    np.testing.assert_allclose((encoder.embed(PICTURES[:5]) * theirs).sum(axis=1), 1, atol=1e-4)
+
+
 @pytest.mark.usefixtures("tiny_backbone")
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_network_with_other_features_is_not_written(tmp_path, monkeypatch, form):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -167,6 +168,28 @@ def test_a_parameter_that_cannot_have_the_value_is_refused_before_anything_runs(
 
 
 @pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ({"train.backbone": ["resnet50", "resnet51"]}, r"train\.backbone 'resnet51': unknown; did you mean .*resnet50"),
+        ({"encoder.pooling": ["class-token"]}, r"encoder\.pooling: class-token: backbone resnet18 has no class token"),
+        ({"train.backbone": ["skresnet50d"], "train.weights": ["imagenet"]}, r"train\.weights imagenet: timm has none"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_before_anything_runs(checkout, monkeypatch, run_slsr, vary, said):
+    """By the plan, and by the command, which has started no DVC by then."""
+    with pytest.raises(InputError, match=said):
+        plan(checkout, "s", study(vary))
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **_: started.append(arguments))
+    monkeypatch.chdir(checkout)
+    values = [part for key, some in vary.items() for part in ("-S", f"{key}={','.join(some)}")]
+    code, out, error = run_slsr("study", "s", *values)
+    assert code == 2
+    assert re.search(said, out + error)
+    assert started == []
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"regularizers": ["magic"]}, "regularizer 'magic': choose one of none, lsr, lsro"),
@@ -250,6 +273,15 @@ def test_equal_steps_are_those_of_the_arm_with_generated_images(prepared):
     as_given = plan(prepared, "s", study({"train.epochs": [12]}))
     assert "train.steps" not in as_given[0].overrides
     assert as_given[0].name != longer[0].name
+
+
+def test_equal_steps_of_batches_of_identities_count_real_images_alone(prepared):
+    """Generated images come beside the 32 real ones of a batch: 400 / 32 = 12.5 steps a pass, however many there are."""
+    vary = {"train.sampler": ["identities"], "generate.images": [192, 4000]}
+    planned = plan(prepared, "s", study(vary, steps="equal"))
+    assert [one.overrides["train.steps"] for one in planned] == [12 * 13] * 2
+    shuffled = plan(prepared, "s", study({"generate.images": [4000]}, steps="equal"))
+    assert shuffled[0].overrides["train.steps"] > 1000
 
 
 def test_equal_steps_need_the_data_that_was_prepared(prepared):

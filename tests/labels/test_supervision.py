@@ -19,6 +19,7 @@ from slsr.labels.noise import NoiseLayer
 from slsr.labels.regularizers import REGULARIZERS
 from slsr.labels.supervision import FIXED_LABELS, Supervision
 from slsr.labels.targets import make_targets
+from slsr.models import backbones
 from slsr.models import encoder as encoders
 from slsr.models.weights import initial_encoder
 from slsr.runtime.resume import NOT_KEPT, STATE, Interval, Keeper, kept
@@ -294,7 +295,7 @@ def run_until_killed(folder: Path, steps: int) -> None:
     """Train with a state saved at each step; die by SIGKILL after the given ones, or write what came out."""
     torch.set_num_threads(1)
     encoders.build_backbone = build_tiny_backbone
-    encoders.FEATURE_WIDTH["resnet18"] = 16
+    backbones.WIDTHS["resnet18"] = 16
     Keeper.due = killed_at(steps, lambda: os.kill(os.getpid(), signal.SIGKILL))
     generated = make_generated("mprl")
     with kept(folder / "scratch" / "key", Interval(0)) as keeper:
@@ -319,7 +320,7 @@ def test_a_kill_changes_nothing(tmp_path):
 def train_together(folder: Path) -> tuple[list[float], np.ndarray]:
     """Losses and the noise layer of a run whose pseudo-labels follow a network that all processes share."""
     encoders.build_backbone = build_tiny_backbone
-    encoders.FEATURE_WIDTH["resnet18"] = 16
+    backbones.WIDTHS["resnet18"] = 16
     generated = with_noise(pseudo_label=multi_pseudo_label)
     _, losses = trained(generated, batch_size=7, epochs=2)
     return losses, generated.noise.transition.detach().numpy()

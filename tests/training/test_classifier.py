@@ -1,6 +1,7 @@
 """Training: it learns, it repeats itself, and the label of a generated image moves the weights."""
 
 import copy
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import colored, make_image, make_recipe, noise
 
-from slsr.errors import CheckFailed, Interrupted
+from slsr.errors import CheckFailed, InputError, Interrupted
 from slsr.images.augmentation import to_input
 from slsr.images.loading import LabeledImages
 from slsr.labels.distributions import lsro, one_hot, slsr
 from slsr.labels.targets import make_targets
 from slsr.models.encoder import Encoder, EncoderDescription
 from slsr.models.weights import initial_encoder
-from slsr.runtime.resume import STATE, Interval, Keeper
+from slsr.runtime.resume import NOT_KEPT, STATE, Interval, Keeper
+from slsr.training import classifier
 from slsr.training.classifier import (
     TrainingSet,
     batches,
@@ -28,6 +30,8 @@ from slsr.training.classifier import (
     train_classifier,
     validate,
 )
+from slsr.training.metric_losses import CenterLoss
+from slsr.training.run import train_and_save
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -66,7 +70,10 @@ def equal(one, two):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("head", "optimizer"), [("plain", "sgd"), ("linear", "sgd-nesterov"), ("bottleneck", "adamw")])
+@pytest.mark.parametrize(
+    ("head", "optimizer"),
+    [("plain", "sgd"), ("linear", "sgd-nesterov"), ("bottleneck", "adamw"), ("bnneck", "adam")],
+)
 def test_it_learns_what_can_be_learned(head, optimizer):
     _, epochs = trained(
         real_set(32),
@@ -123,8 +130,8 @@ def test_each_draw_follows_the_seed(drawn):
     assert not equal(from_one_start(real_set(), 1, **options), from_one_start(real_set(), 2, **options))
 
 
-def test_every_epoch_sees_every_image_once_in_another_order():
-    seen, training = [], real_set(19)
+def watched(training, seen):
+    """The same set; the images of each batch that the loss is computed of are appended to `seen`."""
 
     class Watched:
         def __init__(self, targets):
@@ -137,14 +144,168 @@ def test_every_epoch_sees_every_image_once_in_another_order():
             seen.append(images.tolist())
             return self._targets.batch(images)
 
-    watched = TrainingSet(training.pixels, Watched(training.targets), training.weights, training.labels)
-    trained(watched, epochs=3, batch_size=6)
+    return TrainingSet(training.pixels, Watched(training.targets), training.weights, training.labels)
+
+
+def test_every_epoch_sees_every_image_once_in_another_order():
+    seen = []
+    trained(watched(real_set(19), seen), epochs=3, batch_size=6)
     orders = [[*chain(*seen[start : start + 3])] for start in range(0, len(seen), 3)]
     assert [len(batch) for batch in seen[:3]] == [6, 6, 7], "the image left over joins the batch before"
     assert len(orders) == 3
     for order in orders:
         assert sorted(order) == list(range(19))
     assert len({tuple(order) for order in orders}) == 3
+
+
+PEOPLE = {"sampler": "identities", "batch_size": 6, "images_per_identity": 2}
+
+
+def test_batches_of_identities_have_their_real_images_first_and_generated_ones_beside_them():
+    """19 real and 8 generated images: three batches a pass, each with 3 x 2 real ones and 6 * 8 / 19 = 2.5 others."""
+    seen, training = [], mixed_set(lsro(CLASSES), real=19)
+    trained(watched(training, seen), epochs=4, **PEOPLE)
+    assert [len(batch) for batch in seen] == [6 + 3] * 4 * 3
+    for batch in seen:
+        people = [labels(19)[image] for image in batch[:6]]
+        assert people[::2] == people[1::2], "two images of each, side by side"
+        assert len({*people}) == 3
+        assert len({*batch}) == 9, "nobody has fewer than two images, so none is there twice"
+        assert all(19 <= image < 27 for image in batch[6:])
+    passes = [[*chain(*seen[start : start + 3])] for start in range(0, 12, 3)]
+    assert all({*range(19, 27)} <= {*one} for one in passes), "a pass shows every generated image"
+    assert {*range(27)} == {*chain(*passes)}
+    assert len({tuple(one) for one in passes}) == 4
+
+
+def test_batches_of_identities_have_the_same_steps_whatever_is_generated():
+    """So that every regularizer has; a shuffled union has more of them."""
+    sets = [real_set(19), *(mixed_set(lsro(CLASSES), real=19, generated=count) for count in (1, 8, 60))]
+    found = [trained(training, epochs=2, **PEOPLE)[1] for training in sets]
+    assert [[epoch.steps for epoch in epochs] for epochs in found] == [[3, 6]] * 4
+    assert len({tuple(epoch.rate_sum for epoch in epochs) for epochs in found}) == 1
+    assert [trained(training, epochs=1, batch_size=6)[1][0].steps for training in sets] == [3, 4, 5, 13]
+
+
+def test_more_identities_in_a_batch_than_there_are_are_refused_before_the_first_step(tmp_path):
+    recipe, image, epochs = make_recipe(sampler="identities", batch_size=10, images_per_identity=2), make_image(), []
+    encoder = initial_encoder(recipe, CLASSES, image)
+    before = copy.deepcopy(encoder)
+    with pytest.raises(InputError, match=r"10 / 2 = 5 identities in a batch, but the training images have 4") as caught:
+        train_classifier(encoder, real_set(19), None, recipe, image, CPU, epochs.append)
+    assert "\n" not in str(caught.value)
+    assert equal(encoder, before)
+    assert epochs == []
+    with pytest.raises(InputError, match="set batch_size to at most 8"):
+        train_and_save(tmp_path / "model", real_set(19), None, recipe, image, tmp_path, NOT_KEPT)
+    assert [*tmp_path.iterdir()] == []
+
+
+def naive_losses(encoder, training, image, batch, margin, centers):
+    """Cross-entropy, triplet loss and center loss of one batch, image by image, in float64.
+
+    The triplet and center losses are of the real images and the pooled features; the cross-entropy is the mean over
+    all images and of what the neck gives, which divides by the deviations of the batch.
+    """
+    with torch.no_grad():
+        maps = copy.deepcopy(encoder.backbone).train()(to_input(training.pixels[batch], image))
+    pooled = maps.double().mean(dim=(2, 3)).numpy()
+    necked = (pooled - pooled.mean(axis=0)) / np.sqrt(pooled.var(axis=0) + 1e-5)
+    logits = necked @ encoder.head[-1].weight.detach().double().numpy().T
+    entropy, triplet, center = [], [], []
+    for row, number in enumerate(batch):
+        logs = logits[row] - np.log(np.exp(logits[row]).sum())
+        target = training.targets.batch(torch.tensor([number]))[0].double().numpy()
+        entropy.append(-float(training.weights[number]) * float(target @ logs))
+    people = training.labels[[number for number in batch if number < len(training.labels)]].tolist()
+    for row, label in enumerate(people):
+        distances = [float(np.linalg.norm(pooled[row] - pooled[other])) for other in range(len(people))]
+        positive = max(far for far, other in zip(distances, people, strict=True) if other == label)
+        negative = min(near for near, other in zip(distances, people, strict=True) if other != label)
+        excess = positive - negative
+        triplet.append(np.log1p(np.exp(excess)) if margin is None else max(0.0, margin + excess))
+        center.append(float(((pooled[row] - centers[label]) ** 2).sum()))
+    return [float(np.mean(losses)) for losses in (entropy, triplet, center)]
+
+
+@pytest.mark.parametrize(
+    ("triplet", "margin", "center"), [(0, 3.0, 0), (1, 3.0, 0), (20, None, 0), (0, 3.0, 0.01), (2, 3.0, 0.01)]
+)
+def test_the_loss_is_the_sum_of_what_loops_find(monkeypatch, triplet, margin, center):
+    """One step at a rate of next to nothing, with smoothed labels of real images and half of the generated ones'."""
+    training, image, seen, built = mixed_set(slsr([1, 3]), weight=0.5, real=19), make_image(), [], []
+    smoothed = [(np.arange(CLASSES, dtype=np.int32), 0.9 * np.eye(CLASSES)[one] + 0.1 / CLASSES) for one in labels(19)]
+    smoothed = [(index, share.astype(np.float32)) for index, share in smoothed]
+    training = replace(training, targets=make_targets([*smoothed, *[slsr([1, 3])] * 8], CLASSES))
+
+    class Watched(CenterLoss):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            built.append(self.centers.detach().double().numpy().copy())
+
+    monkeypatch.setattr(classifier, "CenterLoss", Watched)
+    recipe = make_recipe(
+        {"learning_rate": 1e-12, "head_learning_rate": 1e-12},
+        steps=1,
+        epochs=1,
+        head="bnneck",
+        triplet={"weight": triplet, "margin": margin},
+        center={"weight": center, "learning_rate": 0.5},
+        **PEOPLE,
+    )
+    encoder, epochs = initial_encoder(recipe, CLASSES, image), []
+    with torch.no_grad():
+        encoder.head[-1].weight.normal_(generator=torch.Generator().manual_seed(2))
+    start = copy.deepcopy(encoder)
+    train_classifier(encoder, watched(training, seen), None, recipe, image, CPU, epochs.append)
+    assert [centers.shape for centers in built] == ([(CLASSES, 16)] if center else [])
+    centers = built[0] if center else np.zeros((CLASSES, 16))
+    weights, losses = (1, triplet, center), naive_losses(start, training, image, seen[0], margin, centers)
+    parts = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+    assert epochs[0].loss == pytest.approx(sum(parts), rel=1e-4)
+    assert all(part > 0.01 * sum(parts) for part, weight in zip(parts, weights, strict=True) if weight), "all count"
+
+
+def test_triplet_and_center_losses_move_the_weights_of_the_backbone():
+    """Of one start; the label loss alone moves them otherwise."""
+    common = {"epochs": 1, "head": "bnneck", **PEOPLE}
+    ways = [{}, {"triplet": {"weight": 1.0, "margin": 3.0}}, {"center": {"weight": 0.1, "learning_rate": 0.5}}]
+    found = [trained(real_set(19), **common, **way)[0] for way in ways]
+    assert not any(equal(found[0], other) for other in found[1:])
+    assert not equal(found[1], found[2])
+
+
+def after_steps(count, **recipe):
+    """The weights after each of the first steps, of runs that end there."""
+    return [trained(real_set(19), steps=steps, **recipe)[0].state_dict() for steps in range(1, count + 1)]
+
+
+def test_averaged_weights_are_a_loop_over_the_weights_after_each_step():
+    """From those after the first step; batch norms' means and variances are averaged too. Validation measures them."""
+    options = {"epochs": 2, "batch_size": 6, "optimizer": {"learning_rate": 0.1}, **RANDOM}
+    states, held_out = after_steps(6, **options), colored(labels(8), seed=4)
+    averages = [states[0]]
+    for state in states[1:]:
+        averages.append({name: 0.8 * averages[-1][name] + 0.2 * value for name, value in state.items()})
+    encoder, epochs = trained(real_set(19), held_out, ema=0.8, **options)
+    found = encoder.state_dict()
+    floats = [name for name, value in found.items() if value.is_floating_point()]
+    assert any("running_var" in name for name in floats)
+    for name in floats:
+        torch.testing.assert_close(found[name], averages[-1][name], rtol=1e-4, atol=1e-6)
+    apart = [float((found[name] - states[-1][name]).abs().max()) for name in floats]
+    assert max(apart) > 0.01, "the last weights are others"
+    for epoch, state in zip(epochs, (averages[2], averages[5]), strict=True):
+        network = initial_encoder(make_recipe(head="bottleneck"), CLASSES, make_image())
+        network.load_state_dict({name: state[name] for name in floats}, strict=False)
+        loss, _ = validate(network, held_out, make_image())
+        assert epoch.validation_loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_averaging_does_not_change_the_training():
+    """The losses of the steps are those of a run without it."""
+    plain, averaged = (trained(real_set(19), epochs=3, batch_size=6, ema=ema, **RANDOM)[1] for ema in (0.0, 0.9))
+    assert [epoch.loss for epoch in plain] == [epoch.loss for epoch in averaged]
 
 
 @given(st.integers(2, 300), st.integers(2, 64))
@@ -204,7 +365,7 @@ def test_weight_zero_leaves_the_labels_of_generated_images_without_effect():
     assert not equal(one, two)
 
 
-@pytest.mark.parametrize("name", ["sgd", "sgd-nesterov", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "sgd-nesterov", "adam", "adamw"])
 def test_backbone_and_head_have_their_own_rates(name):
     encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
     choice = make_recipe(
@@ -221,10 +382,10 @@ def test_backbone_and_head_have_their_own_rates(name):
     assert len(rate_of) == len(list(encoder.parameters()))
     assert {rate_of[id(p)] for p in encoder.backbone.parameters()} == {0.01}
     assert {rate_of[id(p)] for p in encoder.head.parameters()} == {0.05}
-    assert isinstance(optimizer, torch.optim.AdamW if name == "adamw" else torch.optim.SGD)
+    assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(name, torch.optim.SGD)
     for group in optimizer.param_groups:
         assert group["weight_decay"] == 3e-4
-        if name == "adamw":
+        if name.startswith("adam"):
             assert group["betas"] == (0.8, 0.999)
         else:
             assert (group["momentum"], group["nesterov"]) == (0.8, name == "sgd-nesterov")
@@ -233,7 +394,7 @@ def test_backbone_and_head_have_their_own_rates(name):
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.005])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_norms_and_biases_may_go_without_weight_decay(name):
     encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
     choice = {"name": name, "learning_rate": 0.01, "head_learning_rate": 0.05, "weight_decay": 0.02}
@@ -258,6 +419,53 @@ def test_without_a_gradient_adamw_shrinks_what_decays_alone():
     optimizer.step()
     for new, old in zip(encoder.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(new, old * (0.95 if new.ndim > 1 else 1.0))
+
+
+@pytest.mark.parametrize("all_decay", [True, False])
+def test_adam_is_torchs_on_the_same_gradients(all_decay):
+    """With torch's loop over parameters; its weight decay of 0.5 is a part of the gradient, also of norms and biases."""
+    encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
+    other = copy.deepcopy(encoder)
+    choice = {"name": "adam", "learning_rate": 0.01, "head_learning_rate": 0.05, "momentum": 0.8, "weight_decay": 0.5}
+    ours = build_optimizer(encoder, make_recipe(choice | {"decay_norms_and_biases": all_decay}).optimizer)
+    theirs = [
+        torch.optim.Adam(
+            [one], lr=rate, betas=(0.8, 0.999), weight_decay=0.5 if all_decay or one.ndim > 1 else 0.0, foreach=False
+        )
+        for part, rate in ((other.backbone, 0.01), (other.head, 0.05))
+        for one in part.parameters()
+    ]
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        for mine, reference in zip(encoder.parameters(), other.parameters(), strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            reference.grad = mine.grad.clone()
+        for optimizer in (ours, *theirs):
+            optimizer.step()
+    for mine, reference in zip(encoder.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_the_neck_learns_at_the_rate_of_the_head_and_the_power_of_the_mean_at_that_of_the_backbone():
+    encoder = Encoder(EncoderDescription("resnet18", "bnneck", CLASSES, make_image(), pooling="gem"))
+    choice = {"name": "adam", "learning_rate": 0.01, "head_learning_rate": 0.05, "decay_norms_and_biases": False}
+    optimizer = build_optimizer(encoder, make_recipe(choice).optimizer)
+    found = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert found[id(encoder.pool.p)] == (0.01, 0.0)
+    assert found[id(encoder.neck.weight)] == (0.05, 0.0)
+    assert found[id(encoder.head[-1].weight)] == (0.05, 5e-4)
+    assert id(encoder.neck.bias) not in found
+    assert len(found) == len([*encoder.parameters()]) - 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_the_bias_of_the_neck_stays_0_and_the_rest_learns(name):
+    common = {"head": "bnneck", "pooling": "gem", "epochs": 2, "optimizer": {"name": name}}
+    encoder, _ = trained(real_set(19), **common)
+    start = initial_encoder(make_recipe(head="bnneck", pooling="gem"), CLASSES, make_image())
+    assert not encoder.neck.bias.any()
+    for key in ("pool.p", "neck.weight", "head.0.weight", "backbone.0.weight"):
+        assert not torch.equal(encoder.state_dict()[key], start.state_dict()[key]), key
 
 
 def test_a_rate_of_the_head_alone_moves_the_head_alone():
@@ -302,8 +510,6 @@ def test_the_reported_loss_is_the_mean_of_the_steps():
 
 @pytest.mark.parametrize(("at", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (7, 2, 3), (8, 2, 4)])
 def test_a_loss_that_is_nan_stops_with_epoch_and_step(monkeypatch, at, epoch, step):
-    from slsr.training import classifier
-
     original, calls = classifier.soft_cross_entropy, []
 
     def sometimes(*arguments):
@@ -317,8 +523,6 @@ def test_a_loss_that_is_nan_stops_with_epoch_and_step(monkeypatch, at, epoch, st
 
 
 def test_a_loss_that_is_nan_names_the_last_good_state_and_leaves_it(monkeypatch, tmp_path):
-    from slsr.training import classifier
-
     original, calls = classifier.soft_cross_entropy, []
 
     def sometimes(*arguments):
@@ -335,8 +539,6 @@ def test_a_loss_that_is_nan_names_the_last_good_state_and_leaves_it(monkeypatch,
 
 def test_a_validation_loss_that_is_nan_stops_after_its_epoch(monkeypatch, tmp_path):
     """Else no later state could be saved, since the curve is part of it."""
-    from slsr.training import classifier
-
     losses = iter([0.5, float("nan")])
     monkeypatch.setattr(classifier, "validate", lambda *arguments: (next(losses), 0.5))
     recipe, image, keeper = make_recipe(epochs=5, batch_size=4), make_image(), Keeper(tmp_path, Interval(0))
@@ -368,8 +570,6 @@ def test_a_loss_that_falls_and_an_epoch_too_short_to_judge_are_not_warned_about(
 
 
 def test_an_infinite_loss_stops_within_a_long_epoch(monkeypatch):
-    from slsr.training import classifier
-
     original, calls = classifier.soft_cross_entropy, []
 
     def explode(*arguments):

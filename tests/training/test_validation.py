@@ -120,26 +120,28 @@ RANDOM = {"random_crop": True, "horizontal_flip": True, "random_erasing": 0.5, "
 MAPS = [0.1, 0.4, 0.4, 0.2, 0.3]
 
 
-def test_the_weights_are_those_of_the_best_epoch(people, monkeypatch, caplog):
-    """At a constant rate the weights after epoch 2 of 5 are those of a training of 2 epochs."""
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_weights_are_those_of_the_best_epoch(people, monkeypatch, caplog, ema):
+    """At a constant rate the weights after epoch 2 of 5 are those of a training of 2 epochs; averaged ones too."""
     monkeypatch.setattr(classifier, "evaluate_people", Measured(MAPS))
     with caplog.at_level("INFO", logger="slsr"):
-        kept, epochs = trained(real_set(), people, epochs=5, keep="best", **RANDOM)
+        kept, epochs = trained(real_set(), people, epochs=5, keep="best", ema=ema, **RANDOM)
     assert [epoch.best for epoch in epochs] == [1, 2, 2, 2, 2]
     assert "kept epoch 2 of 5: validation mAP 0.400" in caplog.text
-    assert equal(kept, trained(real_set(), None, epochs=2, **RANDOM)[0])
+    assert equal(kept, trained(real_set(), None, epochs=2, ema=ema, **RANDOM)[0])
+    assert equal(kept, trained(real_set(), None, epochs=2, **RANDOM)[0]) == (ema == 0)
     monkeypatch.setattr(classifier, "evaluate_people", Measured(MAPS))
-    last, epochs = trained(real_set(), people, epochs=5, **RANDOM)
+    last, epochs = trained(real_set(), people, epochs=5, ema=ema, **RANDOM)
     assert {epoch.best for epoch in epochs} == {None}
-    assert equal(last, trained(real_set(), None, epochs=5, **RANDOM)[0])
+    assert equal(last, trained(real_set(), None, epochs=5, ema=ema, **RANDOM)[0])
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 7, 9, 10])
-def test_the_best_weights_survive_an_interruption(people, monkeypatch, tmp_path, step):
+@pytest.mark.parametrize(("step", "ema"), [*((step, 0.0) for step in (1, 3, 4, 5, 7, 9, 10)), (3, 0.9), (7, 0.9)])
+def test_the_best_weights_survive_an_interruption(people, monkeypatch, tmp_path, step, ema):
     """Two steps an epoch: before, at, within and after the best epoch, and at the very end."""
-    recipe, image = make_recipe(epochs=5, keep="best", **RANDOM), make_image()
+    recipe, image = make_recipe(epochs=5, keep="best", ema=ema, **RANDOM), make_image()
     monkeypatch.setattr(classifier, "evaluate_people", Measured(MAPS))
-    whole = trained(real_set(), people, epochs=5, keep="best", **RANDOM)[0]
+    whole = trained(real_set(), people, epochs=5, keep="best", ema=ema, **RANDOM)[0]
     monkeypatch.setattr(classifier, "evaluate_people", Measured(MAPS))
     keeper = Keeper(tmp_path / "state", Interval(1e9))
     original, calls = classifier.soft_cross_entropy, []

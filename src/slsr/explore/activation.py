@@ -111,8 +111,11 @@ def _inputs(encoder: LoadedEncoder, image: PillowImage.Image) -> Tensor:
 
 def _fine_maps(network: FeatureExtractor, inputs: Tensor) -> Tensor:
     """Return the deepest maps with at least `FINEST_ROWS` rows, or the last maps if there are none."""
+    last = network.maps(inputs)
+    if last.shape[2] >= FINEST_ROWS:
+        return last
     fine = [maps for maps in _maps_of_layers(network, inputs) if maps.shape[2] >= FINEST_ROWS]
-    return fine[-1] if fine else network.maps(inputs)
+    return fine[-1] if fine else last
 
 
 def _maps_of_layers(network: FeatureExtractor, inputs: Tensor) -> list[Tensor]:

@@ -13,12 +13,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slsr.errors import InputError, first_line
-from slsr.models.backbones import PACKAGED, TORCHVISION, build_timm_network, convolutional_part, normalization_of
+from slsr.models.backbones import (
+    PACKAGED,
+    TORCHVISION,
+    build_timm_network,
+    check_imagenet_weights,
+    convolutional_part,
+    normalization_of,
+)
 from slsr.models.efficientnet_lite0 import packaged_file, timm_name
 from slsr.models.encoder import Encoder, EncoderDescription, FeatureExtractor
 from slsr.params.recipe import NO_WEIGHTS_FILE, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
+FILES_IN_HUB = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
@@ -73,7 +81,11 @@ def imagenet_file(name: str) -> tuple[str, Path]:
     import torchvision
 
     url: str = torchvision.models.get_model_weights(name)[IMAGENET_WEIGHTS].url
-    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return url, _in_torch_cache(url)
+
+
+def _in_torch_cache(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def find_imagenet_weights(name: str) -> dict[str, str | None]:
@@ -91,7 +103,7 @@ def find_imagenet_weights(name: str) -> dict[str, str | None]:
             return {"path": None, "found": None, "url": None, "problem": str(error)}
         return {"path": path, "found": path, "url": None, "problem": None}
     if name not in TORCHVISION:
-        return _find_in_hub(name)
+        return _find_those_of_timm(name)
     url, file = imagenet_file(name)
     hashes = hash_mismatch(file) if file.is_file() else None
     problem = hashes and (
@@ -101,17 +113,22 @@ def find_imagenet_weights(name: str) -> dict[str, str | None]:
     return {"path": str(file), "found": str(file) if file.is_file() else None, "url": url, "problem": problem or None}
 
 
-def _find_in_hub(name: str) -> dict[str, str | None]:
+def _find_those_of_timm(name: str) -> dict[str, str | None]:
+    """Look in the cache of timm's hub; a few weights are in no hub, and timm has them in torch's cache."""
     import timm
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
+    try:
+        check_imagenet_weights(name)
+    except InputError as error:
+        return {"path": None, "found": None, "url": None, "problem": str(error)}
     config: Any = timm.get_pretrained_cfg(name)
-    repository = config.hf_hub_id
-    if repository is None:
-        return {"path": None, "found": None, "url": None, "problem": f"timm has no ImageNet weights of {name}"}
-    file = try_to_load_from_cache(repository, "model.safetensors")
-    found = file if isinstance(file, str) else None
-    return {"path": found, "found": found, "url": hf_hub_url(repository, "model.safetensors"), "problem": None}
+    if config.hf_hub_id is None:
+        file = _in_torch_cache(config.url)
+        return {"path": str(file), "found": str(file) if file.is_file() else None, "url": config.url, "problem": None}
+    cached = (try_to_load_from_cache(config.hf_hub_id, file) for file in FILES_IN_HUB)
+    found = next((file for file in cached if isinstance(file, str)), None)
+    return {"path": found, "found": found, "url": hf_hub_url(config.hf_hub_id, FILES_IN_HUB[0]), "problem": None}
 
 
 def _hash_in_name(path: Path) -> str:

@@ -81,6 +81,7 @@ def test_that_its_processes_were_interrupted_is_not_said_twice(slsr, monkeypatch
     """They have said how to go on."""
     monkeypatch.setenv("SLSR_PROCESSES", "2")
     monkeypatch.setattr("slsr.params.file.load_params", lambda path: None)
+    monkeypatch.setattr("slsr.models.checks.check_networks", lambda params: None)
     monkeypatch.setattr("slsr.runtime.launch.start_processes", lambda count, arguments: 130)
     assert slsr("train", "none") == (130, "", "")
 

@@ -273,7 +273,7 @@ def test_equal_steps_are_those_of_the_arm_with_generated_images(prepared):
 
 
 def test_equal_steps_of_batches_of_identities_count_real_images_alone(prepared):
-    """Generated images come beside the 32 real ones of a batch: 400 / 32 = 12.5 steps a pass, however many there are."""
+    """Generated ones come beside the 32 real ones of a batch: a pass has 400 / 32 = 12.5 steps, whatever N is."""
     vary = {"train.sampler": ["identities"], "generate.images": [192, 4000]}
     planned = plan(prepared, "s", study(vary, steps="equal"))
     assert [one.overrides["train.steps"] for one in planned] == [12 * 13] * 2

@@ -393,7 +393,9 @@ def test_torch_is_asked_about_damaged_weights(clone, tmp_path):
     found = problems(list(machine.weights(clone, answer, params)))
     assert len(found) == 2
     for finding, begins in zip(found, ("a639ec97", "0676ba61"), strict=True):
-        text = f"is not the file of this name: its SHA-256 begins with {sha256(b'0').hexdigest()[:8]}, not with {begins}"
+        text = (
+            f"is not the file of this name: its SHA-256 begins with {sha256(b'0').hexdigest()[:8]}, not with {begins}"
+        )
         assert text in finding.text
         assert finding.remedy.startswith("remove it")
 

@@ -4,6 +4,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,11 +78,9 @@ def test_an_error_is_one_message_and_an_exit_code(slsr, monkeypatch, error, code
     assert slsr("prepare") == (code, "", f"slsr: {error}\n")
 
 
-def test_that_its_processes_were_interrupted_is_not_said_twice(slsr, monkeypatch):
+def test_that_its_processes_were_interrupted_is_not_said_twice(slsr, monkeypatch, with_params):
     """They have said how to go on."""
     monkeypatch.setenv("SLSR_PROCESSES", "2")
-    monkeypatch.setattr("slsr.params.file.load_params", lambda path: None)
-    monkeypatch.setattr("slsr.models.checks.check_networks", lambda params: None)
     monkeypatch.setattr("slsr.runtime.launch.start_processes", lambda count, arguments: 130)
     assert slsr("train", "none") == (130, "", "")
 
@@ -182,6 +181,17 @@ def test_a_wrong_parameter_stops_every_stage_before_it_begins(slsr, monkeypatch,
     assert (code, out) == (2, "")
     assert "evaluate.flipp: unknown key (value True)" in err
     assert "evaluate.flip: missing" in err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_network_that_cannot_be_stops_every_stage_before_it_begins(slsr, monkeypatch, with_params, stage):
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(re.sub(r"(?m)^  backbone: \w+", "  backbone: resnet17", text), encoding="utf-8")
+    monkeypatch.setattr("slsr.params.file.run_with_blocks", lambda *_: pytest.fail("the stage began"))
+    code, out, err = slsr(stage, *STAGES[stage])
+    assert (code, out) == (2, "")
+    assert err.startswith("slsr: encoder.backbone 'resnet17': unknown; did you mean ")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("stage", STAGES)

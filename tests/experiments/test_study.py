@@ -171,7 +171,7 @@ def test_a_parameter_that_cannot_have_the_value_is_refused_before_anything_runs(
     ("vary", "said"),
     [
         ({"train.backbone": ["resnet50", "resnet51"]}, r"train\.backbone 'resnet51': unknown; did you mean .*resnet50"),
-        ({"encoder.pooling": ["class-token"]}, r"encoder\.pooling: class-token: backbone resnet18 has no class token"),
+        ({"encoder.pooling": ["class-token"]}, r"encoder\.pooling: class-token: backbone tf_efficientnet_lite0 has no class token"),
         ({"train.backbone": ["skresnet50d"], "train.weights": ["imagenet"]}, r"train\.weights imagenet: timm has none"),
     ],
 )
@@ -276,7 +276,7 @@ def test_equal_steps_are_those_of_the_arm_with_generated_images(prepared):
 
 
 def test_equal_steps_of_batches_of_identities_count_real_images_alone(prepared):
-    """Generated images come beside the 32 real ones of a batch: 400 / 32 = 12.5 steps a pass, for any number."""
+    """Generated ones come beside the 32 real ones of a batch: a pass has 400 / 32 = 12.5 steps, whatever N is."""
     vary = {"train.sampler": ["identities"], "generate.images": [192, 4000]}
     planned = plan(prepared, "s", study(vary, steps="equal"))
     assert [one.overrides["train.steps"] for one in planned] == [12 * 13] * 2

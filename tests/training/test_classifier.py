@@ -423,7 +423,7 @@ def test_without_a_gradient_adamw_shrinks_what_decays_alone():
 
 @pytest.mark.parametrize("all_decay", [True, False])
 def test_adam_is_torchs_on_the_same_gradients(all_decay):
-    """With torch's loop over parameters; weight decay of 0.5 is a part of the gradient, also of norms and biases."""
+    """With torch's loop over parameters, whose weight decay is a part of the gradient."""
     encoder = Encoder(EncoderDescription("resnet18", "bottleneck", CLASSES, make_image()))
     other = copy.deepcopy(encoder)
     choice = {"name": "adam", "learning_rate": 0.01, "head_learning_rate": 0.05, "momentum": 0.8, "weight_decay": 0.5}

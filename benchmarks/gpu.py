@@ -299,7 +299,7 @@ def preset_rows(records: Mapping[str, Any]) -> list[str]:
     for name, result in found.items():
         for block in ("encoder", "train"):
             turns = result[block]
-            ours, bare, ratio = (statistics.median(turns[key]) for key in ("ours", "bare", "ratio"))
+            ours, bare, ratio = (statistics.median(turns[key]) for key in ("ours", "bare", "clock"))
             shares = [100 * statistics.median(turns[key]) for key in ("triplet", "sampler") if turns[key]]
             size = f"{turns['height']}x{turns['width']} | {turns['batch']} | {turns['precision']}"
             share = f"{sum(shares):.2f} %" if shares else ""

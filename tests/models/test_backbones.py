@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -298,3 +299,25 @@ def test_timms_hub_is_told_nothing_about_this_machine():
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_weights_that_a_backbone_would_have_to_leave_at_random_are_refused(tmp_path):
+    """Without its classifier, timm gives BEiT another last norm, for which the weights have none."""
+    name, image = "beit_base_patch16_224", image_of(64, 32)
+    given = timm.create_model(name).state_dict()
+    assert "fc_norm.weight" in given
+    torch.save({key: torch.zeros_like(value) for key, value in given.items()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"does not fit the backbone {name} \(.*; choose another"):
+        initialize_backbone(build_backbone(name, image), name, str(tmp_path / "w.pth"), image)
+
+
+def test_a_hub_that_does_not_answer_is_said_at_once(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        "slsr.models.weights.find_imagenet_weights",
+        lambda name: {"path": None, "found": None, "url": "http://127.0.0.1:9/w", "problem": None},
+    )
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"those of regnety_002 could not be downloaded from .* need no download"):
+        initialize_backbone(build_backbone("regnety_002", image_of()), "regnety_002", "imagenet", image_of())
+    assert time.monotonic() - start < 20, "the client of the hub was not asked"

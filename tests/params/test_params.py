@@ -537,3 +537,9 @@ def test_overrides_replace_values_and_leave_the_rest():
     expected["cluster"]["sweep"] = [3]
     assert found.model_dump() == expected
     assert params.model_dump() == DEFAULTS
+
+
+def test_padding_without_a_random_crop_is_refused():
+    values = changed("train.padding", 10)
+    values["train"]["random_crop"] = False
+    assert "padding 10 has no effect with random_crop: false" in message(values)

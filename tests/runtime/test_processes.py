@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from in_processes import in_two_processes
+from timm.layers.norm_act import BatchNormAct2d
 from tiny import STRONG, make_recipe, mixed
 from torch import nn
 
@@ -19,7 +20,7 @@ from slsr.images.decoding import encode_jpeg
 from slsr.images.loading import LabeledImages
 from slsr.models.weights import initial_encoder
 from slsr.params.recipe import Image
-from slsr.runtime import spread
+from slsr.runtime import processes, spread
 from slsr.runtime.devices import check_precision
 from slsr.runtime.launch import join_processes, launched, processes_wanted
 from slsr.runtime.processes import GlobalBatchNorm, gather_rows, share_of
@@ -41,6 +42,7 @@ PAPER = make_recipe(
 )
 MODERN = make_recipe(
     {"name": "adam", "learning_rate": 0.0003, "head_learning_rate": 0.0003},
+    backbone="tf_efficientnet_lite0",  # its batch norms end in an activation
     epochs=10,
     batch_size=6,
     random_crop=True,
@@ -119,10 +121,23 @@ def normalize_share(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     torch.manual_seed(0)
     whole = torch.randn(5, 3, 4, 2) * 3 + 1
     share = whole[share_of(5)].requires_grad_()
-    norm = GlobalBatchNorm(3)
+    norm = GlobalBatchNorm(nn.BatchNorm2d(3))
     output = gather_rows(norm(share), 5)
     (output * torch.arange(output.numel()).view_as(output)).sum().backward()
     return output.detach(), share.grad / 2, norm.running_var
+
+
+class OwnNorm(nn.BatchNorm2d):
+    pass
+
+
+def test_norms_of_timm_keep_their_activation_and_unknown_ones_are_refused():
+    given = BatchNormAct2d(4, act_layer=nn.ReLU6).eval()
+    images = torch.randn(3, 4, 5, 2) * 5
+    torch.testing.assert_close(GlobalBatchNorm(given).eval()(images), given(images))
+    assert type(processes._synchronized(given, torch.device("cuda"))).__name__ == "SyncBatchNormAct"
+    with pytest.raises(InputError, match="batch norms of the kind OwnNorm, which cannot be synchronized"):
+        processes._synchronized(OwnNorm(4), torch.device("cpu"))
 
 
 def test_global_batch_norm_is_batch_norm_over_everything(tmp_path):

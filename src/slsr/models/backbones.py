@@ -225,6 +225,8 @@ def _shape_of_maps(backbone: nn.Module, name: str, size: Size) -> torch.Size:
 
 
 def _unfit(name: str, sizes: list[Size], error: Exception) -> InputError:
+    if isinstance(error, AttributeError):
+        return InputError(f"backbone {name} has no maps to pool ({first_line(error)}); choose another backbone")
     return InputError(
         f"backbone {name} does not work with images of {_written(sizes)} pixels ({first_line(error)}); choose another "
         "backbone, or change image.height and image.width"

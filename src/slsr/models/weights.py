@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors.torch import load_file
@@ -27,6 +29,7 @@ from slsr.params.recipe import NO_WEIGHTS_FILE, Image, Recipe
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 FILES_IN_HUB = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
+SECONDS_FOR_AN_ANSWER = 5.0
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
@@ -57,7 +60,7 @@ def initialize_backbone(backbone: nn.Module, name: str, weights: str, image: Ima
         state = {timm_name(key): value for key, value in _file_state(packaged_file()).items()}
         _load(backbone, name, state, weights, image)
     else:
-        backbone.load_state_dict(_downloaded_by_timm(name, image))
+        _load(backbone, name, _hub_state(name), weights, image)
 
 
 def _imagenet_state(name: str) -> dict[str, Tensor]:
@@ -144,23 +147,41 @@ def hash_mismatch(path: Path) -> tuple[str, str] | None:
     return None if digest.startswith(expected) else (digest[: len(expected)], expected)
 
 
-def _downloaded_by_timm(name: str, image: Image) -> dict[str, Tensor]:
-    """Return the ImageNet weights of a network of timm, from the cache of its hub or from the hub.
+def _hub_state(name: str) -> dict[str, Tensor]:
+    """Return the ImageNet weights of a whole network of timm, from the cache of its hub or from the hub.
 
     Raises
     ------
     InputError
         The hub cannot be reached.
     """
+    import timm
+
+    place = find_imagenet_weights(name)
+    if place["problem"]:
+        raise InputError(f"weights: imagenet: {place['problem']}")
+    if place["found"]:
+        return _file_state(Path(place["found"]))
     try:
-        return build_timm_network(name, image, pretrained=True).state_dict()
-    except InputError:
-        raise
+        _require_answer(str(place["url"]))
+        return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the client of the hub raises errors of many kinds
         raise InputError(
-            f"weights: imagenet: those of {name} could not be downloaded ({first_line(error)}). Set weights to a file "
-            f"in weights/, or to none; those of {PACKAGED} need no download"
+            f"weights: imagenet: those of {name} could not be downloaded from {place['url']} ({first_line(error)}). "
+            f"Set weights to a file in weights/, or to none; those of {PACKAGED} need no download"
         ) from error
+
+
+def _require_answer(url: str) -> None:
+    """Ask whether an address answers, since the client of the hub repeats its tries for most of a minute.
+
+    Raises
+    ------
+    OSError
+        It does not.
+    """
+    with suppress(HTTPError):  # an answer: the client may have what is needed, such as an access token
+        urlopen(Request(url, method="HEAD"), timeout=SECONDS_FOR_AN_ANSWER).close()
 
 
 def _download(url: str, path: Path, expected: str) -> None:
@@ -199,7 +220,9 @@ def _load(backbone: nn.Module, name: str, state: dict[str, Tensor], source: str,
         elif name in TORCHVISION:
             backbone.load_state_dict(_torchvision_state(name, state))
         else:
-            backbone.load_state_dict(_timm_state(name, state, image))
+            whole = _timm_state(name, state, image)
+            own_names = backbone.state_dict().keys()
+            backbone.load_state_dict({key: value for key, value in whole.items() if key in own_names})
     except (RuntimeError, LookupError) as error:
         first = first_line(error)
         raise InputError(f"weights: {source}: does not fit the backbone {name} ({first}); choose another") from error
@@ -219,9 +242,9 @@ def _torchvision_state(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _timm_state(name: str, state: dict[str, Tensor], image: Image) -> dict[str, Tensor]:
-    """Return the weights without a classifier from those of a whole network of timm, whatever its classes are.
+    """Return the weights of a whole network of timm, whatever its classes are, adapted to the size of the images.
 
-    timm adapts them to the size of the images. It checks the names of all weights only if the classifier is loaded too.
+    timm checks the names of all weights only if the classifier is loaded too.
     """
     import timm
 
@@ -237,7 +260,7 @@ def _timm_state(name: str, state: dict[str, Tensor], image: Image) -> dict[str, 
         pretrained=True,
         pretrained_cfg_overlay={"state_dict": state, "num_classes": classes},
     )
-    return {key: value for key, value in whole.state_dict().items() if not key.startswith(f"{classifier}.")}
+    return whole.state_dict()
 
 
 def _modern_names(state: dict[str, Tensor], unused: set[str]) -> dict[str, Tensor]:

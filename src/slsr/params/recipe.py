@@ -147,6 +147,15 @@ class Recipe(Block):
         return self
 
     @model_validator(mode="after")
+    def padding_is_cropped(self) -> Self:
+        if self.padding > 0 and not self.random_crop:
+            raise ValueError(
+                f"padding {self.padding} has no effect with random_crop: false, which takes the center; set padding to "
+                "0, or random_crop to true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def triplets_exist(self) -> Self:
         if self.triplet.weight > 0 and (self.sampler != "identities" or self.images_per_identity < 2):
             raise ValueError(

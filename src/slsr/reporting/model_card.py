@@ -134,13 +134,32 @@ def _data(dataset: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return text
 
 
+def _normalization(image: Mapping[str, Any]) -> str:
+    return f"{'the backbone’s own' if image['normalization'] == 'backbone' else image['normalization']} normalization"
+
+
+def _other_parts(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Name the parts of a recipe that are off by default; a run of an earlier version lacks them."""
+    if recipe.get("last_stride") == 1:
+        yield "last stride 1"
+    if recipe.get("pooling", "average") != "average":
+        yield f"pooling {recipe['pooling']}"
+    if recipe.get("sampler") == "identities":
+        yield f"batches of people with {recipe['images_per_identity']} images each"
+    for loss in ("triplet", "center"):
+        if recipe.get(loss, {}).get("weight"):
+            yield f"{loss} loss times {recipe[loss]['weight']:g}"
+    names = {"label_smoothing": "label smoothing", "padding": "padding", "color_jitter": "color jitter", "ema": "EMA"}
+    yield from (f"{name} {recipe[key]:g}" for key, name in names.items() if recipe.get(key))
+
+
 def _recipe(recipe: Mapping[str, Any], image: Mapping[str, Any], leg: str | None, params: Mapping[str, Any]) -> str:
     optimizer, schedule = recipe["optimizer"], recipe["schedule"]
     steps = recipe.get("steps")
     length = f"{steps:,} steps" if steps else f"{recipe['epochs']} epochs"
     rows = [
         ("network", f"{recipe['backbone']}, head {recipe['head']}, weights {recipe['weights']}"),
-        ("input", f"{image['height']}x{image['width']} pixels, {image['normalization']} normalization"),
+        ("input", f"{image['height']}x{image['width']} pixels, {_normalization(image)}"),
         (
             "training",
             f"{length} of batches of {recipe['batch_size']}, seed {recipe['seed']}"
@@ -148,6 +167,7 @@ def _recipe(recipe: Mapping[str, Any], image: Mapping[str, Any], leg: str | None
         ),
         ("optimizer", f"{optimizer['name']}, rate {optimizer['learning_rate']:g} ({schedule['name']})"),
         ("random erasing", f"{recipe['random_erasing']:g}"),
+        *([("also", ", ".join(parts))] if (parts := list(_other_parts(recipe))) else []),
         ("precision", recipe["precision"]),
     ]
     if leg is not None:

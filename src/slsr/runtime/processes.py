@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slsr.errors import InputError
+
 
 def rank_and_size() -> tuple[int, int]:
     """Return the number of this process and the number of processes; (0, 1) outside a launch."""
@@ -101,7 +103,15 @@ def share_network(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """Batch norm over the batch of all processes, for devices that torch's SyncBatchNorm does not support."""
+    """Batch norm over the batch of all processes, for devices that torch's SyncBatchNorm does not support.
+
+    Those of timm end in dropout and an activation, `drop` and `act`.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, dtype=norm.weight.dtype)
+        self.drop, self.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
+        self.load_state_dict(norm.state_dict())
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -109,9 +119,11 @@ class GlobalBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize by mean and variance over all processes' rows while training, by the running ones otherwise."""
-        if not self.training:
-            normalized: Tensor = super().forward(input)
-            return normalized
+        normalized = self._globally_normalized(input) if self.training else super().forward(input)
+        ended: Tensor = self.act(self.drop(normalized))
+        return ended
+
+    def _globally_normalized(self, input: Tensor) -> Tensor:
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
         over = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
@@ -143,9 +155,25 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
 
 
 def _synchronized(norm: nn.BatchNorm2d, device: torch.device) -> nn.Module:
-    if device.type == "cuda":
+    """Return the norm over all processes that takes the place of a batch norm.
+
+    Raises
+    ------
+    InputError
+        It is a kind of batch norm that is neither torch's nor timm's.
+    """
+    plain = type(norm) is nn.BatchNorm2d
+    if not plain and not (hasattr(norm, "drop") and hasattr(norm, "act")):
+        raise InputError(
+            f"the backbone has batch norms of the kind {type(norm).__name__}, which cannot be synchronized; train it "
+            "in one process (SLSR_PROCESSES=1), or choose another backbone"
+        )
+    if device.type != "cuda":
+        return GlobalBatchNorm(norm)
+    if plain:
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
         return converted
-    ours = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum, dtype=norm.weight.dtype)
-    ours.load_state_dict(norm.state_dict())
-    return ours
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    with_activation: nn.Module = convert_sync_batchnorm(norm)
+    return with_activation

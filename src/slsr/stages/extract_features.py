@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 def run(encoder: Recipe, evaluate: Evaluate) -> None:
     """Read the train table and the encoder, write `artifacts/features/train.npy`, float32 [N, D].
 
-    Row i is the feature of row i of train.parquet: the pooled last convolutional maps, not normalized, without those of
-    the mirrored image.
+    Row i is the feature of row i of train.parquet, as tests compare it, but not normalized and without that of the
+    mirrored image.
     """
     network = load_encoder(ENCODER_MODEL)
     table = read_table(TRAIN_TABLE, ["image", "name"])

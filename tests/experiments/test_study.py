@@ -171,14 +171,7 @@ def test_a_parameter_that_cannot_have_the_value_is_refused_before_anything_runs(
     ("vary", "said"),
     [
         ({"train.backbone": ["resnet50", "resnet51"]}, r"train\.backbone 'resnet51': unknown; did you mean .*resnet50"),
-<<<<<<< HEAD
-        (
-            {"encoder.pooling": ["class-token"]},
-            r"encoder\.pooling: class-token: backbone tf_efficientnet_lite0 has no class token",
-        ),
-=======
         ({"encoder.pooling": ["class-token"]}, r"encoder\.pooling: class-token: backbone \w+ has no class token"),
->>>>>>> w-tests
         ({"train.backbone": ["skresnet50d"], "train.weights": ["imagenet"]}, r"train\.weights imagenet: timm has none"),
     ],
 )

@@ -187,7 +187,8 @@ def test_batches_of_identities_have_the_same_steps_whatever_is_generated():
     assert [trained(training, epochs=1, batch_size=6)[1][0].steps for training in sets] == [3, 4, 5, 13]
 
 
-def test_more_identities_in_a_batch_than_there_are_are_refused_before_the_first_step(tmp_path):
+def test_more_identities_in_a_batch_than_there_are_are_refused_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the curves look for a git repository in the current folder
     recipe, image, epochs = make_recipe(sampler="identities", batch_size=10, images_per_identity=2), make_image(), []
     encoder = initial_encoder(recipe, CLASSES, image)
     before = copy.deepcopy(encoder)

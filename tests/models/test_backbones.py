@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torch import nn
 from slsr.errors import InputError
 from slsr.models.backbones import build_backbone, normalization_of
 from slsr.models.checks import check_networks
-from slsr.models.efficientnet_lite0 import packaged_file, timm_name
+from slsr.models.efficientnet_lite0 import FILE, packaged_file, timm_name
 from slsr.models.encoder import Encoder, EncoderDescription, GeneralizedMean, load_encoder, save_encoder
 from slsr.models.weights import find_imagenet_weights, initial_encoder, initialize_backbone
 from slsr.params.file import validate_params
@@ -180,7 +181,7 @@ def test_a_damaged_package_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"is damaged or another file: its SHA-256 is .*; install .* again"):
         packaged_file()
     assert "is damaged" in find_imagenet_weights(LITE0)["problem"]
-    (package / "models" / packaged_file.__globals__["FILE"].split("/")[1]).unlink()
+    (package / "models" / Path(FILE).name).unlink()
     with pytest.raises(InputError, match="is not installed; run `make env`"):
         packaged_file()
 
@@ -234,7 +235,7 @@ def test_a_backbone_knows_its_normalization(name, expected):
 
 def test_a_normalization_that_the_project_does_not_know_is_refused():
     with pytest.raises(
-        InputError, match=r"expects mean \(0.43, 0.411, 0.296\) .* which is none of imagenet, symmetric"
+        InputError, match=r"mean \(0.43, 0.411, 0.296\) .* are not known here; set image.normalization to one"
     ):
         normalization_of("vit_large_patch16_dinov3.sat493m")
 
@@ -315,7 +316,7 @@ def test_a_hub_that_does_not_answer_is_said_at_once(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(
         "slsr.models.weights.find_imagenet_weights",
-        lambda name: {"path": None, "found": None, "url": "http://127.0.0.1:9/w", "problem": None},
+        lambda name: {"path": None, "url": "http://127.0.0.1:9/w", "problem": None},
     )
     start = time.monotonic()
     with pytest.raises(InputError, match=r"those of regnety_002 could not be downloaded from .* need no download"):

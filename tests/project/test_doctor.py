@@ -349,12 +349,13 @@ def test_torch_that_fails_or_a_refused_number_of_processes_is_a_problem():
 
 def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path):
     path = str(tmp_path / "checkpoints" / "resnet50-0676ba61.pth")
-    file = {"path": path, "found": None, "url": "http://127.0.0.1:1/resnet50-0676ba61.pth", "problem": None}
+    file = {"path": path, "url": "http://127.0.0.1:1/resnet50-0676ba61.pth", "problem": None}
     probe, params = PROBED | {"weights": {"resnet50": file}}, params_with(weights="imagenet")
     (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
     assert "http://127.0.0.1:1/resnet50-0676ba61.pth does not answer" in finding.text
     assert str(tmp_path / "checkpoints") in finding.remedy
-    file["found"] = path
+    Path(path).parent.mkdir()
+    Path(path).write_bytes(b"0")
     (finding,) = list(machine.weights(tmp_path, probe, params))
     assert (finding.level, finding.text) == ("ok", f"ImageNet weights of resnet50 are in {tmp_path / 'checkpoints'}")
     file["problem"] = "it is not the file of this name; remove it"
@@ -383,11 +384,10 @@ def test_torch_is_asked_about_damaged_weights(clone, tmp_path):
     folder.mkdir(parents=True)
     params = with_imagenet_weights(clone, "resnet50", "densenet121")
     absent = machine.ask_torch(clone, environment, params)["weights"]
-    assert {name: (file["found"], file["problem"]) for name, file in absent.items()} == dict.fromkeys(
-        ("resnet50", "densenet121"), (None, None)
-    )
+    assert {name: file["problem"] for name, file in absent.items()} == {"resnet50": None, "densenet121": None}
     for file in absent.values():
         assert file["path"].startswith(str(folder))
+        assert not Path(file["path"]).exists()
         Path(file["path"]).write_bytes(b"0")
     answer = machine.ask_torch(clone, environment, params)
     found = problems(list(machine.weights(clone, answer, params)))
@@ -455,10 +455,13 @@ def test_weights_that_timm_has_from_no_hub_are_looked_for_in_torchs_cache(tmp_pa
     absent = find_imagenet_weights("gcvit_xxtiny")
     file = Path(absent["path"])
     assert (file.parent, file.name) == (tmp_path / "checkpoints", absent["url"].rpartition("/")[2])
-    assert (absent["found"], absent["problem"]) == (None, None)
+    probe = PROBED | {"weights": {"gcvit_xxtiny": absent}}
+    params = params_with(backbone="gcvit_xxtiny", weights="imagenet")
     file.parent.mkdir()
     file.write_bytes(b"0")
-    assert find_imagenet_weights("gcvit_xxtiny")["found"] == str(file)
+    assert find_imagenet_weights("gcvit_xxtiny") == absent
+    (finding,) = list(machine.weights(tmp_path, probe, params))
+    assert (finding.level, finding.text) == ("ok", f"ImageNet weights of gcvit_xxtiny are in {file.parent}")
 
 
 def test_a_clone_that_git_refuses_is_a_problem(clone, monkeypatch):

@@ -20,10 +20,10 @@ from slsr.images.decoding import encode_jpeg
 from slsr.images.loading import LabeledImages
 from slsr.models.weights import initial_encoder
 from slsr.params.recipe import Image
-from slsr.runtime import processes, spread
+from slsr.runtime import spread
 from slsr.runtime.devices import check_precision
 from slsr.runtime.launch import join_processes, launched, processes_wanted
-from slsr.runtime.processes import GlobalBatchNorm, gather_rows, share_of
+from slsr.runtime.processes import GlobalBatchNorm, gather_rows, share_of, synchronized_norm
 from slsr.runtime.resume import Interval, kept
 from slsr.training.classifier import TrainingSet, train_classifier
 
@@ -135,9 +135,9 @@ def test_norms_of_timm_keep_their_activation_and_unknown_ones_are_refused():
     given = BatchNormAct2d(4, act_layer=nn.ReLU6).eval()
     images = torch.randn(3, 4, 5, 2) * 5
     torch.testing.assert_close(GlobalBatchNorm(given).eval()(images), given(images))
-    assert type(processes._synchronized(given, torch.device("cuda"))).__name__ == "SyncBatchNormAct"
+    assert type(synchronized_norm(given, torch.device("cuda"))).__name__ == "SyncBatchNormAct"
     with pytest.raises(InputError, match="batch norms of the kind OwnNorm, which cannot be synchronized"):
-        processes._synchronized(OwnNorm(4), torch.device("cpu"))
+        synchronized_norm(OwnNorm(4), torch.device("cpu"))
 
 
 def test_global_batch_norm_is_batch_norm_over_everything(tmp_path):

@@ -111,18 +111,21 @@ def _inputs(encoder: LoadedEncoder, image: PillowImage.Image) -> Tensor:
 
 def _fine_maps(network: FeatureExtractor, inputs: Tensor) -> Tensor:
     """Return the deepest maps with at least `FINEST_ROWS` rows, or the last maps if there are none."""
-    last = network.maps(inputs)
-    if last.shape[2] >= FINEST_ROWS:
-        return last
-    fine = [maps for maps in _maps_of_layers(network, inputs) if maps.shape[2] >= FINEST_ROWS]
-    return fine[-1] if fine else last
+    found = _maps_of_layers(network, inputs)
+    fine = [maps for maps in found if maps.shape[2] >= FINEST_ROWS]
+    return fine[-1] if fine else found[-1]
 
 
 def _maps_of_layers(network: FeatureExtractor, inputs: Tensor) -> list[Tensor]:
-    """Return the maps after each layer of a torchvision network, or after each stage of one of timm that gives them."""
+    """Return the maps after each layer of a torchvision network, or after each stage of one of timm that gives them.
+
+    The last ones are those that are pooled.
+    """
     backbone: Any = network.backbone
     if not isinstance(backbone, nn.Sequential):
-        return list(backbone.forward_intermediates(inputs, intermediates_only=True, output_fmt="NCHW"))
+        give = getattr(backbone, "forward_intermediates", None)
+        stages = give(inputs, intermediates_only=True, output_fmt="NCHW") if give else []
+        return [*stages, network.maps(inputs)]
     found = [inputs]
     for layer in _layers(backbone):
         found.append(layer(found[-1]).clone())

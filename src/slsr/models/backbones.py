@@ -142,7 +142,7 @@ def normalization_of(name: str) -> Normalization:
     Raises
     ------
     InputError
-        timm has no network of this name, or its normalization is none of those that this project knows.
+        timm has no network of this name, or this project does not know its normalization.
     """
     if name in TORCHVISION:
         return "imagenet"
@@ -151,8 +151,8 @@ def normalization_of(name: str) -> Normalization:
         if torch.allclose(torch.tensor([mean, deviation]), torch.tensor([config.mean, config.std]), atol=1e-4):
             return cast(Normalization, known)
     raise InputError(
-        f"image.normalization: backbone: {name} expects mean {config.mean} and deviation {config.std}, which is none "
-        f"of {', '.join(NORMALIZATION)}; choose one of these, or another backbone"
+        f"normalization of {name}: mean {config.mean} and deviation {config.std} are not known here; set "
+        f"image.normalization to one of {', '.join(NORMALIZATION)}, or choose another backbone"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from slsr.errors import InputError
 from slsr.params.file import Params
-from slsr.params.recipe import ANY_SIZE, Image, Recipe
+from slsr.params.recipe import ANY_SIZE, Image, Pooling
 
 
 def check_networks(params: Params) -> None:
@@ -19,21 +21,23 @@ def check_networks(params: Params) -> None:
     """
     for block, recipe in (("encoder", params.encoder), ("train", params.train)):
         if recipe.backbone not in ANY_SIZE or recipe.pooling == "class-token":
-            _check_network(recipe, params.image, block)
+            try:
+                _check_network(recipe.backbone, recipe.weights, recipe.last_stride, recipe.pooling, params.image)
+            except InputError as error:
+                raise InputError(f"{block}.{error}") from error
 
 
-def _check_network(recipe: Recipe, image: Image, block: str) -> None:
+@cache
+def _check_network(backbone: str, weights: str, last_stride: int, pooling: Pooling, image: Image) -> None:
+    """Check a network; a study asks again for every experiment."""
     import torch
 
     from slsr.models.backbones import TORCHVISION, check_imagenet_weights, normalization_of
     from slsr.models.encoder import FeatureExtractor
 
-    try:
-        if recipe.weights == "imagenet" and recipe.backbone not in TORCHVISION:
-            check_imagenet_weights(recipe.backbone)
-        with torch.device("meta"):
-            FeatureExtractor(recipe.backbone, image, last_stride=recipe.last_stride, pooling=recipe.pooling)
-    except InputError as error:
-        raise InputError(f"{block}.{error}") from error
+    if weights == "imagenet" and backbone not in TORCHVISION:
+        check_imagenet_weights(backbone)
+    with torch.device("meta"):
+        FeatureExtractor(backbone, image, last_stride=last_stride, pooling=pooling)
     if image.normalization == "backbone":
-        normalization_of(recipe.backbone)
+        normalization_of(backbone)

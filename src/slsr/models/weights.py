@@ -96,15 +96,14 @@ def find_imagenet_weights(name: str) -> dict[str, str | None]:
 
     Returns
     -------
-    `path` where they are or will be, None if only timm's hub knows; `found`, the path again if they are there; `url`,
-    the address of the download, None if there is none; `problem`, what is wrong with them.
+    `path`, where they are or will be, None if only timm's hub knows; `url`, the address of the download, None if they
+    are installed; `problem`, what is wrong with them, or None.
     """
     if name == PACKAGED:
         try:
-            path = str(packaged_file())
+            return {"path": str(packaged_file()), "url": None, "problem": None}
         except InputError as error:
-            return {"path": None, "found": None, "url": None, "problem": str(error)}
-        return {"path": path, "found": path, "url": None, "problem": None}
+            return {"path": None, "url": None, "problem": str(error)}
     if name not in TORCHVISION:
         return _find_those_of_timm(name)
     url, file = imagenet_file(name)
@@ -113,7 +112,7 @@ def find_imagenet_weights(name: str) -> dict[str, str | None]:
         f"{file} is not the file of this name: its SHA-256 begins with {hashes[0]}, not with {hashes[1]}; remove it, "
         "so that it is downloaded again"
     )
-    return {"path": str(file), "found": str(file) if file.is_file() else None, "url": url, "problem": problem or None}
+    return {"path": str(file), "url": url, "problem": problem or None}
 
 
 def _find_those_of_timm(name: str) -> dict[str, str | None]:
@@ -124,14 +123,13 @@ def _find_those_of_timm(name: str) -> dict[str, str | None]:
     try:
         check_imagenet_weights(name)
     except InputError as error:
-        return {"path": None, "found": None, "url": None, "problem": str(error)}
+        return {"path": None, "url": None, "problem": str(error)}
     config: Any = timm.get_pretrained_cfg(name)
     if config.hf_hub_id is None:
-        file = _in_torch_cache(config.url)
-        return {"path": str(file), "found": str(file) if file.is_file() else None, "url": config.url, "problem": None}
+        return {"path": str(_in_torch_cache(config.url)), "url": config.url, "problem": None}
     cached = (try_to_load_from_cache(config.hf_hub_id, file) for file in FILES_IN_HUB)
-    found = next((file for file in cached if isinstance(file, str)), None)
-    return {"path": found, "found": found, "url": hf_hub_url(config.hf_hub_id, FILES_IN_HUB[0]), "problem": None}
+    path = next((file for file in cached if isinstance(file, str)), None)
+    return {"path": path, "url": hf_hub_url(config.hf_hub_id, FILES_IN_HUB[0]), "problem": None}
 
 
 def _hash_in_name(path: Path) -> str:
@@ -160,8 +158,8 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     place = find_imagenet_weights(name)
     if place["problem"]:
         raise InputError(f"weights: imagenet: {place['problem']}")
-    if place["found"]:
-        return _file_state(Path(place["found"]))
+    if place["path"] is not None and Path(place["path"]).is_file():
+        return _file_state(Path(place["path"]))
     try:
         _require_answer(str(place["url"]))
         return timm.create_model(name, pretrained=True).state_dict()
@@ -193,7 +191,8 @@ def _download(url: str, path: Path, expected: str) -> None:
         raise InputError(
             f"weights: imagenet: {url} could not be downloaded, or its hash is wrong ({error}). Put the file into "
             f"{path.parent} yourself, or set weights to a file in weights/, or to none (from scratch; see the presets "
-            "sample and market1501-scratch for a recipe that learns without)"
+            "sample-scratch and market1501-scratch for a recipe that learns without); those of "
+            f"{PACKAGED} need no download"
         ) from error
 
 

@@ -135,7 +135,8 @@ def _data(dataset: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 
 
 def _normalization(image: Mapping[str, Any]) -> str:
-    return f"{'the backbone’s own' if image['normalization'] == 'backbone' else image['normalization']} normalization"
+    own = image["normalization"] == "backbone"
+    return "normalized as the backbone's weights expect" if own else f"{image['normalization']} normalization"
 
 
 def _other_parts(recipe: Mapping[str, Any]) -> Iterator[str]:

@@ -151,10 +151,10 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, _synchronized(child, device))
+                setattr(parent, name, synchronized_norm(child, device))
 
 
-def _synchronized(norm: nn.BatchNorm2d, device: torch.device) -> nn.Module:
+def synchronized_norm(norm: nn.BatchNorm2d, device: torch.device) -> nn.Module:
     """Return the norm over all processes that takes the place of a batch norm.
 
     Raises

@@ -133,8 +133,8 @@ def train_classifier(
     supervision : labels of generated images that follow the network, and the noise layer, which is trained in place
     """
     learner = _Learner(encoder, training, validation, recipe, image, device, supervision)
-    epochs, state = math.ceil(len(learner.factors) / learner.steps), keeper.load()
-    total = len(learner.factors)
+    total, state = len(learner.factors), keeper.load()
+    epochs = math.ceil(total / learner.steps)
     clock = Clock(learner, learner.steps, epochs, len(training.pixels), device, keeper, state, total=total)
     for epoch in learner.epochs:
         on_epoch(epoch)
@@ -333,9 +333,9 @@ class _Learner:
     def take_weights(self) -> int | None:
         """Give the encoder the averaged weights, or those of the best epoch, if the recipe asks; return that epoch."""
         number = self.epochs[-1].best
-        if number is None:
+        if number is None and self._average is not None:
             self.encoder.load_state_dict(self._tested().state_dict())
-        else:
+        elif number is not None:
             self.encoder.load_state_dict(self._best)
             mean = self.epochs[number - 1].validation_map
             log.info("kept epoch %d of %d: validation mAP %.3f", number, len(self.epochs), mean)

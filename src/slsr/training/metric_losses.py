@@ -83,7 +83,7 @@ class CenterLoss(nn.Module):
         self.centers = nn.Parameter(torch.randn(classes, dimensions))
 
     def forward(self, features: Tensor, labels: Tensor, real: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar (float64 if the features are), over the real images; 0 if there are none.
+        """Return the loss, a float32 scalar (float64 if the features are), over the real images; 0 if no image is real.
 
         Parameters
         ----------

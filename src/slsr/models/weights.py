@@ -23,7 +23,7 @@ from slsr.models.backbones import (
     convolutional_part,
     normalization_of,
 )
-from slsr.models.efficientnet_lite0 import packaged_file, timm_name
+from slsr.models.efficientnet_lite import packaged_file, packaged_state
 from slsr.models.encoder import Encoder, EncoderDescription, FeatureExtractor
 from slsr.params.recipe import NO_WEIGHTS_FILE, Image, Recipe
 
@@ -40,8 +40,8 @@ def initialize_backbone(backbone: nn.Module, name: str, weights: str, image: Ima
     ----------
     weights : `none` keeps the random weights. `imagenet` loads those of torchvision (version V1, which existed when the
         paper was written; they are kept in torch's cache, and their hash is checked at every use); those of
-        EfficientNet-Lite0 from an installed package, whose hash is also checked; and those of timm's other networks
-        from timm's hub or its cache. Any other value is the path of a safetensors file or of a state dict of
+        EfficientNet-Lite0 and -Lite1 from installed packages, whose hashes are also checked; and those of timm's other
+        networks from timm's hub or its cache. Any other value is the path of a safetensors file or of a state dict of
         torchvision or timm, which is read with `weights_only`.
     image : the sizes of the images, to which position embeddings are adapted
 
@@ -56,9 +56,8 @@ def initialize_backbone(backbone: nn.Module, name: str, weights: str, image: Ima
         _load(backbone, name, _file_state(Path(weights)), weights, image)
     elif name in TORCHVISION:
         _load(backbone, name, _imagenet_state(name), weights, image)
-    elif name == PACKAGED:
-        state = {timm_name(key): value for key, value in _file_state(packaged_file()).items()}
-        _load(backbone, name, state, weights, image)
+    elif name in PACKAGED:
+        _load(backbone, name, packaged_state(name), weights, image)
     else:
         _load(backbone, name, _hub_state(name), weights, image)
 
@@ -99,9 +98,9 @@ def find_imagenet_weights(name: str) -> dict[str, str | None]:
     `path`, where they are or will be, None if only timm's hub knows; `url`, the address of the download, None if they
     are installed; `problem`, what is wrong with them, or None.
     """
-    if name == PACKAGED:
+    if name in PACKAGED:
         try:
-            return {"path": str(packaged_file()), "url": None, "problem": None}
+            return {"path": str(packaged_file(name)), "url": None, "problem": None}
         except InputError as error:
             return {"path": None, "url": None, "problem": str(error)}
     if name not in TORCHVISION:
@@ -166,7 +165,7 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     except Exception as error:  # the client of the hub raises errors of many kinds
         raise InputError(
             f"weights: imagenet: those of {name} could not be downloaded from {place['url']} ({first_line(error)}). "
-            f"Set weights to a file in weights/, or to none; those of {PACKAGED} need no download"
+            f"Set weights to a file in weights/, or to none; those of {' and '.join(PACKAGED)} need no download"
         ) from error
 
 
@@ -192,7 +191,7 @@ def _download(url: str, path: Path, expected: str) -> None:
             f"weights: imagenet: {url} could not be downloaded, or its hash is wrong ({error}). Put the file into "
             f"{path.parent} yourself, or set weights to a file in weights/, or to none (from scratch; see the presets "
             "sample-scratch and market1501-scratch for a recipe that learns without); those of "
-            f"{PACKAGED} need no download"
+            f"{' and '.join(PACKAGED)} need no download"
         ) from error
 
 

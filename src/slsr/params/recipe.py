@@ -15,7 +15,8 @@ Normalization = Literal["imagenet", "symmetric", "unit", "clip", "dpn", "backbon
 Interpolation = Literal["bilinear", "bicubic"]
 Compile = Literal["auto", "never"]
 NO_WEIGHTS_FILE = ("imagenet", "none")
-ANY_SIZE = ("resnet18", "resnet50", "densenet121", "tf_efficientnet_lite0")  # backbones that need no check by timm
+# Backbones that need no check by timm.
+ANY_SIZE = ("resnet18", "resnet50", "densenet121", "tf_efficientnet_lite0", "tf_efficientnet_lite1")
 
 
 class Image(Block):

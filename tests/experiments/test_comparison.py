@@ -275,7 +275,7 @@ def test_the_quality_of_generated_images_stands_once_for_the_rows_that_share_the
     said, rows = quality_table(render_markdown(comparison))
     assert [row[:3] for row in rows] == [["LSRO; SLSR", "2", "0.15 ± 0.07 [0.00]"], ["MPRL", "1", "0.50 [0.00]"]]
     assert [row[-1] for row in rows] == ["4", "0"]
-    assert rows[0][3] == "-", "a measure that a space does not have"
+    assert rows[0][3] == "-", "a measure without a value"
     assert said.endswith("The cache does not have it for one-hot.")
     written = {row["regularizer"]: row for row in csv.DictReader(render_csv(comparison).splitlines())}
     assert float(written["slsr"]["generated_handcrafted_kernel"]) == pytest.approx(0.15)

@@ -59,6 +59,7 @@ def test_images_from_every_cluster_with_its_sparse_label(project):
         (1, 24, 15),
     ]
     assert set(quality["overall"]["handcrafted"]) - set(quality["overall"]["encoder"]) == {"precision", "density"}
+    assert set(quality["overall"]["imagenet"]) == set(quality["overall"]["handcrafted"])
     assert "collapse" in {alarm["alarm"] for alarm in quality["alarms"]}
     assert quality["limits"] == params.generate.alarms.model_dump()
     assert set(quality["limits"]) == {*MEASURES_WITH_A_LIMIT, "kernel_deviations"}
@@ -153,7 +154,7 @@ def features_of(encoder, encoded, names):
     return extract_features(encoder, encoded, names, torch.device("cpu"), flip=False, batch_size=128)
 
 
-def measured(of_cluster) -> tuple[dict, list[list[bytes]]]:
+def measured(of_cluster, choice=None, seen=False) -> tuple[dict, list[list[bytes]]]:
     """quality.json if the generated images are what a function of the cluster's real images (and their number) gives.
 
     The real ones are coarse patterns, no two of them alike.
@@ -169,42 +170,61 @@ def measured(of_cluster) -> tuple[dict, list[list[bytes]]]:
     train, names = (table.column(name).to_pylist() for name in ("image", "name"))
     write_npy(TRAIN_FEATURES, features_of(encoder, train, names))
     encoded = [[encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), 18)] for cluster in (0, 1)]
-    return measure_quality(encoded, real, make_params().generate, torch.device("cpu")), encoded
+    return measure_quality(encoded, real, choice or make_params().generate, torch.device("cpu"), seen), encoded
 
 
 def sounding(quality) -> set[tuple[str, str]]:
     return {(alarm["space"], alarm["alarm"]) for alarm in quality["alarms"] if alarm["cluster"] is None}
 
 
-def test_memorized_images_sound_the_alarm_in_both_spaces(project):
+def test_memorized_images_sound_the_alarm_in_the_spaces_that_hear_it(project):
     quality, _ = measured(lambda real, count: real[:count])
-    assert {("handcrafted", "memorization"), ("encoder", "memorization")} <= sounding(quality)
+    assert sounding(quality) == {("handcrafted", "memorization"), ("imagenet", "memorization")}
+    assert quality["overall"]["verdict"] == "recognizable, but poorer", "copies are no new images"
     assert quality["overall"]["encoder"]["copies"]["value"] > 0.9
 
 
-def test_one_image_again_and_again_sounds_collapse_in_both_spaces(project):
+def test_one_image_again_and_again_is_not_usable(project):
     quality, _ = measured(lambda real, count: real[:1].repeat(count, 0))
-    assert {("handcrafted", "collapse"), ("encoder", "collapse")} <= sounding(quality)
+    assert ("imagenet", "collapse") in sounding(quality)
+    assert quality["overall"]["verdict"] == "not usable"
+    assert [each["verdict"] for each in quality["clusters"]] == ["not usable", "not usable"]
 
 
 def test_noise_sounds_unlike(project):
     stream = np.random.default_rng(1)
     quality, _ = measured(lambda real, count: stream.integers(0, 256, (count, 32, 32, 3), np.uint8))
-    assert ("handcrafted", "unlike") in sounding(quality)
-    assert "precision" not in {alarm["measure"] for alarm in quality["alarms"] if alarm["space"] == "encoder"}
+    assert ("imagenet", "unlike") in sounding(quality)
+    assert {alarm["space"] for alarm in quality["alarms"]} == {"imagenet"}
+    assert "precision" not in quality["overall"]["encoder"], "it saturates there"
     assert not {what for what in sounding(quality) if what[1] == "memorization"}
 
 
 def test_the_file_has_the_deviation_that_the_limit_is_counted_in(project):
-    quality, _ = measured(lambda real, count: real[:1].repeat(count, 0))
-    limits = make_params().generate.alarms
+    choice = make_params().generate
+    limits = choice.alarms.model_copy(update={"kernel_deviations": 5.0})
+    choice = choice.model_copy(update={"alarms": limits})
+    quality, _ = measured(lambda real, count: np.full((count, 32, 32, 3), 128, np.uint8), choice)
     far = [alarm for alarm in quality["alarms"] if alarm["measure"] == "kernel" and alarm["cluster"] is None]
-    assert far, "one image is far from all of them"
+    assert far, "gray is far from all of them"
     for alarm in far:
         kernel = quality["overall"][alarm["space"]]["kernel"]
         beyond = kernel["reference"] + limits.kernel_deviations * kernel["reference_deviation"]
         assert alarm["alarm"] == "unlike"
         assert alarm["value"] > alarm["limit"] == pytest.approx(beyond, abs=1e-4)
+
+
+def test_images_of_a_discriminator_that_saw_the_network_are_measured_in_another_one(project):
+    quality, _ = measured(lambda real, count: real[:1].repeat(count, 0), seen=True)
+    overall = quality["overall"]
+    assert quality["discriminator_saw"] == "imagenet"
+    assert set(overall["imagenet_lite1"]) == set(overall["imagenet"])
+    assert overall["imagenet_lite1"]["kernel"] != overall["imagenet"]["kernel"]
+    assert {space for space, alarm in sounding(quality) if alarm == "collapse"} == {"imagenet", "imagenet_lite1"}
+    plain, _ = measured(lambda real, count: real[:1].repeat(count, 0))
+    assert plain["discriminator_saw"] is None
+    assert "imagenet_lite1" not in plain["overall"]
+    assert plain["overall"]["imagenet"] == overall["imagenet"]
 
 
 def test_consistency_is_that_of_the_nearest_centroid(project):

@@ -74,10 +74,13 @@ def alarm(kind, cluster, value, name="coverage", space="encoder", limit=0.5):
 
 
 QUALITY_VALUE = {
+    "discriminator_saw": None,
     "overall": {
         "cluster": None,
         "generated": 1200,
         "real": 394,
+        "verdict": "recognizable, but poorer",
+        "imagenet": {"kernel": measure(0.9, -0.001), "coverage": measure(0.5, 0.98)},
         "handcrafted": {
             "kernel": measure(2.64, -0.003),
             "coverage": measure(0.125, 0.97),
@@ -85,6 +88,7 @@ QUALITY_VALUE = {
         },
         "encoder": {"kernel": measure(4.4, -0.004), "coverage": measure(None, 0.9)},
     },
+    "clusters": [{"verdict": "not usable"}, {"verdict": None}, {"verdict": "not usable"}],
     "cluster_consistency": {"value": 0.55, "reference": 0.999, "clusters": [0.5]},
     "alarms": [],
 }
@@ -321,18 +325,35 @@ def test_table_1_of_the_paper_is_shown_only_for_silhouettes_of_its_data_and_netw
 def test_measures_of_generated_images_are_shown_with_their_references(values):
     text = built(values)
     rows = {row[0]: row[1:] for row in dict(tables_of(text))["Generated images"]}
-    assert rows[""] == ["handcrafted space", "encoder space"]
-    assert rows["KID (kernel distance)"] == ["2.640 [-0.003]", "4.400 [-0.004]"]
-    assert rows["coverage"] == ["0.125 [0.970]", "-"]
-    assert rows["density"] == ["1.500", "-"]
+    assert rows[""] == ["ImageNet space", "handcrafted space", "encoder space"]
+    assert rows["KID (kernel distance)"] == ["0.900 [-0.001]", "2.640 [-0.003]", "4.400 [-0.004]"]
+    assert rows["coverage"] == ["0.500 [0.980]", "0.125 [0.970]", "-"]
+    assert rows["density"] == ["-", "1.500", "-"]
     assert "recall" not in rows
     overall = QUALITY_VALUE["overall"]
     encoder = overall["encoder"] | {"frechet_of_encoder_features": measure(0.25, 0.0625)}
     large = dict(tables_of(built(values, generated=QUALITY_VALUE | {"overall": overall | {"encoder": encoder}})))
-    assert [row[1:] for row in large["Generated images"] if "Frechet" in row[0]] == [["-", "0.250 [0.062]"]]
+    assert [row[1:] for row in large["Generated images"] if "Frechet" in row[0]] == [["-", "-", "0.250 [0.062]"]]
     assert "1,200 generated images are compared with 394 real images" in text
     assert "55.0 % of the generated images" in text
     assert "There is no alarm." in text
+
+
+def test_the_verdict_on_generated_images_is_one_sentence_beside_their_sheet(values):
+    text = built(values)
+    (line,) = [line for line in text.splitlines() if "generated images are compared with" in line]
+    assert "**They are recognizable, but poorer than real images: people can be seen" in line
+    assert line.endswith("By cluster: 2 not usable.")
+    assert "artifacts/generated/sheet.png" in text
+    assert "EfficientNet-Lite1" not in text
+    overall = QUALITY_VALUE["overall"]
+    seen = overall | {"verdict": "not usable", "imagenet_lite1": {"kernel": measure(2.5, 0.001)}}
+    text = built(values, generated=QUALITY_VALUE | {"discriminator_saw": "imagenet", "overall": seen})
+    rows = {row[0]: row[1:] for row in dict(tables_of(text))["Generated images"]}
+    assert rows["KID (kernel distance)"][:2] == ["0.900 [-0.001]", "2.500 [0.001]"]
+    assert "**They are not usable: " in text
+    assert "The discriminator saw features of the network" in text
+    assert "EfficientNet-Lite1, measures the same images" in text
 
 
 def test_alarms_are_gathered_by_kind(values):

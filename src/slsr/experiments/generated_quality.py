@@ -11,20 +11,13 @@ from numpy.typing import NDArray
 
 from slsr.experiments.comparison import SeedGroup
 from slsr.markdown import table
-from slsr.reporting.titles import QUALITY_MEASURES
+from slsr.reporting.titles import QUALITY_MEASURES, QUALITY_SPACES
 
 Quality = Mapping[str, Any]
 Values = NDArray[np.float64]
-SPACES = ("handcrafted", "encoder")
 SHOWN = {
-    "handcrafted": {
-        "kernel": "KID",
-        "coverage": "coverage",
-        "recall": "recall",
-        "density": "density",
-        "duplicates": "duplicates",
-        "copies": "copies",
-    },
+    "imagenet": {"kernel": "KID", "coverage": "coverage", "recall": "recall", "duplicates": "duplicates"},
+    "handcrafted": {"kernel": "KID", "coverage": "coverage", "copies": "copies"},
     "encoder": {"kernel": "KID", "coverage": "coverage"},
 }
 NOTE = (
@@ -51,8 +44,9 @@ def quality_table(groups: Sequence[SeedGroup], labels: Sequence[str]) -> list[st
             unknown.append(label)
     if not measured:
         return []
-    titles = [f"{title}, {space}" for space in SPACES for title in SHOWN[space].values()]
-    lines = [["; ".join(names[key]), *_cells(found)] for key, found in measured.items()]
+    spaces = [space for space in SHOWN if any(space in one["overall"] for found in measured.values() for one in found)]
+    titles = [f"{title}, {space}" for space in spaces for title in SHOWN[space].values()]
+    lines = [["; ".join(names[key]), *_cells(found, spaces)] for key, found in measured.items()]
     note = NOTE + (f" The cache does not have it for {'; '.join(unknown)}." if unknown else "")
     return [note, table(["generated images of", "sets", *titles, "alarms"], lines)]
 
@@ -67,18 +61,18 @@ def qualities(group: SeedGroup) -> list[Quality]:
 def quality_columns(group: SeedGroup) -> dict[str, object]:
     """Return the mean of every quality measure, as columns of a CSV file."""
     sets = qualities(group)
-    found = {(space, name): _values(sets, space, name)[0] for space in SPACES for name in QUALITY_MEASURES}
+    found = {(space, name): _values(sets, space, name)[0] for space in QUALITY_SPACES for name in QUALITY_MEASURES}
     return {f"generated_{space}_{name}": float(values.mean()) for (space, name), values in found.items() if len(values)}
 
 
-def _cells(sets: Sequence[Quality]) -> list[str]:
-    measures = [_mean_and_reference(*_values(sets, space, name)) for space in SPACES for name in SHOWN[space]]
+def _cells(sets: Sequence[Quality], spaces: Sequence[str]) -> list[str]:
+    measures = [_mean_and_reference(*_values(sets, space, name)) for space in spaces for name in SHOWN[space]]
     return [str(len(sets)), *measures, str(sum(len(quality["alarms"]) for quality in sets))]
 
 
 def _values(sets: Sequence[Quality], space: str, name: str) -> tuple[Values, Values]:
     """Return a measure of each set and its reference, without the sets in which it was not measured."""
-    found = [quality["overall"][space].get(name) for quality in sets]
+    found = [quality["overall"].get(space, {}).get(name) for quality in sets]  # earlier versions had fewer spaces
     pairs = [(one["value"], one.get("reference", one.get("floor"))) for one in found if one is not None]
     known = [pair for pair in pairs if None not in pair]  # `floor`: an earlier name of `reference`
     values, references = np.array(known, np.float64).reshape(-1, 2).T

@@ -11,7 +11,7 @@ from slsr.gan.images import ClusteredImages, evenly
 from slsr.gan.networks import Generator, draw_images, draw_noise
 from slsr.params.gan import Gan
 from slsr.quality.assessment import Alarm, Measured, assess, find_alarms
-from slsr.quality.features import handcrafted
+from slsr.quality.imagenet import imagenet
 from slsr.quality.measures import NEIGHBORS
 
 CHECKED_IMAGES, REAL_IMAGES = 256, 1000
@@ -20,7 +20,7 @@ OF_CHECK = 3  # the second number of the seed of the noise that is checked; `att
 
 @dataclass(frozen=True)
 class CollapseCheck:
-    """A generator's images of one cluster, measured in the handcrafted feature space.
+    """A generator's images of one cluster, measured in the ImageNet feature space.
 
     The measures are None if the cluster has too few images to measure them.
     """
@@ -50,8 +50,9 @@ class CollapseDetector:
         conditional = generator.description.clusters > 0
         drawn = draw_images(generator.to(self.device), noise, cluster if conditional else None)
         generator.cpu()
-        found = assess(handcrafted(real), handcrafted(drawn), ["coverage", "duplicates"], self.settings.seed)
-        values = {name: None if one.value is None else round(one.value, 6) for name, one in found.items()}
+        known, found = (imagenet(pixels, self.device) for pixels in (real, drawn))
+        measured = assess(known, found, ["coverage", "duplicates"], self.settings.seed)
+        values = {name: None if one.value is None else round(one.value, 6) for name, one in measured.items()}
         return CollapseCheck(cluster, attempt, **values, collapsed=bool(self._alarms(values)))
 
     def describe(self, check: CollapseCheck) -> str:

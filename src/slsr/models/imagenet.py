@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from slsr.models.efficientnet_lite import packaged_state
 
 DEFAULT_NETWORK = "tf_efficientnet_lite0"
+WIDTH = 1280  # of the pooled feature
 STAGES_OF_MAPS = (1, 2, 4, 6)  # the last stages whose maps are 4, 8, 16 and 32 times smaller than the image
 CONVOLUTIONS = {  # by timm's names of a block: each convolution, and the batch norm after it
     "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),

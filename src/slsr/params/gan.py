@@ -14,6 +14,7 @@ Upsampling = Literal["transposed", "nearest"]
 GanLoss = Literal["cross-entropy", "hinge"]
 GanKind = Literal["per-cluster", "conditional"]
 OnCollapse = Literal["warn", "stop", "restart"]
+GanDiscriminator = Literal["pixels", "projected", "both"]
 GanAugmentation = Literal["color", "translation", "cutout"]
 
 
@@ -44,6 +45,7 @@ class Gan(Block):
     generator_steps: Count
     discriminator_activation: DiscriminatorActivation
     discriminator_batch_norm: DiscriminatorBatchNorm
+    discriminator: GanDiscriminator
     spectral_norm: bool
     r1: Annotated[float, Field(ge=0)]
     augmentation: list[GanAugmentation]

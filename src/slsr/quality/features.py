@@ -12,7 +12,7 @@ from slsr.images.decoding import Pixels
 Features = NDArray[np.float32]
 
 ROWS_AT_ONCE = 256
-HANDCRAFTED_SIZE = (128, 64)
+COMPARED_SIZE = (128, 64)  # in pixels, of the images of which features are computed
 HOG_CELL, HOG_BINS, HOG_CLIP = 8, 9, 0.2
 # Added to a block's squared length before the root: cells with differences below 4 gray levels, grain, count little.
 HOG_FLAT = (4 * HOG_CELL**2) ** 2
@@ -33,13 +33,18 @@ def handcrafted(pixels: Pixels) -> Features:
     return np.concatenate(blocks) if blocks else np.empty((0, 4804), np.float32)
 
 
-def _handcrafted(pixels: Pixels) -> Features:
+def resized(pixels: Pixels) -> Pixels:
+    """Resize images to 128x64, bilinear and antialiased: uint8 [N, H, W, 3] to [N, 128, 64, 3]."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    if images.shape[2:] != HANDCRAFTED_SIZE:
-        images = torch.nn.functional.interpolate(images.float(), HANDCRAFTED_SIZE, mode="bilinear", antialias=True)
+    if images.shape[2:] != COMPARED_SIZE:
+        images = torch.nn.functional.interpolate(images.float(), COMPARED_SIZE, mode="bilinear", antialias=True)
         images = images.round().clamp(0, 255).to(torch.uint8)
-    resized = images.permute(0, 2, 3, 1).contiguous().numpy()
-    both: Features = np.concatenate([hsv_stripes(resized), hog(resized)], axis=1)
+    return images.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _handcrafted(pixels: Pixels) -> Features:
+    pixels = resized(pixels)
+    both: Features = np.concatenate([hsv_stripes(pixels), hog(pixels)], axis=1)
     return both / np.float32(np.sqrt(2))
 
 

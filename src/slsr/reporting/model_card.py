@@ -18,7 +18,7 @@ from slsr.markdown import table
 from slsr.params.dataset import SAMPLE
 from slsr.project.lock import LOCK, Stages, chain, load_yaml, other_inputs, outputs, parse_lock
 from slsr.project.revisions import md5_of
-from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES
+from slsr.reporting.titles import QUALITY_MEASURES, QUALITY_SPACES, RANKINGS, RETRIEVAL_MEASURES, describe_verdict
 
 REPORT = "report"
 FLOORS = {"untrained": "floor: the same network before training", "color_histogram": "floor: color histogram"}
@@ -259,15 +259,15 @@ def _gan(gan: Mapping[str, Any], generate: Mapping[str, Any]) -> str:
 
 def _generated(generated: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        "These measures compare generated images with real ones, in two feature spaces. In brackets is the reference: "
-        "real images compared with real ones."
+        f"{describe_verdict(generated)} These measures compare generated images with real ones, in several feature "
+        "spaces. In brackets is the reference: real images compared with real ones."
     )
     overall = generated["overall"]
-    spaces = [name for name in ("handcrafted", "encoder") if name in overall]
+    spaces = [name for name in QUALITY_SPACES if name in overall]
     rows = [
         [text, *(_measured(overall[space].get(name)) for space in spaces)] for name, text in QUALITY_MEASURES.items()
     ]
-    yield table(["", *spaces], rows)
+    yield table(["", *(QUALITY_SPACES[space] for space in spaces)], rows)
     alarms = generated["alarms"]
     yield f"Alarms: {len(alarms)}; metrics/generated.json has them." if alarms else "No alarm."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,22 @@ from slsr.params.dataset import Dataset
 from slsr.params.generate import Generate
 from slsr.params.recipe import Image, Recipe
 from slsr.reporting.published import published_silhouettes
-from slsr.reporting.titles import QUALITY_MEASURES, RANKINGS, RETRIEVAL_MEASURES, title_of
+from slsr.reporting.titles import (
+    QUALITY_MEASURES,
+    QUALITY_SPACES,
+    RANKINGS,
+    RETRIEVAL_MEASURES,
+    VERDICTS,
+    describe_verdict,
+    title_of,
+)
 
 ARTIFACTS = "../artifacts"
+SEEN = (
+    "The discriminator saw features of the network of the ImageNet space, so the generator was trained to deceive this "
+    "network. Therefore another network, EfficientNet-Lite1, measures the same images; the verdict is the worse of the "
+    "two."
+)
 SPLITS = ("train", "validation", "query", "gallery", "multi_query")
 
 
@@ -222,7 +236,7 @@ def _pictures(runs: Sequence[str]) -> str:
 
 def _generated(quality: Mapping[str, Any]) -> str:
     overall = quality["overall"]
-    spaces = [space for space in ("handcrafted", "encoder") if space in overall]
+    spaces = [space for space in QUALITY_SPACES if space in overall]
     rows = [
         [title, *(_measured(overall[space].get(name)) for space in spaces)]
         for name, title in QUALITY_MEASURES.items()
@@ -230,13 +244,27 @@ def _generated(quality: Mapping[str, Any]) -> str:
     ]
     consistency = quality["cluster_consistency"]
     note = (
-        f"{overall['generated']:,} generated images are compared with {overall['real']:,} real images, in a space of "
-        "colors and edges (handcrafted) and in the feature space of the encoder. The reference is in brackets: the "
-        f"same measure of real images compared with real images. {_percent(consistency['value'])} of the generated "
-        "images are nearest to the centroid of their own cluster (real images: "
+        f"{overall['generated']:,} generated images are compared with {overall['real']:,} real images. "
+        f"**{describe_verdict(quality)}**{_verdicts_by_cluster(quality)}"
+    )
+    explained = (
+        "The verdict follows from the ImageNet space, pooled features of EfficientNet-Lite0; docs/generators.md has "
+        "its rules. The handcrafted space has colors and edges; the encoder space was clustered. The reference is in "
+        f"brackets: the same measure of real images compared with real images. {_percent(consistency['value'])} of the "
+        "generated images are nearest to the centroid of their own cluster (real images: "
         f"{_percent(consistency['reference'])})."
     )
-    return "\n\n".join([note, table(["", *(f"{space} space" for space in spaces)], rows), _alarms(quality["alarms"])])
+    seen = [SEEN] if quality.get("discriminator_saw") else []
+    sheet = f"The sheet of generated images above real ones is {ARTIFACTS}/generated/sheet.png, shown below."
+    measures = table(["", *(QUALITY_SPACES[space] for space in spaces)], rows)
+    return "\n\n".join([note, sheet, measures, explained, *seen, _alarms(quality["alarms"])])
+
+
+def _verdicts_by_cluster(quality: Mapping[str, Any]) -> str:
+    """Count the verdicts on single clusters; nothing if there is none."""
+    counts = Counter(each.get("verdict") for each in quality.get("clusters", []))
+    found = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict is not None and counts[verdict]]
+    return f" By cluster: {', '.join(found)}." if found else ""
 
 
 def _measured(found: Mapping[str, float | None] | None) -> str:
@@ -258,7 +286,7 @@ def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
     for alarm in alarms:
         kinds.setdefault((alarm["alarm"], alarm["measure"], alarm["space"]), []).append(alarm)
     lines = [
-        f"- **{kind}**, {space} space: {measure} beyond {_limits(found)} in {_places(found)}"
+        f"- **{kind}**, {QUALITY_SPACES[space]}: {measure} beyond {_limits(found)} in {_places(found)}"
         for (kind, measure, space), found in kinds.items()
     ]
     return "\n".join(["Alarms:", "", *lines])

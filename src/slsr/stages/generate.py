@@ -18,16 +18,19 @@ from slsr.errors import InputError
 from slsr.files import read_json, read_npy, replaced_folder, write_json
 from slsr.gan.images import ClusteredImages, load_clustered
 from slsr.gan.networks import Generator, draw_noise, iterate_images, load_generator
-from slsr.images.decoding import decode_resized, encode_jpeg
+from slsr.images.decoding import Pixels, decode_resized, encode_jpeg
 from slsr.images.tables import GENERATED as SCHEMA
 from slsr.images.tables import table_writer
 from slsr.labels.distributions import Sparse, slsr
 from slsr.models.encoder import load_encoder
 from slsr.params.gan import Gan, GanKind
-from slsr.params.generate import Alarms, Generate
-from slsr.quality.assessment import Measured, assess, find_alarms
+from slsr.params.generate import Generate
+from slsr.quality.assessment import Alarm, Measured, assess, find_alarms
 from slsr.quality.features import Features, handcrafted
+from slsr.quality.imagenet import imagenet
 from slsr.quality.measures import cluster_consistency
+from slsr.quality.spaces import IMAGENET_NETWORKS, MEASURES, limits_in
+from slsr.quality.verdict import judge, worst
 from slsr.reporting.sheets import Panel, draw_panels
 from slsr.runtime.devices import prepare_device
 from slsr.stages.paths import (
@@ -42,9 +45,6 @@ from slsr.stages.paths import (
 
 log = logging.getLogger(__name__)
 
-MEASURES = ["kernel", "coverage", "recall", "duplicates", "copies"]
-# Precision and density saturate in an embedding of identities, where even noise scores high.
-HANDCRAFTED_MEASURES = [*MEASURES, "precision", "density"]
 COLUMNS, CLUSTERS_SHOWN = 16, 8
 BATCH_SIZE = 128  # of the encoder, when it compares generated images with real ones
 
@@ -61,11 +61,17 @@ def run(gan: Gan, generate: Generate) -> None:
     with replaced_folder(GENERATED) as folder:
         encoded = _write_images(folder / "images.parquet", clusters, counts, generate, gan.kind, device)
         _draw_sheet(folder / "sheet.png", encoded, real)
-        quality = measure_quality(encoded, real, generate, device)
+        quality = measure_quality(encoded, real, generate, device, uses_imagenet(gan))
         write_json(folder / "quality.json", quality)
     log.info("wrote %s: %s images from %d clusters", GENERATED, f"{sum(counts):,}", len(counts))
+    log.info("verdict: %s", quality["overall"]["verdict"] or "none, too few images")
     for alarm in quality["alarms"]:
         log.warning("alarm: %s", describe_alarm(alarm))
+
+
+def uses_imagenet(gan: Gan) -> bool:
+    """Tell whether the discriminator saw features of the network of the ImageNet space."""
+    return gan.discriminator != "pixels"
 
 
 def allocate(total: int, sizes: Sequence[int], allocation: Literal["equal", "proportional"]) -> list[int]:
@@ -142,38 +148,59 @@ def _sparse_label(cluster: Mapping[str, Any]) -> Sparse:
 
 @dataclass(frozen=True)
 class Space:
-    """Features of real and of generated images in one space, and what is measured there."""
+    """Features of real and of generated images, those of each cluster, in one space."""
 
     name: str
     real: Features
     generated: list[Features]
-    measures: Sequence[str]
 
 
 def measure_quality(
-    encoded: Sequence[Sequence[bytes]], real: ClusteredImages, choice: Generate, device: torch.device
+    encoded: Sequence[Sequence[bytes]],
+    real: ClusteredImages,
+    choice: Generate,
+    device: torch.device,
+    seen: bool = False,
 ) -> dict[str, Any]:
     """Measure generated images, given for each cluster; return the content of quality.json.
 
-    It has the measures over all clusters and of each cluster in two feature spaces, cluster consistency, and alarms.
+    It has the measures over all clusters and of each cluster in each feature space, a verdict on each, cluster
+    consistency, and alarms.
+
+    Parameters
+    ----------
+    seen : the discriminator saw features of the network of the ImageNet space, so a second network judges, too
     """
-    spaces = [_handcrafted_space(encoded, real), _encoder_space(encoded, real, device)]
-    sets: list[dict[str, Any]] = [{"cluster": None} | _measure_set(spaces, None, real.clusters, choice)]
-    for cluster in tqdm(range(len(encoded)), "quality", unit="cluster", leave=False, disable=None):
-        sets.append({"cluster": cluster} | _measure_set(spaces, cluster, real.clusters, choice))
+    pixels = [decode_resized(images, *real.pixels.shape[1:3]) for images in encoded]
+    spaces = [_imagenet_space(name, pixels, real, device) for name in list(IMAGENET_NETWORKS)[: 1 + seen]]
+    spaces += [_handcrafted_space(pixels, real), _encoder_space(encoded, real, device)]
+    limits = choice.alarms.model_dump()
+    sets, alarms = [], []
+    for cluster in tqdm([None, *range(len(encoded))], "quality", unit="set", leave=False, disable=None):
+        measured = _measure_set(spaces, cluster, real.clusters, choice.seed)
+        found = {name: find_alarms(measured[name], limits_in(name, limits)) for name in measured}
+        sets.append(_as_json(spaces, cluster, real.clusters, measured, found))
+        alarms += [
+            {"cluster": cluster, "space": name} | asdict(alarm) for name, each in found.items() for alarm in each
+        ]
     return {
-        "limits": choice.alarms.model_dump(),
+        "limits": limits,
+        "discriminator_saw": "imagenet" if seen else None,
         "overall": sets[0],
         "clusters": sets[1:],
-        "cluster_consistency": _consistency(spaces[1], real.clusters),
-        "alarms": [alarm for each in sets for alarm in _alarms(each, spaces, choice.alarms)],
+        "cluster_consistency": _consistency(spaces[-1], real.clusters),
+        "alarms": alarms,
     }
 
 
-def _handcrafted_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages) -> Space:
-    size = real.pixels.shape[1:3]
-    generated = [handcrafted(decode_resized(images, *size)) for images in encoded]
-    return Space("handcrafted", handcrafted(real.pixels), generated, HANDCRAFTED_MEASURES)
+def _imagenet_space(name: str, pixels: Sequence[Pixels], real: ClusteredImages, device: torch.device) -> Space:
+    network = IMAGENET_NETWORKS[name]
+    found = imagenet(np.concatenate(pixels), device, network)
+    return Space(name, imagenet(real.pixels, device, network), _split(found, pixels))
+
+
+def _handcrafted_space(pixels: Sequence[Pixels], real: ClusteredImages) -> Space:
+    return Space("handcrafted", handcrafted(real.pixels), [handcrafted(images) for images in pixels])
 
 
 def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, device: torch.device) -> Space:
@@ -187,24 +214,47 @@ def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, de
     found = extract_features(
         encoder, together, names, device, flip=False, batch_size=BATCH_SIZE, title="features of generated"
     )
-    return Space("encoder", features, np.split(found, np.cumsum([len(images) for images in encoded])[:-1]), MEASURES)
+    return Space("encoder", features, _split(found, encoded))
+
+
+def _split(features: Features, clusters: Sequence[Sequence[Any] | Pixels]) -> list[Features]:
+    """Divide features of all images among their clusters."""
+    return np.split(features, np.cumsum([len(images) for images in clusters])[:-1])
 
 
 def _measure_set(
-    spaces: Sequence[Space], cluster: int | None, clusters: NDArray[np.int32], choice: Generate
-) -> dict[str, Any]:
-    """Measure the images of one cluster, or of all clusters together if `cluster` is None."""
-    found: dict[str, Any] = {}
+    spaces: Sequence[Space], cluster: int | None, clusters: NDArray[np.int32], seed: int
+) -> dict[str, dict[str, Measured]]:
+    """Measure the images of one cluster, or of all clusters together if `cluster` is None, by space."""
+    found = {}
     for space in spaces:
         real = space.real if cluster is None else space.real[clusters == cluster]
         generated = np.concatenate(space.generated) if cluster is None else space.generated[cluster]
-        found |= {"real": len(real), "generated": len(generated)}
         frechet = ["frechet"] if cluster is None and space.name == "encoder" else []
-        measured = assess(real, generated, [*space.measures, *frechet], choice.seed)
+        measured = assess(real, generated, [*MEASURES[space.name], *frechet], seed)
         if frechet:
             measured["frechet_of_encoder_features"] = measured.pop("frechet")
-        found[space.name] = {name: each.as_json() for name, each in measured.items()}
+        found[space.name] = {name: Measured.from_json(one.as_json()) for name, one in measured.items()}
     return found
+
+
+def _as_json(
+    spaces: Sequence[Space],
+    cluster: int | None,
+    clusters: NDArray[np.int32],
+    measured: Mapping[str, Mapping[str, Measured]],
+    alarms: Mapping[str, Sequence[Alarm]],
+) -> dict[str, Any]:
+    """Write what is known of one cluster, or of all clusters, as in quality.json."""
+    generated = [len(features) for features in spaces[0].generated]
+    heard = [alarm for each in alarms.values() for alarm in each]
+    return {
+        "cluster": cluster,
+        "real": len(clusters) if cluster is None else int(np.sum(clusters == cluster)),
+        "generated": sum(generated) if cluster is None else generated[cluster],
+        "verdict": worst(judge(measured[name], heard) for name in IMAGENET_NETWORKS if name in measured),
+        **{space: {name: one.as_json() for name, one in each.items()} for space, each in measured.items()},
+    }
 
 
 def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
@@ -221,16 +271,6 @@ def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
         "reference": round(cluster_consistency(space.real, clusters, centroids), 6),
         "clusters": [None if value is None else round(value, 6) for value in own],
     }
-
-
-def _alarms(measures: Mapping[str, Any], spaces: Sequence[Space], limits: Alarms) -> list[dict[str, Any]]:
-    return [
-        {"cluster": measures["cluster"], "space": space.name} | asdict(alarm)
-        for space in spaces
-        for alarm in find_alarms(
-            {name: Measured.from_json(value) for name, value in measures[space.name].items()}, limits.model_dump()
-        )
-    ]
 
 
 def describe_alarm(alarm: Mapping[str, Any]) -> str:

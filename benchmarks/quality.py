@@ -22,10 +22,13 @@ from slsr.gan.networks import Generator, GeneratorDescription, draw_noise, initi
 from slsr.images.decoding import encode_jpeg
 from slsr.quality.assessment import assess
 from slsr.quality.features import handcrafted
+from slsr.quality.imagenet import imagenet
+from slsr.quality.spaces import MEASURES
 
 SPACES = {
-    "encoder": (2048, ["kernel", "coverage", "recall", "duplicates", "copies", "frechet"]),
-    "handcrafted": (4804, ["kernel", "coverage", "recall", "duplicates", "copies", "precision", "density"]),
+    "imagenet": (1280, [*MEASURES["imagenet"]]),
+    "encoder": (2048, [*MEASURES["encoder"], "frechet"]),
+    "handcrafted": (4804, [*MEASURES["handcrafted"]]),
 }
 
 
@@ -55,6 +58,7 @@ def main() -> None:
     timed("draw 128x64 images and store them as JPEG", lambda: draw(counts.generated))
     stream = np.random.default_rng(1)
     pixels = stream.integers(0, 256, (counts.generated, 128, 64, 3), dtype=np.uint8)
+    timed("ImageNet features of the generated", lambda: imagenet(pixels, torch.device("cpu")))
     timed("handcrafted features of the generated", lambda: handcrafted(pixels))
     for space, (width, names) in SPACES.items():
         real, fake = (

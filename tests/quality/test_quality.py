@@ -1,5 +1,3 @@
-import re
-import zipfile
 from functools import cache
 
 import numpy as np
@@ -25,7 +23,6 @@ from slsr.quality.measures import (
     nearest_distances,
     same_picture_distance,
 )
-from slsr.sample import draw_archive
 
 NAMES = ["kernel", "coverage", "recall", "precision", "density", "duplicates", "copies"]
 SIMPLE = {"coverage": 0.5, "duplicates": 0.2, "copies": 0.05, "precision": 0.5, "recall": 0.1}
@@ -153,16 +150,6 @@ def test_noise_blur_and_upside_down():
         assert found["copies"].value == 0
         assert alarms(found) == {"unlike", "collapse", "narrow"}
     assert kernels[0] == max(kernels)
-
-
-@pytest.fixture(scope="module")
-def drawn_people(tmp_path_factory):
-    """Training images of the drawn sample, uint8 [N, 64, 32, 3]."""
-    path = tmp_path_factory.mktemp("drawn") / "sample.zip"
-    draw_archive(path, seed=3, people=8)
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if re.search(r"bounding_box_train/.*\.jpg$", name)]
-        return decode_resized([archive.read(name) for name in names], 64, 32)
 
 
 def test_blots_sound_unlike_although_their_precision_is_high(drawn_people):

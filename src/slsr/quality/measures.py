@@ -1,8 +1,8 @@
 """How good generated images are, measured without a network connection.
 
 Images are compared in a feature space: that of a packaged ImageNet network (`imagenet`), the handcrafted one (color
-stripes and oriented gradients, `handcrafted`), or any other one, such as the encoder's. Every measure takes plain arrays.
-`assess` gives each value with its reference, the same measure of real images in the place of generated ones.
+stripes and oriented gradients, `handcrafted`), or any other one, such as the encoder's. Every measure takes plain
+arrays. `assess` gives each value with its reference, the same measure of real images in the place of generated ones.
 """
 
 from __future__ import annotations

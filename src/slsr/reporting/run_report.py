@@ -236,7 +236,23 @@ def _generated(quality: Mapping[str, Any]) -> str:
         "images are nearest to the centroid of their own cluster (real images: "
         f"{_percent(consistency['reference'])})."
     )
-    return "\n\n".join([note, table(["", *(f"{space} space" for space in spaces)], rows), _alarms(quality["alarms"])])
+    measures = table(["", *(f"{space} space" for space in spaces)], rows)
+    support = _label_support(quality["label_support"]["overall"])
+    return "\n\n".join([note, measures, support, _alarms(quality["alarms"])])
+
+
+def _label_support(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Say how much of the encoder's prediction is on the identities of the labels."""
+    shares = {
+        name: f"{_percent(one['value'])} (real images: {_percent(one['reference'])}; chance: {_percent(one['chance'])})"
+        for name, one in found.items()
+    }
+    return (
+        f"How well the labels fit: of the encoder's prediction for a generated image, {shares['slsr']} is on the "
+        f"identities of its cluster, the label of SLSR, and {shares['slsr-nearest']} on the identities of its nearest "
+        "training images, the label of `slsr-nearest`. These are nearest in the same encoder's space, so the second "
+        "share is not independent evidence."
+    )
 
 
 def _measured(found: Mapping[str, float | None] | None) -> str:

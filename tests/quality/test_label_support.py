@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-import slsr.quality.label_support
 from slsr.labels.distributions import lsro, one_hot, slsr, slsr_nearest
+from slsr.quality import label_support
 from slsr.quality.features import unit_rows
 from slsr.quality.label_support import LabeledPredictions, chance_on_support, measure_label_support, on_support
 from slsr.quality.measures import nearest_rows
@@ -127,5 +127,5 @@ def test_an_even_prediction_has_the_support_of_chance_and_a_sure_one_all_of_it()
 
 
 def test_the_examples_in_the_documentation_hold():
-    assert doctest.testmod(slsr.quality.label_support).failed == 0
-    assert doctest.testmod(slsr.quality.label_support).attempted >= 1
+    assert doctest.testmod(label_support).failed == 0
+    assert doctest.testmod(label_support).attempted >= 1

@@ -18,7 +18,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from slsr.gan.networks import Generator, GeneratorDescription, draw_noise, initialize, iterate_images
+from slsr.gan.dcgan import DcganGenerator, initialize
+from slsr.gan.generator import GeneratorDescription
+from slsr.gan.networks import draw_noise, iterate_images
 from slsr.images.decoding import encode_jpeg
 from slsr.quality.assessment import assess
 from slsr.quality.features import handcrafted
@@ -40,7 +42,7 @@ def timed(title: str, work: Callable[[], object]) -> None:
 
 
 def draw(count: int) -> None:
-    generator = Generator(GeneratorDescription(128, 64, 100, 64)).eval()
+    generator = DcganGenerator(GeneratorDescription(128, 64, 100, 64)).eval()
     initialize(generator, torch.Generator().manual_seed(1))
     for batch in iterate_images(generator, draw_noise((1,), count, 100)):
         for pixels in batch:

@@ -606,7 +606,8 @@ def adversarial_step(
     noise = torch.rand(len(real), params.latent, device=device) * 2 - 1
     with autocast(device, params.precision):
         fake = networks.generator(noise)
-        loss = softplus(-networks.discriminator(real).float()) + softplus(networks.discriminator(fake.detach()).float())
+        on_real, on_fake = (networks.discriminator([images])[0].float() for images in (real, fake.detach()))
+        loss = softplus(-on_real) + softplus(on_fake)
     first = loss.mean()
     optimizers[1].zero_grad(set_to_none=True)
     first.backward()
@@ -616,7 +617,7 @@ def adversarial_step(
         with autocast(device, params.precision):
             if number > 0 or not sparing:
                 fake = networks.generator(torch.rand(len(real), params.latent, device=device) * 2 - 1)
-            second = softplus(-networks.discriminator(fake).float()).mean()
+            second = softplus(-networks.discriminator([fake])[0].float()).mean()
         optimizers[0].zero_grad(set_to_none=True)
         second.backward()
         optimizers[0].step()

@@ -113,6 +113,8 @@ def write_generated(path: Path) -> Path:
                     "cluster": int(row >= 50),
                     "label_index": index,
                     "label_weight": [1 / len(index)] * len(index),
+                    "nearest_index": [2],
+                    "nearest_weight": [1.0],
                 }
             )
     return path

@@ -227,7 +227,7 @@ def test_every_command_has_its_stage(stage):
 def test_an_unknown_regularizer_lists_the_known_ones(slsr, stage):
     code, _, err = slsr(stage, "mixup")
     assert code == 2
-    known = "none, lsr, lsro, slsr, slsr-weighted, one-hot, mprl"
+    known = "none, lsr, lsro, slsr, slsr-weighted, slsr-nearest, one-hot, mprl"
     assert err == f"slsr: regularizer 'mixup': choose one of {known}\n"
     assert slsr(stage)[0] == 2
 

@@ -26,7 +26,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def write_rows(path, count, schema=LABELED):
-    more = {"cluster": 0, "label_index": [0], "label_weight": [1.0]} if schema is GENERATED else {}
+    label = {
+        f"{kind}_{part}": [value] for kind in ("label", "nearest") for part, value in (("index", 0), ("weight", 1.0))
+    }
+    more = {"cluster": 0} | label if schema is GENERATED else {}
     with table_writer(path, schema) as table:
         for number in range(count):
             row = {"image": picture(number), "name": f"row-{number}", "identity": number % 3, "camera": 1} | more

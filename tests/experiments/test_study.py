@@ -18,7 +18,7 @@ from slsr.params.presets import render_preset
 
 ROOT = Path(__file__).parents[2]
 ALL = ["none", "lsro", "slsr"]
-STUDIED = ["lsr", "slsr-weighted", "one-hot", "mprl"]
+STUDIED = ["lsr", "slsr-weighted", "slsr-nearest", "one-hot", "mprl"]
 
 
 @pytest.fixture

@@ -16,16 +16,19 @@ from slsr.errors import CheckFailed, InputError, Interrupted
 from slsr.gan import augmentation as diffaugment
 from slsr.gan import steps
 from slsr.gan.augmentation import diff_augment
-from slsr.gan.batches import balanced_batch, epoch_plan, shuffled_batch, steps_behind
-from slsr.gan.loop import FRAMES, frame_epochs, train_gan
-from slsr.gan.networks import draw_images, draw_noise
+from slsr.gan.batches import balanced_batch, epoch_plan, order_of, shuffled_batch, steps_behind
+from slsr.gan.loop import FRAMES, GanLearner, frame_epochs, train_gan
+from slsr.gan.networks import draw_images, draw_noise, to_images
+from slsr.gan.projected import FeatureDiscriminator
 from slsr.gan.steps import Adversaries, discriminator_loss, generator_loss, gradient_penalty
 from slsr.params.file import validate_params
 from slsr.params.gan import Gan
 from slsr.params.presets import preset_names, render_preset
 from slsr.params.reading import parse_yaml
+from slsr.runtime.clock import Step
 from slsr.runtime.resume import NOT_KEPT, STATE, Interval, Keeper, kept
 from slsr.runtime.seeds import derived_seed
+from slsr.stages.train_gan import LEAST_STEPS
 
 CPU = torch.device("cpu")
 
@@ -111,8 +114,9 @@ def test_no_preset_has_generators_that_learn_nothing():
         gan = validate_params(parse_yaml(render_preset(ROOT / "presets", name)), name).gan
         assert of_cluster == round(images / 3)
         assert of_parent == gan.parent_epochs * math.ceil(images / gan.batch_size)
-        assert of_all == of_parent + gan.epochs * math.ceil(of_cluster / gan.batch_size)
-        assert of_all == steps_behind(of_cluster, images, gan) >= 1000
+        learned_from = images if gan.kind == "conditional" else of_cluster
+        assert of_all == of_parent + gan.epochs * math.ceil(learned_from / gan.batch_size)
+        assert of_all == steps_behind(of_cluster, images, gan) >= LEAST_STEPS[gan.discriminator]
     cuhk03 = validate_params(parse_yaml(render_preset(ROOT / "presets", "cuhk03")), "cuhk03").gan
     assert all(steps_behind(size, 10_000, cuhk03) >= 1000 for size in range(1, 5000, 7))
 
@@ -177,6 +181,10 @@ def test_same_seed_same_generator_and_another_seed_another():
         {"loss": "hinge", "spectral_norm": True, "discriminator_batch_norm": "none"},
         {"r1": 0.1, "discriminator_batch_norm": "none", "discriminator_activation": "relu"},
         {"upsampling": "nearest"},
+        {"generator": "light", "reconstruction": 10.0, "reconstruction_epochs": 2},
+        {"generator": "light", "discriminator": "both", "loss": "hinge", "reconstruction": 10.0},
+        pytest.param({"generator": "light"}, marks=pytest.mark.slow),
+        pytest.param({"discriminator": "projected", "loss": "hinge"}, marks=pytest.mark.slow),
         pytest.param({"ema": 0.9}, marks=pytest.mark.slow),
         pytest.param({"augmentation": ["translation", "cutout"]}, marks=pytest.mark.slow),
         pytest.param({"generator_steps": 3}, marks=pytest.mark.slow),
@@ -195,10 +203,13 @@ def test_every_option_learns_where_it_is_bright(changes):
     half = choice.height // 2
     trained = train_gan(striped(24).repeat(half // 16, axis=1), choice, (1,), CPU, "t")
     contrasts = [float(frame.pixels[0, :, :half].mean() - frame.pixels[0, :, half:].mean()) for frame in trained.frames]
-    assert max(contrasts[12:]) > 40 + abs(contrasts[0]), contrasts
-    assert [epoch.number for epoch in trained.epochs] == list(range(1, choice.epochs + 1))
-    assert [epoch.images for epoch in trained.epochs] == list(range(24, 24 * choice.epochs + 1, 24))
-    assert all(0 <= value <= 1 for epoch in trained.epochs for value in (epoch.real, epoch.fake))
+    assert max(contrasts[len(contrasts) // 2 :]) > 40 + min(abs(contrasts[0]), 60), contrasts
+    epochs = choice.reconstruction_epochs + choice.epochs
+    assert [epoch.number for epoch in trained.epochs] == list(range(1, epochs + 1))
+    assert [epoch.images for epoch in trained.epochs] == list(range(24, 24 * epochs + 1, 24))
+    judged = trained.epochs[choice.reconstruction_epochs :]
+    assert all(0 <= value <= 1 for epoch in judged for value in (epoch.real, epoch.fake))
+    assert all((epoch.reconstruction is None) == (choice.reconstruction == 0) for epoch in trained.epochs)
     drawn = draw_images(trained.generator, draw_noise((2,), 5, 8))
     assert drawn.shape == (5, choice.height, 32, 3)
 
@@ -217,6 +228,17 @@ def test_options_change_the_result():
         {"generator_steps": 1},
         {"beta1": 0.0},
         {"precision": "bf16"},
+        {"beta2": 0.9},
+        {"discriminator_learning_rate": 0.001},
+        {"augmentation": ["flip"]},
+        {"generator": "light"},
+        {"reconstruction": 1.0},
+        {"reconstruction": 1.0, "reconstruction_epochs": 1},
+        {"discriminator": "projected"},
+        {"discriminator": "projected", "projected_channels": 8},
+        {"discriminator": "projected", "projected_enlargement": 1},
+        {"discriminator": "both"},
+        {"discriminator": "both", "pixel_weight": 1.0},
     ]:
         assert not torch.equal(plain, parameters(train_gan(images, tiny(**changes), (1,), CPU, "t").generator)), changes
 
@@ -271,13 +293,23 @@ INTERRUPTED = [
     {},
     {"ema": 0.9, "generator_steps": 2, "upsampling": "nearest", "augmentation": ["color", "translation", "cutout"]},
     {"spectral_norm": True, "loss": "hinge", "r1": 0.5, "discriminator_batch_norm": "none"},
+    {
+        "generator": "light",
+        "discriminator": "both",
+        "projected_channels": 8,
+        "projected_enlargement": 1,
+        "reconstruction": 10.0,
+        "reconstruction_epochs": 1,
+        "ema": 0.9,
+        "augmentation": ["flip", "translation"],
+    },
 ]
 
 
 @pytest.mark.parametrize("changes", INTERRUPTED)
 @pytest.mark.parametrize("clusters", [None, np.arange(20, dtype=np.int32) % 3])
 def test_a_training_interrupted_at_every_step_ends_as_one_that_was_not(tmp_path, changes, clusters):
-    choice = tiny(epochs=3, **changes)
+    choice = tiny(epochs=3 - changes.get("reconstruction_epochs", 0), **changes)
 
     def train(keeper=NOT_KEPT):
         return train_gan(striped(20), choice, (1, 0), CPU, "t", clusters=clusters, keeper=keeper, keep_networks=True)
@@ -342,6 +374,87 @@ def test_a_conditional_generator_tells_clusters_apart():
     )
     apart = contrasts[:, 0] - contrasts[:, 1]
     assert apart[-8:].max() > 80, apart
+
+
+def test_reconstruction_draws_the_images_of_the_codes():
+    """After reconstruction alone, codes give back their images: better than any one image could, and in their order."""
+    shares = np.random.default_rng(3).uniform(40, 220, (24, 1, 1, 1))
+    pixels = np.broadcast_to(shares, (24, 32, 32, 3)).astype(np.uint8).copy()
+    choice = tiny(reconstruction=1.0, reconstruction_epochs=60, epochs=1, learning_rate=0.003)
+    learner = GanLearner(pixels, choice, (1,), CPU, "t", None, None)
+    for number in range(180):
+        learner.learn(Step(number, number // 3, number % 3, ends_epoch=number % 3 == 2))
+    real = to_images(torch.from_numpy(pixels))
+    generator = learner.adversaries.networks.generator
+    codes = learner.adversaries.networks.codes(real, torch.zeros(24, choice.latent))
+    drawn = generator(codes).detach()
+    error = (drawn - real).abs().mean()
+    assert error < (real.median() - real).abs().mean() / 2
+    levels = [images.mean(dim=(1, 2, 3)) for images in (drawn, real)]
+    assert np.corrcoef(*levels)[0, 1] > 0.8
+
+
+def test_epochs_of_reconstruction_alone_have_no_discriminator():
+    trained = train_gan(
+        striped(16), tiny(reconstruction=5.0, reconstruction_epochs=2, epochs=1), (1,), CPU, "t", keep_networks=True
+    )
+    assert [epoch.discriminator_loss is None for epoch in trained.epochs] == [True, True, False]
+    assert [epoch.fake is None for epoch in trained.epochs] == [True, True, False]
+    assert trained.epochs[1].reconstruction < trained.epochs[0].reconstruction
+    assert len(trained.frames) == 3
+
+
+def test_a_reconstruction_is_the_mean_absolute_difference():
+    adversaries = Adversaries(tiny(reconstruction=3.0, latent=7), (1,), CPU)
+    pixels = torch.from_numpy(striped(8))
+    real = to_images(pixels)
+    adversaries.measure(pixels)
+    before = copy.deepcopy(adversaries.networks)
+    noise = torch.zeros(8, 7)
+    found = adversaries.reconstruction_step(real, 0)
+    codes = before.codes(real, noise)
+    expected = sum((one - other).abs().mean() for one, other in zip(before.generator(codes), real, strict=True)) / 8
+    assert found[4].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert not torch.equal(parameters(adversaries.networks.generator), parameters(before.generator))
+    assert torch.equal(parameters(adversaries.networks.discriminator), parameters(before.discriminator))
+
+
+def test_projected_features_are_computed_once_for_each_image(monkeypatch):
+    seen = Counter()
+    plain = FeatureDiscriminator.views
+
+    def views(self, images):
+        seen["images"] += len(images)
+        return plain(self, images)
+
+    monkeypatch.setattr(FeatureDiscriminator, "views", views)
+    adversaries = Adversaries(tiny(discriminator="both", generator_steps=1), (1,), CPU)
+    for step in range(3):
+        adversaries.train_step(torch.rand(8, 3, 32, 32) * 2 - 1, step)
+    assert seen["images"] == 3 * (8 + 8)
+
+
+def test_images_or_clusters_are_seen_equally_often():
+    clusters = np.repeat(np.arange(2, dtype=np.int32), [30, 10])
+    shares = {}
+    for balance in ("images", "clusters"):
+        order = order_of(40, clusters, balance, "t")
+        drawn = [order.batch(8, (1,), step, CPU) for step in range(10)]
+        rows, known = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        assert np.array_equal(clusters[rows], known)
+        shares[balance] = known.float().mean().item()
+        if balance == "images":
+            assert np.bincount(rows).tolist() == [2] * 40
+    assert shares == {"images": pytest.approx(0.25), "clusters": pytest.approx(0.5)}
+
+
+def test_flips_mirror_half_of_the_images():
+    images = torch.rand(400, 3, 4, 6)
+    flipped = diff_augment(images, ["flip"], torch.Generator().manual_seed(1))
+    mirrored = [torch.equal(one, other.flip(2)) for one, other in zip(flipped, images, strict=True)]
+    same = [torch.equal(one, other) for one, other in zip(flipped, images, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    assert 140 < sum(mirrored) < 260
 
 
 def test_generator_steps_leave_the_discriminator_alone():

@@ -5,17 +5,12 @@ from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
 from slsr.errors import InputError
+from slsr.gan.dcgan import DcganGenerator, NearestConvolution, PixelDiscriminator, bound_layers, initialize
+from slsr.gan.generator import ConditionalBatchNorm, GeneratorDescription
 from slsr.gan.networks import (
     SAMPLING_BATCH,
-    ConditionalBatchNorm,
-    Discriminator,
-    Generator,
-    GeneratorDescription,
-    NearestConvolution,
-    bound_layers,
     draw_images,
     draw_noise,
-    initialize,
     load_generator,
     measure_batch_norm,
     save_generator,
@@ -27,13 +22,13 @@ from slsr.models.checkpoint import save_checkpoint
 TINY = GeneratorDescription(height=32, width=48, latent=10, channels=4)
 
 
-def tiny_generator(seed: int = 0) -> Generator:
-    generator = Generator(TINY)
+def tiny_generator(seed: int = 0) -> DcganGenerator:
+    generator = DcganGenerator(TINY)
     initialize(generator, torch.Generator().manual_seed(seed))
     return generator
 
 
-def sound_generator(seed: int = 0) -> Generator:
+def sound_generator(seed: int = 0) -> DcganGenerator:
     generator = tiny_generator(seed)
     measure_batch_norm(generator, draw_noise((seed,), 64, TINY.latent), 16)
     return generator
@@ -44,12 +39,12 @@ def output_shapes(network: nn.Module, kind: type[nn.Module], inputs: torch.Tenso
     for module in network.modules():
         if isinstance(module, kind):
             module.register_forward_hook(lambda module, given, output: shapes.append(tuple(output.shape[1:])))
-    network(inputs)
+    network(inputs if not isinstance(network, PixelDiscriminator) else [inputs])
     return shapes
 
 
 def test_generator_has_the_published_maps():
-    generator = Generator(GeneratorDescription(128, 128, 100, 64)).eval()
+    generator = DcganGenerator(GeneratorDescription(128, 128, 100, 64)).eval()
     noise = torch.zeros(1, 100)
     assert generator.start(noise).shape[1:] == (512, 8, 8)
     maps = output_shapes(generator, nn.ConvTranspose2d, noise)
@@ -59,7 +54,7 @@ def test_generator_has_the_published_maps():
 
 
 def test_nearest_upsampling_has_the_same_maps():
-    generator = Generator(GeneratorDescription(128, 64, 100, 8, upsampling="nearest")).eval()
+    generator = DcganGenerator(GeneratorDescription(128, 64, 100, 8, upsampling="nearest")).eval()
     maps = output_shapes(generator, NearestConvolution, torch.zeros(1, 100))
     assert maps == [(32, 16, 8), (16, 32, 16), (8, 64, 32), (3, 128, 64)]
 
@@ -86,7 +81,7 @@ def test_nearest_upsampling_alone_keeps_even_maps_even():
     torch.manual_seed(2)
     spreads = []
     for upsampling in ("transposed", "nearest"):
-        generator = Generator(GeneratorDescription(64, 64, 5, 8, upsampling=upsampling))
+        generator = DcganGenerator(GeneratorDescription(64, 64, 5, 8, upsampling=upsampling))
         doubled = generator.layers[1][2](torch.ones(1, 32, 8, 8))[..., 4:-4, 4:-4]
         spreads.append((doubled.amax(dim=(2, 3)) - doubled.amin(dim=(2, 3))).max().item())
     assert spreads[0] > 0.05
@@ -94,20 +89,20 @@ def test_nearest_upsampling_alone_keeps_even_maps_even():
 
 
 def test_discriminator_has_the_published_maps():
-    discriminator = Discriminator(128, 128, 64).eval()
+    discriminator = PixelDiscriminator(128, 128, 64).eval()
     maps = output_shapes(discriminator, nn.Conv2d, torch.zeros(1, 3, 128, 128))
     assert maps == [(64, 64, 64), (128, 32, 32), (256, 16, 16), (512, 8, 8)]
-    assert discriminator(torch.zeros(5, 3, 128, 128)).shape == (5,)
+    assert discriminator([torch.zeros(5, 3, 128, 128)])[0].shape == (5,)
 
 
 @pytest.mark.parametrize(("batch_norm", "norms"), [("all-but-first", 3), ("all", 4), ("none", 0)])
 @pytest.mark.parametrize(("activation", "kind"), [("leaky-relu", nn.LeakyReLU), ("relu", nn.ReLU)])
 def test_discriminator_options(batch_norm, norms, activation, kind):
-    discriminator = Discriminator(32, 48, 4, activation, batch_norm)
+    discriminator = PixelDiscriminator(32, 48, 4, activation, batch_norm)
     modules = list(discriminator.modules())
     assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == norms
     assert sum(isinstance(module, kind) for module in modules) == 4
-    assert discriminator(torch.rand(2, 3, 32, 48)).shape == (2,)
+    assert discriminator([torch.rand(2, 3, 32, 48)])[0].shape == (2,)
 
 
 def test_rectangular_images_within_the_range_of_tanh():
@@ -118,7 +113,7 @@ def test_rectangular_images_within_the_range_of_tanh():
 
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
 def test_initial_weights_are_those_of_the_publication(upsampling):
-    generator = Generator(GeneratorDescription(64, 64, 100, 16, upsampling=upsampling))
+    generator = DcganGenerator(GeneratorDescription(64, 64, 100, 16, upsampling=upsampling))
     initialize(generator, torch.Generator().manual_seed(3))
     for module in generator.modules():
         if isinstance(module, nn.ConvTranspose2d | nn.Conv2d | nn.Linear):
@@ -128,12 +123,12 @@ def test_initial_weights_are_those_of_the_publication(upsampling):
 
 
 def test_spectral_norm_bounds_every_layer_and_leaves_the_global_random_state():
-    discriminator = Discriminator(32, 48, 4, batch_norm="none")
+    discriminator = PixelDiscriminator(32, 48, 4, batch_norm="none")
     initialize(discriminator, torch.Generator().manual_seed(1))
     before = torch.random.get_rng_state()
     bound_layers(discriminator, 5)
     assert torch.equal(before, torch.random.get_rng_state())
-    discriminator(torch.rand(4, 3, 32, 48))
+    discriminator([torch.rand(4, 3, 32, 48)])
     for module in discriminator.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             largest = torch.linalg.matrix_norm(module.weight.flatten(1), 2).item()
@@ -212,7 +207,10 @@ def test_a_stored_generator_draws_the_same_images(tmp_path):
 
 
 def test_a_stored_generator_keeps_its_upsampling_and_one_without_a_word_of_it_is_a_transposed_one(tmp_path):
-    nearest, noise = Generator(GeneratorDescription(32, 32, 5, 4, upsampling="nearest")).eval(), draw_noise((1,), 3, 5)
+    nearest, noise = (
+        DcganGenerator(GeneratorDescription(32, 32, 5, 4, upsampling="nearest")).eval(),
+        draw_noise((1,), 3, 5),
+    )
     save_generator(tmp_path / "nearest.safetensors", nearest, {})
     loaded = load_generator(tmp_path / "nearest.safetensors")
     assert np.array_equal(draw_images(loaded, noise), draw_images(nearest, noise))
@@ -247,35 +245,37 @@ def test_conditional_batch_norm_is_batch_norm_with_the_clusters_own_scale_and_sh
 
 
 def test_projection_adds_the_product_of_the_summed_maps_with_the_clusters_vector():
-    discriminator = Discriminator(32, 48, 4, clusters=3).eval()
+    discriminator = PixelDiscriminator(32, 48, 4, clusters=3).eval()
     images = torch.rand(2, 3, 32, 48)
     maps = discriminator.layers(images)
     expected = torch.zeros(2)
     for row, cluster in enumerate((2, 0)):
         for channel in range(32):
             expected[row] += maps[row, channel].sum() * discriminator.projection.weight[cluster, channel]
-    found = discriminator(images, torch.tensor([2, 0])) - discriminator.judge(maps).squeeze(1)
+    found = discriminator([images], torch.tensor([2, 0]))[0] - discriminator.judge(maps).squeeze(1)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_conditional_networks_want_clusters():
-    conditional = Generator(GeneratorDescription(32, 32, 5, 4, clusters=2))
+    conditional = DcganGenerator(GeneratorDescription(32, 32, 5, 4, clusters=2))
     with pytest.raises(ValueError, match="cluster of each image"):
         conditional(torch.rand(2, 5))
     with pytest.raises(ValueError, match="cluster of each image"):
-        Discriminator(32, 32, 4, clusters=2)(torch.rand(2, 3, 32, 32))
+        PixelDiscriminator(32, 32, 4, clusters=2)([torch.rand(2, 3, 32, 32)])
 
 
 def test_a_cluster_costs_a_conditional_generator_few_numbers():
     sizes = [
-        sum(parameter.numel() for parameter in Generator(GeneratorDescription(32, 32, 5, 4, clusters)).parameters())
+        sum(
+            parameter.numel() for parameter in DcganGenerator(GeneratorDescription(32, 32, 5, 4, clusters)).parameters()
+        )
         for clusters in (100, 101)
     ]
     assert sizes[1] - sizes[0] == 2 * 15 * 4
 
 
 def test_a_stored_conditional_generator_draws_the_same_images(tmp_path):
-    generator, noise = Generator(GeneratorDescription(32, 32, 5, 4, clusters=3)), draw_noise((1,), 6, 5)
+    generator, noise = DcganGenerator(GeneratorDescription(32, 32, 5, 4, clusters=3)), draw_noise((1,), 6, 5)
     initialize(generator, torch.Generator().manual_seed(1))
     measure_batch_norm(generator, draw_noise((2,), 32, 5), 8, torch.arange(32) % 3)
     save_generator(tmp_path / "a.safetensors", generator, {})
@@ -287,8 +287,8 @@ def test_a_stored_conditional_generator_draws_the_same_images(tmp_path):
 @pytest.mark.parametrize("size", [(128, 128), (128, 64)])
 @pytest.mark.parametrize("clusters", [0, 2])
 def test_squares_and_pedestrians_pass_through_both_networks(size, clusters):
-    generator = Generator(GeneratorDescription(*size, 100, 4, clusters)).eval()
+    generator = DcganGenerator(GeneratorDescription(*size, 100, 4, clusters)).eval()
     known = torch.tensor([1, 0]) if clusters else None
     images = generator(torch.rand(2, 100), known)
     assert images.shape == (2, 3, *size)
-    assert Discriminator(*size, 4, clusters=clusters)(images, known).shape == (2,)
+    assert PixelDiscriminator(*size, 4, clusters=clusters)([images], known)[0].shape == (2,)

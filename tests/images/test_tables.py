@@ -38,6 +38,8 @@ ROWS = {
                 "cluster": INT32,
                 "label_index": st.lists(INT32, max_size=4),
                 "label_weight": st.lists(FLOAT32, max_size=4),
+                "nearest_index": st.lists(INT32, max_size=4),
+                "nearest_weight": st.lists(FLOAT32, max_size=4),
             }
         ),
     ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import slsr.labels
 from slsr.errors import InputError
-from slsr.labels.distributions import likeliest, lsr, lsro, multi_pseudo_label, one_hot, slsr_weighted
+from slsr.labels.distributions import likeliest, lsr, lsro, multi_pseudo_label, one_hot, slsr_nearest, slsr_weighted
 from slsr.labels.distributions import slsr as sparse
 from slsr.labels.targets import Targets, make_targets, real_targets, with_generated
 
@@ -119,6 +119,36 @@ def test_every_identity_has_a_count(identities, counts):
         slsr_weighted([1, 1], [2, 2])
 
 
+@given(clusters(), st.lists(st.integers(0, 59), min_size=1, max_size=40))
+def test_each_of_the_nearest_images_gives_its_share_to_its_identity(case, picks):
+    classes, people = case
+    neighbors = [people[pick % len(people)] for pick in picks]
+    distribution = slsr_nearest(neighbors)
+    assert (distribution[0].dtype, distribution[1].dtype) == (np.int32, np.float32)
+    assert distribution[0].tolist() == sorted(set(neighbors)), "stored sparse"
+    expected = np.zeros(classes)
+    for label in neighbors:
+        expected[label] += 1 / len(neighbors)
+    np.testing.assert_allclose(dense(distribution, classes), expected, rtol=1e-6)
+    assert abs(distribution[1].sum(dtype=np.float64) - 1) < 1e-5
+    for one, two in zip(slsr_nearest(neighbors), slsr_nearest(neighbors[::-1]), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@given(clusters())
+def test_nearest_images_of_different_people_are_slsr_and_one_is_one_hot(case):
+    _, people = case
+    for label, expected in ((slsr_nearest(people), sparse(people)), (slsr_nearest(people[:1]), one_hot(people[0]))):
+        for one, two in zip(label, expected, strict=True):
+            assert one.dtype == two.dtype
+            np.testing.assert_array_equal(one, two)
+
+
+def test_a_label_without_nearest_images_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        slsr_nearest([])
+
+
 def random_logits(rows, classes, seed, ties=False):
     logits = 3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
     return logits.round() if ties else logits
@@ -171,6 +201,19 @@ def test_hundreds_of_clusters_make_hundreds_of_rows():
     expected = [dense(one_hot(0), 751), dense(one_hot(12_935 % 751), 751)]
     expected += [dense(labels[of_image[row - 12_936]], 751) for row in (12_936, 20_000, 24_935)]
     np.testing.assert_allclose(targets.batch(some), expected, rtol=1e-6)
+
+
+def test_equal_labels_of_images_share_a_row():
+    """1,000 images with 50 different labels of 8 neighbors among 751 people; the batch is that of a naive loop."""
+    generator = np.random.default_rng(1)
+    labels = [slsr_nearest(generator.integers(0, 30, 8) * 25) for _ in range(50)]
+    of_image = generator.integers(0, 50, 1000)
+    real = real_targets(torch.arange(751))
+    targets = with_generated(real, of_image, dict(enumerate(labels)))
+    assert targets.table.shape == (751 + 50, 751)
+    images = generator.permutation(1000)[:64]
+    expected = [dense(labels[of_image[image]], 751) for image in images]
+    np.testing.assert_allclose(targets.batch(torch.from_numpy(751 + images)), expected, rtol=1e-6)
 
 
 @given(clusters(), st.lists(st.integers(0, 3), min_size=1, max_size=30))

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from slsr.labels.distributions import likeliest, lsr, lsro, multi_pseudo_label, one_hot, slsr, slsr_weighted
+from slsr.labels.distributions import (
+    likeliest,
+    lsr,
+    lsro,
+    multi_pseudo_label,
+    one_hot,
+    slsr,
+    slsr_nearest,
+    slsr_weighted,
+)
 from slsr.labels.loss import soft_cross_entropy
 from slsr.labels.targets import make_targets
 
@@ -104,6 +113,7 @@ FIXED = {
     "lsro": lsro(CLASSES),
     "slsr": slsr(CLUSTER),
     "slsr-weighted": slsr_weighted(CLUSTER, [1, 5, 2]),
+    "slsr-nearest": slsr_nearest([4, 1, 4, 4, 0]),
     "one cluster": slsr(range(CLASSES)),
     "a cluster of one": slsr([4]),
 }
@@ -121,6 +131,7 @@ def by_hand(name, probability):
             "one cluster": 1 / CLASSES,
             "slsr": 1 / 3 if k in CLUSTER else 0.0,
             "slsr-weighted": {1: 1 / 8, 4: 5 / 8, 6: 2 / 8}.get(k, 0.0),
+            "slsr-nearest": {0: 1 / 5, 1: 1 / 5, 4: 3 / 5}.get(k, 0.0),
             "a cluster of one": float(k == 4),
             "one-hot": float(k == ascending[-1]),
             "mprl": 2 * (ascending.index(k) + 1) / (CLASSES * (CLASSES + 1)),

@@ -29,7 +29,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone) -> P
         for name, label, cluster in zip(names, LABELS, CLUSTERS, strict=True):
             table.append({"name": name, "identity": label + 10, "label": label, "cluster": cluster})
     write_identities(MEMBERS)
-    write_npy(TRAIN_FEATURES, np.random.default_rng(1).normal(0, 1, (42, 16)).astype(np.float32) + CLUSTERS[:, None])
+    features = np.random.default_rng(1).normal(0, 1, (42, 16)) + CLUSTERS[:, None]
+    write_npy(TRAIN_FEATURES, features.astype(np.float32))
     torch.manual_seed(1)
     save_encoder(ENCODER_MODEL, Encoder(EncoderDescription("resnet18", "plain", 6, make_image())))
     with threadpool_limits(1):

@@ -9,25 +9,27 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from clustered_project import LABELS, MEMBERS, make_params, write_identities
+from clustered_project import CLUSTERS, LABELS, MEMBERS, make_params, write_identities
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.neighbors import NearestCentroid
-from tiny import encode
+from tiny import encode, make_image
 
 from slsr.embedding.engine import extract_features
+from slsr.embedding.pictures import resized
 from slsr.errors import InputError
 from slsr.files import write_npy
 from slsr.gan.images import load_clustered
+from slsr.images.augmentation import to_input
 from slsr.images.decoding import encode_jpeg
 from slsr.images.tables import TRAINING, table_writer
 from slsr.labels.distributions import slsr
-from slsr.models.encoder import load_encoder
+from slsr.models.encoder import Encoder, EncoderDescription, load_encoder, save_encoder
 from slsr.params.file import run_with_blocks
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
-from slsr.stages.generate import allocate, measure_quality
+from slsr.stages.generate import allocate, encoder_space, measure_quality
 from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES, TRAIN_TABLE
 
 MEASURES_WITH_A_LIMIT = {"coverage", "duplicates", "copies", "precision", "recall", "density"}
@@ -170,7 +172,8 @@ def measured(of_cluster, choice=None, seen=False) -> tuple[dict, list[list[bytes
     train, names = (table.column(name).to_pylist() for name in ("image", "name"))
     write_npy(TRAIN_FEATURES, features_of(encoder, train, names))
     encoded = [[encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), 18)] for cluster in (0, 1)]
-    return measure_quality(encoded, real, choice or make_params().generate, torch.device("cpu"), seen), encoded
+    space = encoder_space(encoded, real, encoder, torch.device("cpu"))
+    return measure_quality(encoded, real, space, choice or make_params().generate, torch.device("cpu"), seen), encoded
 
 
 def sounding(quality) -> set[tuple[str, str]]:
@@ -251,6 +254,94 @@ def test_missing_inputs_name_the_file(project):
     with pytest.raises(InputError, match=r"identities\.json: cluster 0 holds no identity"):
         run_with_blocks(generate.run, make_params())
     assert not GENERATED.exists()
+
+
+def cosine_neighbors(feature, features, k, left_out=None):
+    """Rows by falling cosine, one pair at a time."""
+
+    def cosine(row):
+        return float(feature @ features[row] / np.linalg.norm(feature) / np.linalg.norm(features[row]))
+
+    return sorted((row for row in range(len(features)) if row != left_out), key=cosine, reverse=True)[:k]
+
+
+def test_each_image_has_the_label_of_its_nearest_training_images(project):
+    """Features of the stored JPEG images, by the encoder whose training features were clustered."""
+    run_with_blocks(train_gan.run, make_params())
+    run_with_blocks(generate.run, make_params(generate={"nearest_images": 5}))
+    table = pq.read_table(GENERATED / "images.parquet").to_pylist()
+    real = np.load(TRAIN_FEATURES).astype(np.float64)
+    images, names = ([row[key] for row in table] for key in ("image", "name"))
+    drawn = features_of(load_encoder(ENCODER_MODEL), images, names).astype(np.float64)
+    for row, feature in zip(table, drawn, strict=True):
+        people = [int(LABELS[near]) for near in cosine_neighbors(feature, real, 5)]
+        assert row["nearest_index"] == sorted(set(people))
+        assert row["nearest_weight"] == pytest.approx([people.count(label) / 5 for label in row["nearest_index"]])
+        assert sum(row["nearest_weight"]) == pytest.approx(1)
+
+
+def test_the_support_of_both_labels_is_in_the_file(project):
+    """By hand: the encoder's own forward pass over the images, and sums over the labels of the table."""
+    encoder = load_encoder(ENCODER_MODEL)
+    with torch.no_grad():
+        encoder.head[0].weight.mul_(200)
+    save_encoder(ENCODER_MODEL, encoder)
+    train = pq.read_table(TRAIN_TABLE)
+    stored, train_names = (train.column(name).to_pylist() for name in ("image", "name"))
+    write_npy(TRAIN_FEATURES, features_of(encoder, stored, train_names))
+    run_with_blocks(train_gan.run, make_params())
+    run_with_blocks(generate.run, make_params(generate={"nearest_images": 3}))
+    table = pq.read_table(GENERATED / "images.parquet").to_pylist()
+    own, drawn = np.array([row["cluster"] for row in table]), predicted(encoder, [row["image"] for row in table])
+    of_real, real = predicted(encoder, stored), np.load(TRAIN_FEATURES)
+    nearest = [{int(LABELS[near]) for near in cosine_neighbors(real[row], real, 3, row)} for row in range(len(real))]
+    expected = {
+        "slsr": (
+            [sum(p[MEMBERS[row["cluster"]]]) for p, row in zip(drawn, table, strict=True)],
+            [len(MEMBERS[row["cluster"]]) / 6 for row in table],
+            [sum(p[MEMBERS[cluster]]) for p, cluster in zip(of_real, CLUSTERS, strict=True)],
+        ),
+        "slsr-nearest": (
+            [sum(p[row["nearest_index"]]) for p, row in zip(drawn, table, strict=True)],
+            [len(row["nearest_index"]) / 6 for row in table],
+            [sum(p[sorted(people)]) for p, people in zip(of_real, nearest, strict=True)],
+        ),
+    }
+    found = json.loads((GENERATED / "quality.json").read_text())["label_support"]
+    for cluster, each in [(None, found["overall"]), *enumerate(found["clusters"])]:
+        among, beside = (np.isin(clusters, [0, 1] if cluster is None else [cluster]) for clusters in (own, CLUSTERS))
+        for kind, (values, chances, references) in expected.items():
+            assert each[kind] == pytest.approx(
+                {
+                    "value": np.array(values)[among].mean(),
+                    "chance": np.array(chances)[among].mean(),
+                    "reference": np.array(references)[beside].mean(),
+                },
+                abs=1e-4,
+            )
+    assert len({round(each["value"], 3) for each in found["overall"].values()}) == 2
+
+
+def predicted(encoder, encoded):
+    """Probabilities from the whole network at once, on the images as it tests them."""
+    pixels = np.stack([resized(image, "image", encoder.image) for image in encoded])
+    with torch.inference_mode():
+        return encoder(to_input(torch.from_numpy(pixels), encoder.image)).softmax(dim=1).numpy()
+
+
+def test_as_many_nearest_images_as_there_are_training_images_are_refused_before_any_work(project):
+    with pytest.raises(InputError, match=r"generate\.nearest_images: 42 must be below .* 42; lower it"):
+        run_with_blocks(generate.run, make_params(generate={"nearest_images": 42}))
+    run_with_blocks(train_gan.run, make_params())
+    run_with_blocks(generate.run, make_params(generate={"nearest_images": 41}))
+    for row in pq.read_table(GENERATED / "images.parquet").to_pylist():
+        assert row["nearest_index"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_encoder_of_other_people_is_refused_before_any_work(project):
+    save_encoder(ENCODER_MODEL, Encoder(EncoderDescription("resnet18", "plain", 5, make_image())))
+    with pytest.raises(InputError, match=r"model\.safetensors: knows 5 identities, but .* has 6; run `dvc repro`"):
+        run_with_blocks(generate.run, make_params())
 
 
 @given(total=st.integers(1, 5000), sizes=st.lists(st.integers(1, 900), min_size=1, max_size=40))

@@ -90,6 +90,12 @@ QUALITY_VALUE = {
     },
     "clusters": [{"verdict": "not usable"}, {"verdict": None}, {"verdict": "not usable"}],
     "cluster_consistency": {"value": 0.55, "reference": 0.999, "clusters": [0.5]},
+    "label_support": {
+        "overall": {
+            "slsr": {"value": 0.4567, "chance": 0.3333, "reference": 0.9876},
+            "slsr-nearest": {"value": 0.6543, "chance": 0.0456, "reference": 0.8765},
+        }
+    },
     "alarms": [],
 }
 
@@ -336,6 +342,8 @@ def test_measures_of_generated_images_are_shown_with_their_references(values):
     assert [row[1:] for row in large["Generated images"] if "Frechet" in row[0]] == [["-", "-", "0.250 [0.062]"]]
     assert "1,200 generated images are compared with 394 real images" in text
     assert "55.0 % of the generated images" in text
+    assert "45.7 % (real images: 98.8 %; chance: 33.3 %) is on the identities of its cluster" in text
+    assert "65.4 % (real images: 87.6 %; chance: 4.6 %) on the identities of its nearest training images" in text
     assert "There is no alarm." in text
 
 

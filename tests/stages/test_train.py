@@ -1,6 +1,7 @@
 """The stage `train`: what each regularizer says of a generated image, from the tables to the weights."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -30,6 +31,15 @@ LABELS = [number % CLASSES for number in range(12)]
 CLUSTERS = [([1, 3], [0.5, 0.5]), ([2], [1.0]), ([0, 2, 3], [1 / 3] * 3)]
 COUNTS = [[3, 1], [4], [1, 2, 5]]
 GENERATED_CLUSTERS = [0, 1, 2, 2, 1, 0, 0]
+NEAREST = [
+    ([1], [1.0]),
+    ([0, 2], [0.25, 0.75]),
+    ([2, 3], [0.5, 0.5]),
+    ([0, 2], [0.25, 0.75]),
+    ([0, 1, 3], [0.5, 0.25, 0.25]),
+    ([0, 2], [0.75, 0.25]),
+    ([1], [1.0]),
+]
 
 
 @pytest.fixture
@@ -56,12 +66,15 @@ def write_real(path, pixels, labels):
             table.append(row)
 
 
-def write_generated(clusters, of_images):
+def write_generated(clusters, of_images, nearest=NEAREST):
     with table_writer(GENERATED_IMAGES, GENERATED) as table:
-        for image, cluster in zip(noise(len(of_images), seed=8), of_images, strict=True):
-            index, weight = clusters[cluster]
-            row = {"image": encode(image), "name": "g.png", "cluster": cluster}
-            table.append(row | {"label_index": index, "label_weight": weight})
+        for number, (image, cluster) in enumerate(zip(noise(len(of_images), seed=8), of_images, strict=True)):
+            table.append(generated_row(image, cluster, clusters[cluster], nearest[number % len(nearest)]))
+
+
+def generated_row(image, cluster, label, nearest):
+    row = {"image": encode(image), "name": "g.png", "cluster": cluster, "label_index": label[0]}
+    return row | {"label_weight": label[1], "nearest_index": nearest[0], "nearest_weight": nearest[1]}
 
 
 def write_identities(labels, counts):
@@ -81,6 +94,7 @@ def dense(index, weight):
 SLSR = [dense(*CLUSTERS[cluster]) for cluster in GENERATED_CLUSTERS]
 SHARES = [np.array(count) / sum(count) for count in COUNTS]
 WEIGHTED = [dense(CLUSTERS[cluster][0], SHARES[cluster]) for cluster in GENERATED_CLUSTERS]
+OWN = [dense(*label) for label in NEAREST]
 LSRO = [np.full(CLASSES, 1 / CLASSES)] * len(GENERATED_CLUSTERS)
 REAL = [dense([label], [1.0]) for label in LABELS]
 
@@ -107,12 +121,34 @@ def test_a_regularizer_is_added_in_one_place(project, monkeypatch, tiny_backbone
         validate_params(project, "params.yaml")
 
 
+def test_each_image_has_its_own_nearest_label_and_equal_ones_share_a_row(project, monkeypatch):
+    chosen, labels = train.generated_labels(REGULARIZERS["slsr-nearest"], CLASSES)
+    assert len(labels) == 5, "of seven images, two pairs share a label"
+    for number, expected in zip(chosen.tolist(), OWN, strict=True):
+        np.testing.assert_allclose(dense(*labels[number]), expected, rtol=1e-6)
+    assert captured(monkeypatch, project, "slsr-nearest").targets.table.shape == (CLASSES + 5, CLASSES)
+
+
+def test_a_table_of_an_earlier_version_has_no_nearest_labels(project, monkeypatch):
+    columns = pq.read_table(GENERATED_IMAGES).drop_columns(["nearest_index", "nearest_weight"])
+    pq.write_table(columns, GENERATED_IMAGES)
+    with pytest.raises(InputError, match=r"no column nearest_index, nearest_weight; make it again with `dvc repro`"):
+        captured(monkeypatch, project, "slsr-nearest")
+    captured(monkeypatch, project, "slsr")
+
+
+@pytest.mark.parametrize("label", [([0, CLASSES], [0.5, 0.5]), ([0, 1], [0.5, 0.6]), ([1, 1], [0.5, 0.5])])
+def test_a_nearest_label_that_is_none_is_refused(project, monkeypatch, label):
+    write_generated(CLUSTERS, GENERATED_CLUSTERS, [*NEAREST[:3], label, *NEAREST[4:]])
+    with pytest.raises(InputError, match="a label distribution has the"):
+        captured(monkeypatch, project, "slsr-nearest")
+
+
 def test_images_of_a_cluster_with_different_labels_are_refused(project, monkeypatch):
     index, weight = CLUSTERS[0]
     with table_writer(GENERATED_IMAGES, GENERATED) as table:
         for labels, weights in ((index, weight), (index[:1], [1.0])):
-            row = {"image": encode(noise(1, seed=8)[0]), "name": "g.png", "cluster": 0}
-            table.append(row | {"label_index": labels, "label_weight": weights})
+            table.append(generated_row(noise(1, seed=8)[0], 0, (labels, weights), NEAREST[0]))
     with pytest.raises(InputError, match=r"images of cluster 0 have different labels; run `dvc repro`"):
         captured(monkeypatch, project, "slsr")
 
@@ -133,8 +169,9 @@ def captured(monkeypatch, values, regularizer):
 
 @pytest.mark.parametrize(
     ("regularizer", "generated"),
-    [("none", []), ("lsro", LSRO), ("slsr", SLSR), ("slsr-weighted", WEIGHTED), ("one-hot", LSRO), ("mprl", LSRO)],
-)
+    [("none", []), ("lsro", LSRO), ("slsr", SLSR), ("slsr-weighted", WEIGHTED), ("slsr-nearest", OWN),
+     ("one-hot", LSRO), ("mprl", LSRO)],
+)  # fmt: skip
 def test_regularizers_differ_in_targets_alone(project, monkeypatch, regularizer, generated):
     project["generated"]["weight"] = 0.25
     training = captured(monkeypatch, project, regularizer)
@@ -186,8 +223,8 @@ def test_lsr_beside_smoothing_for_everybody_is_refused(project, monkeypatch):
 
 @pytest.mark.parametrize(
     ("regularizer", "pseudo_label"),
-    [("none", None), ("lsr", None), ("lsro", None), ("slsr", None), ("slsr-weighted", None), ("one-hot", likeliest),
-     ("mprl", multi_pseudo_label)],
+    [("none", None), ("lsr", None), ("lsro", None), ("slsr", None), ("slsr-weighted", None),
+     ("slsr-nearest", None), ("one-hot", likeliest), ("mprl", multi_pseudo_label)],
 )  # fmt: skip
 def test_labels_that_follow_the_network_are_those_of_their_regularizers(
     project, monkeypatch, regularizer, pseudo_label
@@ -202,7 +239,7 @@ def test_labels_that_follow_the_network_are_those_of_their_regularizers(
 
 def test_a_rate_brings_the_noise_layer(project, monkeypatch):
     project["generated"]["noise_learning_rate"] = 0.02
-    for regularizer in ("lsro", "slsr", "slsr-weighted", "one-hot", "mprl"):
+    for regularizer in ("lsro", "slsr", "slsr-weighted", "slsr-nearest", "one-hot", "mprl"):
         _, generated = handed_over(monkeypatch, project, regularizer)
         assert torch.equal(generated.noise.transition, torch.eye(CLASSES, dtype=torch.float64))
         assert (generated.first, generated.noise_learning_rate) == (len(LABELS), 0.02)
@@ -247,7 +284,7 @@ def test_the_baselines_need_no_generated_images(project, monkeypatch):
         captured(monkeypatch, project, "slsr")
 
 
-@pytest.mark.parametrize("regularizer", ["lsro", "slsr", "slsr-weighted", "one-hot", "mprl"])
+@pytest.mark.parametrize("regularizer", ["lsro", "slsr", "slsr-weighted", "slsr-nearest", "one-hot", "mprl"])
 def test_generated_images_must_be_there(project, monkeypatch, regularizer):
     write_generated(CLUSTERS, [])
     with pytest.raises(InputError, match=r"images\.parquet: contains no image"):
@@ -276,8 +313,8 @@ def test_the_whole_stage_writes_the_same_bytes_twice_and_another_network_for_eac
     assert "model.safetensors" in found["slsr"]
     assert any(name.endswith("validation/accuracy.tsv") for name in found["slsr"])
     models = [files["model.safetensors"] for files in found.values()]
-    assert len(set(models)) == 7
-    for name in ("slsr", "mprl"):
+    assert len(set(models)) == 8
+    for name in ("slsr", "slsr-nearest", "mprl"):
         assert outputs(name) == found[name]
     assert load_encoder(TRAINED / "slsr" / "model.safetensors").description.classes == CLASSES
 
@@ -335,6 +372,12 @@ def test_clusters_of_one_train_as_if_their_images_showed_that_identity(project, 
     pixels = np.concatenate([colored(LABELS).pixels.numpy(), noise(len(GENERATED_CLUSTERS), seed=8)])
     write_real(TRAIN_TABLE, pixels, LABELS + GENERATED_CLUSTERS)
     assert model_bytes(params, "none") == of_clusters
+
+
+def test_nearest_labels_that_are_those_of_the_clusters_train_the_network_of_slsr(project, tiny_backbone):
+    write_generated(CLUSTERS, GENERATED_CLUSTERS, [CLUSTERS[cluster] for cluster in GENERATED_CLUSTERS])
+    params = validate_params(project, "params.yaml")
+    assert model_bytes(params, "slsr-nearest") == model_bytes(params, "slsr")
 
 
 def test_the_noise_layer_ends_in_the_log_and_not_in_the_model(project, tiny_backbone, caplog):

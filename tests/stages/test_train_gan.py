@@ -209,7 +209,7 @@ def test_the_first_sound_attempt_is_chosen_else_the_one_that_covers_most():
 
 def test_curves_are_over_the_clusters_still_training():
     def epochs(*losses):
-        return [GanEpoch(number, 8, 1.0, loss, 0.5, 0.5) for number, loss in enumerate(losses, 1)]
+        return [GanEpoch(number, 8, 1.0, loss, 0.5, 0.5, None) for number, loss in enumerate(losses, 1)]
 
     table = [line.split(",") for line in curves([epochs(1, 5), epochs(2), epochs(6, 7)]).splitlines()]
     column = table[0].index("generator_loss_lowest")
@@ -229,7 +229,7 @@ def test_every_plotted_column_is_there_whatever_the_number_of_clusters():
     ]
     assert len(columns) == 5
     for count in (1, 2, 300):
-        header = curves([[GanEpoch(1, 8, 1.0, 1.0, 0.5, 0.5)]] * count).splitlines()[0].split(",")
+        header = curves([[GanEpoch(1, 8, 1.0, 1.0, 0.5, 0.5, None)]] * count).splitlines()[0].split(",")
         assert set(columns) | {"epoch"} <= set(header)
 
 

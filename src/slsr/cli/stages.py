@@ -21,7 +21,7 @@ COMMANDS = {
     "train_encoder": ("Train the network whose features are clustered.", "encoder.batch_size"),
     "extract_features": ("Extract the features of all training images.", "evaluate.batch_size"),
     "cluster": ("Cluster the features, and list the identities of each cluster.", "cluster.minibatch_above"),
-    "train_gan": ("Train one DCGAN per cluster, or one for all clusters.", "gan.batch_size"),
+    "train_gan": ("Train one generator per cluster, or one for all clusters.", "gan.batch_size"),
     "generate": ("Generate images with the sparse label of their cluster; measure their quality.", "generate.images"),
     "floors": (
         "Score the network before training and a color histogram, as floors.",

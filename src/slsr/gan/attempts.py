@@ -113,12 +113,12 @@ class _Trainer:
         """Return the first process's networks on every process; as tensors, since bounded layers cannot be pickled."""
         states = None
         if networks is not None:
-            both = (networks.generator, networks.discriminator)
-            states = [{name: tensor.cpu() for name, tensor in network.state_dict().items()} for network in both]
+            parts = networks.parts().items()
+            states = {name: {key: tensor.cpu() for key, tensor in part.state_dict().items()} for name, part in parts}
         states = channel.from_first(states)
         received = networks if networks is not None else build_networks(self.settings, (self.settings.seed,))
-        received.generator.load_state_dict(states[0])
-        received.discriminator.load_state_dict(states[1])
+        for name, part in received.parts().items():
+            part.load_state_dict(states[name])
         return received
 
     def attempts(self, cluster: int | None, start: Networks | None) -> list[Attempt]:
@@ -155,15 +155,17 @@ class _Trainer:
         else:
             seed, name = (self.settings.seed, OF_CLUSTER, cluster, number), f"cluster_{cluster}_{number}"
             pixels, known, clusters = images.of(cluster), None, range(cluster, cluster + 1)
-        keeper = self.keeper.below(name)
-        trained = train_gan(pixels, self.settings, seed, self.device, title, start, known, keeper)
+        keeper, settings = self.keeper.below(name), self.settings
+        if start is not None:  # it can draw images from their codes already
+            settings = settings.model_copy(update={"reconstruction_epochs": 0})
+        trained = train_gan(pixels, settings, seed, self.device, title, start, known, keeper)
         _log_training(title, len(pixels), trained)
         checks = [detector.check(trained.generator, one, number) for one in clusters]
         return Attempt(cluster, number, seed, trained, checks)
 
 
 def _log_training(title: str, images: int, trained: TrainedGan) -> None:
-    last = trained.epochs[-1]
+    last = trained.epochs[-1]  # its game against the discriminator has begun
     log.info(
         "%s: %s images, %d epochs, loss %.2f (discriminator), %.2f (generator), D(real) %.2f, D(generated) %.2f",
         *(title, f"{images:,}", last.number, last.discriminator_loss, last.generator_loss, last.real, last.fake),

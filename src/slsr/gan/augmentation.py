@@ -21,6 +21,7 @@ CUTOUT = 1 / 2
 def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: torch.Generator) -> Tensor:
     """Augment each image of a batch by its own draw.
 
+    - `flip`: mirrored, or not.
     - `color`: brightness (+-0.5), then saturation (x 0 to 2), then contrast (x 0.5 to 1.5).
     - `translation`: by up to 1/8 of height and width, filled with 0 (mid-gray).
     - `cutout`: a rectangle of half the height and width, anywhere, set to 0.
@@ -28,7 +29,7 @@ def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: t
     Parameters
     ----------
     images : float [B, 3, H, W] in [-1, 1]
-    names : which augmentations; they are applied in the order color, translation, cutout
+    names : which augmentations; they are applied in the order flip, color, translation, cutout
     randomness : a generator on the CPU; `images` may be on any device
 
     Returns
@@ -36,6 +37,9 @@ def diff_augment(images: Tensor, names: Sequence[GanAugmentation], randomness: t
     float32 [B, 3, H, W]; color may leave [-1, 1].
     """
     images = images.float()
+    if "flip" in names:
+        mirrored = _uniform(1, images, randomness).view(-1, 1, 1, 1) < 1 / 2
+        images = torch.where(mirrored, images.flip(3), images)
     if "color" in names:
         images = change_color(images, *_uniform(3, images, randomness).view(3, -1, 1, 1, 1))
     if "translation" in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slsr.errors import InputError
-from slsr.params.gan import Gan
+from slsr.params.gan import Gan, GanBalance
 from slsr.runtime.devices import to_device
 
 
@@ -25,29 +26,56 @@ def rows_of_clusters(clusters: NDArray[np.int32], title: str) -> list[NDArray[np
     return members
 
 
-def step_batch(
-    count: int,
-    members: Sequence[NDArray[np.int64]] | None,
-    batch_size: int,
-    seed: tuple[int, ...],
-    step: int,
-    device: torch.device,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the rows of a step's images on the device, and their clusters if `members` are given."""
-    if members is None:
-        return to_device(torch.from_numpy(shuffled_batch(count, batch_size, seed, step)), device), None
-    rows, clusters = (torch.from_numpy(each) for each in balanced_batch(members, batch_size, seed, step))
-    return to_device(rows, device), to_device(clusters, device)
+@dataclass(frozen=True)
+class Order:
+    """The order in which a training sees its images.
+
+    Parameters
+    ----------
+    count : of images
+    clusters : int64 [N], the cluster of each image, for conditional networks
+    members : the rows of each cluster, if clusters, rather than images, are seen equally often
+    """
+
+    count: int
+    clusters: Tensor | None = None
+    members: Sequence[NDArray[np.int64]] | None = None
+
+    def batch(
+        self, batch_size: int, seed: tuple[int, ...], step: int, device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the rows of a step's images on the device, and their clusters if there are clusters."""
+        if self.members is not None:
+            rows = torch.from_numpy(balanced_batch(self.members, batch_size, seed, step)[0])
+        else:
+            rows = torch.from_numpy(shuffled_batch(self.count, batch_size, seed, step))
+        clusters = None if self.clusters is None else to_device(self.clusters[rows], device)
+        return to_device(rows, device), clusters
+
+
+def order_of(count: int, clusters: NDArray[np.int32] | None, balance: GanBalance, title: str) -> Order:
+    """Return the order of images, or of those of conditional networks, whose clusters are seen equally often or not.
+
+    Raises
+    ------
+    InputError
+        A cluster has no image.
+    """
+    if clusters is None:
+        return Order(count)
+    members = rows_of_clusters(clusters, title)
+    known = torch.from_numpy(clusters.astype(np.int64))
+    return Order(count, known, members if balance == "clusters" else None)
 
 
 def epoch_plan(images: int, settings: Gan) -> tuple[int, int]:
-    """Return how many epochs a set of this many images gets, and how many steps each epoch has."""
+    """Return how many epochs against the discriminator a set of this many images gets, and the steps of an epoch."""
     steps = math.ceil(images / settings.batch_size)
     return max(settings.epochs, math.ceil(settings.minimum_steps / steps)), steps
 
 
 def steps_behind(images: int, of_all: int, settings: Gan) -> int:
-    """Return the steps behind the generator of a cluster of this many images, those of its parent included.
+    """Return the steps against a discriminator behind the generator of a cluster of this many images, its parent's too.
 
     Parameters
     ----------

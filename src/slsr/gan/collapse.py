@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from slsr.gan.generator import Generator
 from slsr.gan.images import ClusteredImages, evenly
-from slsr.gan.networks import Generator, draw_images, draw_noise
+from slsr.gan.networks import draw_images, draw_noise
 from slsr.params.gan import Gan
 from slsr.quality.assessment import Alarm, Measured, assess, find_alarms
 from slsr.quality.imagenet import imagenet

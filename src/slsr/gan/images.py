@@ -31,8 +31,13 @@ class ClusteredImages:
 
 def evenly(pixels: Pixels, count: int) -> Pixels:
     """Return at most `count` images, spread evenly over all."""
-    chosen: Pixels = pixels[np.unique(np.linspace(0, len(pixels) - 1, count).astype(int))]
+    chosen: Pixels = pixels[evenly_spaced(len(pixels), count)]
     return chosen
+
+
+def evenly_spaced(length: int, count: int) -> NDArray[np.int64]:
+    """Return at most `count` positions, spread evenly over a length."""
+    return np.unique(np.linspace(0, length - 1, count).astype(np.int64))
 
 
 def load_clustered(train_table: Path, assignments_table: Path, height: int, width: int) -> ClusteredImages:

@@ -6,8 +6,9 @@ weights, optimizers and step alone, and ends with the same bytes as an uninterru
 An epoch has ceil(N / batch_size) steps: one of the discriminator, then `generator_steps` of the generator. Batches are
 cut from an endless sequence of shuffled passes over the images: they are always full, every image is seen equally
 often (within one), and a set smaller than a batch repeats its images inside it. With clusters the networks are
-conditional, and clusters, rather than images, are seen equally often. If `epochs` come to fewer than `minimum_steps`
-steps, epochs are added.
+conditional, and clusters, rather than images, are seen equally often, unless `balance` says otherwise. If `epochs`
+come to fewer than `minimum_steps` steps, epochs are added. Before these, the generator learns for
+`reconstruction_epochs` to draw the images again from their codes, without the discriminator.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slsr.errors import InputError
-from slsr.gan.batches import epoch_plan, rows_of_clusters, step_batch
-from slsr.gan.networks import Generator, draw_images, draw_noise, measure_batch_norm, to_images, to_pixels
+from slsr.gan.batches import epoch_plan, order_of
+from slsr.gan.generator import Generator
+from slsr.gan.networks import draw_images, draw_noise, measure_batch_norm, to_images, to_pixels
 from slsr.gan.steps import NORMS, ORDER, PREVIEW, Adversaries, Networks
 from slsr.images.decoding import Pixels
 from slsr.params.gan import Gan
@@ -38,20 +40,26 @@ NORM_BATCHES = 32
 FRAMES, IMAGES_IN_FRAME, CLUSTERS_IN_FRAME = 32, 8, 8
 
 
+QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake")  # that the discriminator gives
+
+
 @dataclass(frozen=True)
 class GanEpoch:
     """Means over the steps of an epoch.
 
     `images` counts the real images seen since the start; `real` and `fake` are the discriminator's mean probabilities
-    of being real, of real and of generated images.
+    of being real, of real and of generated images; they and the losses are None while only reconstruction is learned.
+    `reconstruction` is the mean absolute difference of real images and those drawn from their codes, with pixels in
+    [-1, 1], or None if it is not learned.
     """
 
     number: int
     images: int
-    discriminator_loss: float
-    generator_loss: float
-    real: float
-    fake: float
+    discriminator_loss: float | None
+    generator_loss: float | None
+    real: float | None
+    fake: float | None
+    reconstruction: float | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def train_gan(
     keeper: Keeper = NOT_KEPT,
     keep_networks: bool = False,
 ) -> TrainedGan:
-    """Train a DCGAN on images. Errors are those of `Clock`, and an InputError if there is no image.
+    """Train a generator on images. Errors are those of `Clock`, and an InputError if there is no image.
 
     Parameters
     ----------
@@ -109,16 +117,15 @@ def train_gan(
     keeper : keeps the state of the training, and gives the state of an interrupted or finished one
     keep_networks : return both networks too, so that another training can start from them
     """
-    learner = _GanLearner(pixels, settings, seed, device, title, start, clusters)
+    learner = GanLearner(pixels, settings, seed, device, title, start, clusters)
     state = keeper.load()
     if state is not None and "finished" in state:
         return learner.read_finished(state["finished"])
-    epochs, steps = epoch_plan(len(pixels), settings)
+    planned, steps = epoch_plan(len(pixels), settings)
+    epochs = settings.reconstruction_epochs + planned
     clock = Clock(learner, steps, epochs, steps * settings.batch_size, device, keeper, state)
     for step in clock:
-        real, labels = learner.batch(step)
-        losses = learner.adversaries.train_step(real, step.number, labels)
-        clock.record(losses, settings.batch_size)
+        clock.record(learner.learn(step), settings.batch_size)
         if step.ends_epoch:
             learner.finish_epoch(clock, step)
     trained = learner.finish(keep_networks)
@@ -126,7 +133,7 @@ def train_gan(
     return trained
 
 
-class _GanLearner:
+class GanLearner:
     """A generator and a discriminator in training, with the images that they learn from; parameters as `train_gan`."""
 
     def __init__(
@@ -143,42 +150,58 @@ class _GanLearner:
             remedy = "lower cluster.k, or use another cluster.seed"
             raise InputError(f"{title} has no image to train a generator on; {remedy}")
         self.title = title
-        self.members = None if clusters is None else rows_of_clusters(clusters, title)
-        known = 0 if self.members is None else len(self.members)
-        self.adversaries = Adversaries(settings, seed, device, start, known)
+        self.order = order_of(len(pixels), clusters, settings.balance, title)
+        count = 0 if clusters is None else int(clusters.max()) + 1
+        self.adversaries = Adversaries(settings, seed, device, start, count)
         self.images = torch.from_numpy(pixels).to(device)
+        if start is None:
+            known = None if clusters is None else torch.from_numpy(clusters.astype(np.int64)).to(device)
+            self.adversaries.measure(self.images, known)
         self.epochs: list[GanEpoch] = []
         self.frames: list[Frame] = []
 
-    def batch(self, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Return a step's real images, float32 [B, 3, H, W], and their clusters if the networks are conditional."""
-        size, seed, device = self.adversaries.settings.batch_size, self.adversaries.seed, self.adversaries.device
-        rows, labels = step_batch(len(self.images), self.members, size, (*seed, ORDER), step.number, device)
-        return to_images(self.images[rows]), labels
+    def learn(self, step: Step) -> Tensor:
+        """Do one step; return what it returns (`Adversaries.train_step`)."""
+        adversaries = self.adversaries
+        settings, seed = adversaries.settings, (*adversaries.seed, ORDER)
+        rows, clusters = self.order.batch(settings.batch_size, seed, step.number, adversaries.device)
+        only_reconstruction = step.epoch < settings.reconstruction_epochs
+        learn = adversaries.reconstruction_step if only_reconstruction else adversaries.train_step
+        return learn(to_images(self.images[rows]), step.number, clusters)
 
     def finish_epoch(self, clock: Clock, step: Step) -> None:
         """Note the results of the epoch that has just ended, and draw a frame if it is time to."""
         number = step.epoch + 1
         seen = number * clock.steps * self.adversaries.settings.batch_size
-        self.epochs.append(GanEpoch(number, seen, *clock.mean().tolist()))
+        self.epochs.append(_epoch(number, seen, clock.mean().tolist(), self.adversaries.settings))
         if number in frame_epochs(clock.epochs):
             self.frames.append(_frame(self.adversaries, number))
 
     def finish(self, keep_networks: bool) -> TrainedGan:
         """Measure the generator's batch norms, and return it with the last frame as it draws now."""
-        settings, seed, device = self.adversaries.settings, self.adversaries.seed, self.adversaries.device
+        settings, seed = self.adversaries.settings, self.adversaries.seed
         networks = copy.deepcopy(self.adversaries.networks) if keep_networks else None
         generator = self.adversaries.drawing
-        count, known = NORM_BATCHES * settings.batch_size, generator.description.clusters
-        clusters = torch.arange(count, device=device) % known if known else None
-        noise = draw_noise((*seed, NORMS), count, settings.latent).to(device)
-        measure_batch_norm(generator, noise, settings.batch_size, clusters)
+        self.settle(generator)
+        known = generator.description.clusters
         fixed = preview_noise(seed, IMAGES_IN_FRAME, settings.latent)
         shown: Sequence[int | None] = range(min(known, CLUSTERS_IN_FRAME)) if known else [None]
         drawn = np.concatenate([draw_images(generator, fixed, cluster) for cluster in shown])
         frames = [*self.frames[:-1], Frame(self.epochs[-1].number, _by_cluster(drawn))]
         generator = generator.cpu().to(memory_format=torch.contiguous_format).requires_grad_(False)
         return TrainedGan(generator, self.epochs, frames, networks)
+
+    def settle(self, generator: Generator) -> None:
+        """Measure the batch norms of a generator as it draws, in place: on batches of clusters as training has them."""
+        settings, seed, device = self.adversaries.settings, self.adversaries.seed, self.adversaries.device
+        noise = draw_noise((*seed, NORMS), NORM_BATCHES * settings.batch_size, settings.latent).to(device)
+        batches = [
+            self.order.batch(settings.batch_size, (*seed, ORDER), step, device)[1] for step in range(NORM_BATCHES)
+        ]
+        clusters = (
+            torch.cat([batch for batch in batches if batch is not None]) if generator.description.clusters else None
+        )
+        measure_batch_norm(generator, noise, settings.batch_size, clusters)
 
     def read_finished(self, state: Mapping[str, Any]) -> TrainedGan:
         """Return a training that had finished, from its saved state."""
@@ -189,8 +212,8 @@ class _GanLearner:
         generator.requires_grad_(False).eval()
         if state["networks"] is None:
             return TrainedGan(generator, self.epochs, self.frames, None)
-        for name in ("generator", "discriminator"):
-            getattr(networks, name).load_state_dict(state["networks"][name])
+        for name, part in networks.parts().items():
+            part.load_state_dict(state["networks"][name])
         return TrainedGan(generator, self.epochs, self.frames, networks)
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,9 +229,17 @@ class _GanLearner:
 
     def describe_divergence(self, losses: Tensor, epoch: int, step: int) -> str:
         return (
-            f"{self.title}, epoch {epoch}, step {step}: the losses are {float(losses[0])} (discriminator) and "
-            f"{float(losses[1])} (generator): training diverged; lower gan.learning_rate, or use gan.precision: fp32"
+            f"{self.title}, epoch {epoch}, step {step}: the losses are {float(losses[0])} (discriminator), "
+            f"{float(losses[1])} (generator) and {float(losses[4])} (reconstruction): training diverged; lower "
+            "gan.learning_rate, or use gan.precision: fp32"
         )
+
+
+def _epoch(number: int, seen: int, means: Sequence[float], settings: Gan) -> GanEpoch:
+    *judged, reconstruction = means
+    only_reconstruction = number <= settings.reconstruction_epochs
+    losses = dict(zip(QUANTITIES, [None if only_reconstruction else value for value in judged], strict=True))
+    return GanEpoch(number, seen, **losses, reconstruction=reconstruction if settings.reconstruction else None)
 
 
 def _history(epochs: Sequence[GanEpoch], frames: Sequence[Frame]) -> dict[str, Any]:
@@ -223,7 +254,7 @@ def _finished_state(trained: TrainedGan) -> dict[str, Any]:
     networks = trained.networks
     return {
         "drawing": trained.generator.state_dict(),
-        "networks": None if networks is None else {name: part.state_dict() for name, part in vars(networks).items()},
+        "networks": None if networks is None else {name: part.state_dict() for name, part in networks.parts().items()},
         **_history(trained.epochs, trained.frames),
     }
 

@@ -2,8 +2,9 @@
 
 A labeled table has one row per image: `image` (encoded bytes), `name`, `identity` (the data set's own number),
 `camera` (-1: unknown), and for training `label` (0..C-1 by ascending identity), or, in a validation table of people who
-are not in training, `role` (query or gallery). A generated table has `image`, `name`, `cluster`, `label_index` and
-`label_weight`: the sparse label distribution of that image over the training labels.
+are not in training, `role` (query or gallery). A generated table has `image`, `name`, `cluster` and two sparse label
+distributions of that image over the training labels: `label_index` and `label_weight` from its cluster, `nearest_index`
+and `nearest_weight` from its nearest training images.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ GENERATED = pa.schema(
         ("cluster", pa.int32()),
         ("label_index", pa.list_(pa.int32())),
         ("label_weight", pa.list_(pa.float32())),
+        ("nearest_index", pa.list_(pa.int32())),
+        ("nearest_weight", pa.list_(pa.float32())),
     ]
 )
 

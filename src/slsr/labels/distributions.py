@@ -83,6 +83,25 @@ def slsr_weighted(identities: Sequence[int], images: Sequence[int]) -> Sparse:
     return index, (counts / counts.sum()).astype(np.float32)
 
 
+def slsr_nearest(identities: Sequence[int]) -> Sparse:
+    """Give 1/k to the identity of each of an image's k nearest training images: z_l = m_l / k, m_l of them show l.
+
+    An identity with several of them has the sum; all other identities have 0. A variant of SLSR of this project: the
+    neighbors of the image itself take the place of its cluster.
+
+    Parameters
+    ----------
+    identities : the training label (0..C-1) of each of the k images, in any order, at least one
+
+    >>> slsr_nearest([2, 0, 2, 2])
+    (array([0, 2], dtype=int32), array([0.25, 0.75], dtype=float32))
+    """
+    if len(identities) == 0:
+        raise ValueError("a label from the nearest images needs at least one of them")
+    index, counts = np.unique(np.asarray(identities, np.int32), return_counts=True)
+    return index, (counts / len(identities)).astype(np.float32)
+
+
 def likeliest(logits: Tensor) -> Tensor:
     """Put all weight on the likeliest identity: z_k = [k = argmax_l p_l] (pseudo-label, Lee 2013).
 

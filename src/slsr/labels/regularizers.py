@@ -72,6 +72,8 @@ class Regularizer:
     pseudo_label : replaces it during training, [B, C] from the logits [B, C] of a batch
     smooths_real : whether it smooths the labels of real images, by `lsr.epsilon`
     counts_images : whether `target` needs to know how many images each identity has in a cluster
+    image_label : if each generated image has its own label in place of `target`: the columns of its labels and their
+        weights in the table of generated images
     """
 
     name: str
@@ -83,6 +85,7 @@ class Regularizer:
     pseudo_label: Callable[[Tensor], Tensor] | None = None
     smooths_real: bool = False
     counts_images: bool = False
+    image_label: tuple[str, str] | None = None
 
 
 REGULARIZERS = {
@@ -98,6 +101,12 @@ REGULARIZERS = {
             "weight on the identities of its cluster, by their number of images in it",
             target=by_images,
             counts_images=True,
+        ),
+        Regularizer(
+            "slsr-nearest",
+            "SLSR, nearest",
+            "weight on the identities of its nearest training images, by their number among these",
+            image_label=("nearest_index", "nearest_weight"),
         ),
         Regularizer("one-hot", "one-hot", "the identity that the network finds most probable", pseudo_label=likeliest),
         Regularizer("mprl", "MPRL", "weight by rank in the network's prediction", pseudo_label=multi_pseudo_label),

@@ -20,7 +20,8 @@ class Targets:
 
     Attributes
     ----------
-    table : float32 [R, C], each row sums to 1; R is the number of distributions, far fewer than images
+    table : float32 [R, C], each row sums to 1; R is the number of distinct distributions: C, and one for each cluster
+        or, if generated images have their own labels, at most one for each of them
     row : int64 [N], the row of `table` that is the target of each image
     """
 
@@ -68,16 +69,16 @@ def real_targets(labels: Tensor, epsilon: float = 0.0) -> Targets:
     return make_targets([lsr(label, classes, epsilon) for label in range(classes)], classes, labels)
 
 
-def with_generated(real: Targets, clusters: NDArray[np.int32], labels: Mapping[int, Sparse]) -> Targets:
-    """Append to the targets of labeled images those of generated ones: one row for each cluster.
+def with_generated(real: Targets, chosen: NDArray[np.int32], labels: Mapping[int, Sparse]) -> Targets:
+    """Append to the targets of labeled images those of generated ones: one row for each label.
 
     Parameters
     ----------
-    clusters : int32 [M], the cluster of each generated image
-    labels : the label of each cluster; errors as `make_targets`
+    chosen : int32 [M], which of `labels` each generated image has: the number of its cluster, if these have the labels
+    labels : the labels by number; errors as `make_targets`
     """
     numbers = sorted(labels)
-    place = torch.from_numpy(np.searchsorted(numbers, clusters))
+    place = torch.from_numpy(np.searchsorted(numbers, chosen))
     drawn = make_targets([labels[number] for number in numbers], real.table.shape[1], place)
     return Targets(torch.cat([real.table, drawn.table]), torch.cat([real.row, len(real.table) + drawn.row]))
 

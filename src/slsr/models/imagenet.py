@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -75,6 +76,12 @@ class ImagenetNetwork(nn.Module):
         """Compute the feature before the classifier, the mean over all positions: [B, 1280], from images as `maps`."""
         pooled: Tensor = self.head(self.maps(images)[-1]).mean(dim=(2, 3))
         return pooled
+
+
+@cache
+def imagenet_network(name: str, device: torch.device) -> ImagenetNetwork:
+    """Return a frozen network on a device; it is read once, and nothing changes it."""
+    return ImagenetNetwork(name).to(device)
 
 
 def _fold_batch_norms(network: nn.Module) -> None:

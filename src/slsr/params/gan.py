@@ -12,10 +12,12 @@ DiscriminatorActivation = Literal["leaky-relu", "relu"]
 DiscriminatorBatchNorm = Literal["all-but-first", "all", "none"]
 Upsampling = Literal["transposed", "nearest"]
 GanLoss = Literal["cross-entropy", "hinge"]
+GanBalance = Literal["clusters", "images"]
 GanKind = Literal["per-cluster", "conditional"]
 OnCollapse = Literal["warn", "stop", "restart"]
-GanDiscriminator = Literal["pixels", "projected", "both"]
-GanAugmentation = Literal["color", "translation", "cutout"]
+DiscriminatorKind = Literal["pixels", "projected", "both"]
+GeneratorKind = Literal["dcgan", "light"]
+GanAugmentation = Literal["flip", "color", "translation", "cutout"]
 
 
 class Collapse(Block):
@@ -27,9 +29,12 @@ class Collapse(Block):
 
 
 class Gan(Block):
-    """The DCGANs: one per cluster, or one network that receives the cluster as an input."""
+    """The generators: one per cluster, or one network that receives the cluster as an input."""
 
     kind: GanKind
+    balance: GanBalance
+    generator: GeneratorKind
+    discriminator: DiscriminatorKind
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
     latent: Count
@@ -41,11 +46,17 @@ class Gan(Block):
     batch_size: Annotated[int, Field(ge=2)]
     loss: GanLoss
     learning_rate: Positive
+    discriminator_learning_rate: Positive | None
     beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    reconstruction: Annotated[float, Field(ge=0)]
+    reconstruction_epochs: Annotated[int, Field(ge=0)]
     generator_steps: Count
     discriminator_activation: DiscriminatorActivation
     discriminator_batch_norm: DiscriminatorBatchNorm
-    discriminator: GanDiscriminator
+    projected_channels: Annotated[int, Field(ge=4)]
+    projected_enlargement: Count
+    pixel_weight: Positive
     spectral_norm: bool
     r1: Annotated[float, Field(ge=0)]
     augmentation: list[GanAugmentation]
@@ -64,6 +75,23 @@ class Gan(Block):
             )
         if len(set(self.augmentation)) != len(self.augmentation):
             raise ValueError(f"augmentation {self.augmentation} names one twice; name each once")
+        return self
+
+    @model_validator(mode="after")
+    def penalty_is_on_pixels(self) -> Self:
+        if self.discriminator != "pixels" and self.r1:
+            raise ValueError(
+                f"r1 {self.r1} is a penalty for discriminator: pixels, and this one is {self.discriminator}; make it 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def reconstruction_comes_first_and_stays(self) -> Self:
+        if self.reconstruction_epochs and not self.reconstruction:
+            raise ValueError(
+                f"reconstruction_epochs {self.reconstruction_epochs} needs reconstruction above 0; make it 0, or give "
+                "reconstruction a weight"
+            )
         return self
 
     @model_validator(mode="after")

@@ -27,5 +27,6 @@ class Generate(Block):
     images: Count
     allocation: Literal["equal", "proportional"]
     jpeg_quality: Annotated[int, Field(ge=50, le=100)]
+    nearest_images: Count
     alarms: Alarms
     seed: Seed

@@ -81,6 +81,7 @@ def _override(values: MutableMapping[str, Any], differences: Any, source: str, p
             _override(values[key], value, source, f"{prefix}{key}.")
         elif isinstance(value, list) and isinstance(values[key], list):
             values[key][:] = value
+            values[key].fa.set_flow_style()  # in one line, which an empty list does not remember
         else:
             values[key] = value
 

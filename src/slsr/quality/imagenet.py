@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import torch
 
 from slsr.images.decoding import Pixels
-from slsr.models.imagenet import DEFAULT_NETWORK, WIDTH, ImagenetNetwork
+from slsr.models.imagenet import DEFAULT_NETWORK, WIDTH, imagenet_network
 from slsr.quality.features import Features, resized
 
 BATCH_SIZE = 32
@@ -35,7 +33,7 @@ def imagenet(pixels: Pixels, device: torch.device, network: str = DEFAULT_NETWOR
     InputError
         The package of the weights is not installed or damaged.
     """
-    judge = _network(network, device)
+    judge = imagenet_network(network, device)
     found = np.empty((len(pixels), WIDTH), np.float32)
     for start in range(0, len(pixels), BATCH_SIZE):
         part = torch.from_numpy(resized(pixels[start : start + BATCH_SIZE])).to(device)
@@ -43,8 +41,3 @@ def imagenet(pixels: Pixels, device: torch.device, network: str = DEFAULT_NETWOR
         batch[: len(part)] = part.permute(0, 3, 1, 2) / 127.5 - 1
         found[start : start + len(part)] = judge.pooled(batch)[: len(part)].cpu().numpy()
     return found
-
-
-@cache
-def _network(name: str, device: torch.device) -> ImagenetNetwork:
-    return ImagenetNetwork(name).to(device)

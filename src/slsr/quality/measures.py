@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from slsr.quality.features import ROWS_AT_ONCE, Features
 
 NEIGHBORS = 5
+ROUNDING = 2e-5  # squared float32 distances of unit rows that differ by less may be in the wrong order
 TWINS = 1e-2  # images nearer than this share of the largest distance to a nearest image are equal, but for rounding
 
 
@@ -53,6 +54,35 @@ def _distances_by_rank(
             kth = ordered[:, place] if place in within else np.full(len(squared), np.inf)
             blocks.append(np.sqrt(kth).astype(np.float32))
     return tuple(np.concatenate(blocks) for blocks in found)
+
+
+def nearest_rows(points: Features, others: Features | None, k: int) -> NDArray[np.int64]:
+    """Find the k nearest of `others` for each point, the nearest first, equally near ones by row.
+
+    Distances are Euclidean. Those that rounding in float32 could order wrongly are computed again in float64.
+
+    Parameters
+    ----------
+    points : float32 [N, D], rows of unit length (or shorter)
+    others : float32 [M, D], the same; None to compare the points with each other, each without itself
+    k : at least 1, at most M (N - 1 if the points are compared with each other)
+
+    Returns
+    -------
+    int64 [N, k], rows of `others`
+    """
+    found = np.empty((len(points), k), np.int64)
+    gallery = points if others is None else others
+    for start, squared in _squared_distance_blocks(points, gallery):
+        if others is None:
+            rows = np.arange(len(squared))
+            squared[rows, start + rows] = np.inf
+        limits = np.partition(squared, k - 1, axis=1)[:, k - 1] + ROUNDING
+        for row, limit in enumerate(limits, start):
+            candidates = np.flatnonzero(squared[row - start] <= limit)
+            exact = np.square(gallery[candidates].astype(np.float64) - points[row]).sum(axis=1)
+            found[row] = candidates[np.argsort(exact, kind="stable")[:k]]
+    return found
 
 
 def _squared_distance_blocks(points: Features, others: Features) -> Iterator[tuple[int, NDArray[np.float32]]]:

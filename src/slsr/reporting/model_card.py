@@ -43,7 +43,7 @@ def model_card(name: str, root: Path) -> str:
     parts = [f"# {name}", artifact["desc"] + ".", _identity(artifact, out), "## Data", _data(params["dataset"], facts)]
     parts += ["## Recipe", _recipe_of(stage, params), "## Numbers", *_numbers_of(stage, params, root)]
     parts += ["## Limits", _limits(params["dataset"], params, stage), "## Ethics", _ethics(stage, params["dataset"])]
-    return "\n\n".join([*parts, "## Use", _use(name, stage, artifact["path"])]) + "\n"
+    return "\n\n".join([*parts, "## Use", _use(name, stage, artifact["path"], params)]) + "\n"
 
 
 def _read(path: Path) -> bytes:
@@ -246,10 +246,20 @@ def _clusters(clusters: Mapping[str, Any]) -> str:
     )
 
 
+GAN_DISCRIMINATORS = {
+    "pixels": "of pixels",
+    "projected": "of projected features of EfficientNet-Lite0",
+    "both": "of projected features of EfficientNet-Lite0 and of pixels",
+}
+
+
 def _gan(gan: Mapping[str, Any], generate: Mapping[str, Any]) -> str:
     parent = f"{gan['parent_epochs']} epochs of a common parent, then " if gan["parent_epochs"] else ""
+    generator = {"dcgan": "DCGAN", "light": "light generator (FastGAN's blocks)"}[gan["generator"]]
+    told = "one that is told the cluster" if gan["kind"] == "conditional" else "one for each cluster"
     rows = [
-        ("network", f"DCGAN, {gan['height']}x{gan['width']} pixels, latent {gan['latent']}"),
+        ("generator", f"{generator}, {told}, {gan['height']}x{gan['width']} pixels, latent {gan['latent']}"),
+        ("discriminator", GAN_DISCRIMINATORS[gan["discriminator"]]),
         ("training", f"{parent}{gan['epochs']} epochs of batches of {gan['batch_size']}, seed {gan['seed']}"),
         ("loss", f"{gan['loss']}, Adam at {gan['learning_rate']:g}"),
         ("images drawn", f"{generate['images']:,}, {generate['allocation']} over the clusters"),
@@ -320,10 +330,11 @@ def _ethics(stage: str, dataset: Mapping[str, Any]) -> str:
     return text
 
 
-def _use(name: str, stage: str, path: str) -> str:
+def _use(name: str, stage: str, path: str, params: Mapping[str, Any]) -> str:
     fetch = f"```console\ndvc artifacts get REPOSITORY {name} --rev VERSION\n```"
     if stage == "train_gan":
         load = "from pathlib import Path\n\nfrom slsr.gan.networks import load_generator\n\ngenerator = load_generator("
-        return f'{fetch}\n\n```python\n{load}Path("{path}/cluster_0.safetensors"))\n```'
+        file = "conditional" if params["gan"]["kind"] == "conditional" else "cluster_0"
+        return f'{fetch}\n\n```python\n{load}Path("{path}/{file}.safetensors"))\n```'
     load = f'from slsr import load_encoder\n\nfeatures = load_encoder("{path}").embed(["one.jpg", "another.jpg"])'
     return f"{fetch}\n\n```python\n{load}\n```\n\ndocs/using.md and docs/explore.md show more uses."

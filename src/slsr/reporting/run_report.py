@@ -257,7 +257,8 @@ def _generated(quality: Mapping[str, Any]) -> str:
     seen = [SEEN] if quality.get("discriminator_saw") else []
     sheet = f"The sheet of generated images above real ones is {ARTIFACTS}/generated/sheet.png, shown below."
     measures = table(["", *(QUALITY_SPACES[space] for space in spaces)], rows)
-    return "\n\n".join([note, sheet, measures, explained, *seen, _alarms(quality["alarms"])])
+    support = _label_support(quality["label_support"]["overall"])
+    return "\n\n".join([note, sheet, measures, explained, *seen, support, _alarms(quality["alarms"])])
 
 
 def _verdicts_by_cluster(quality: Mapping[str, Any]) -> str:
@@ -265,6 +266,20 @@ def _verdicts_by_cluster(quality: Mapping[str, Any]) -> str:
     counts = Counter(each.get("verdict") for each in quality.get("clusters", []))
     found = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict is not None and counts[verdict]]
     return f" By cluster: {', '.join(found)}." if found else ""
+
+
+def _label_support(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Say how much of the encoder's prediction is on the identities of the labels."""
+    shares = {
+        name: f"{_percent(one['value'])} (real images: {_percent(one['reference'])}; chance: {_percent(one['chance'])})"
+        for name, one in found.items()
+    }
+    return (
+        f"How well the labels fit: of the encoder's prediction for a generated image, {shares['slsr']} is on the "
+        f"identities of its cluster, the label of SLSR, and {shares['slsr-nearest']} on the identities of its nearest "
+        "training images, the label of `slsr-nearest`. These are nearest in the same encoder's space, so the second "
+        "share is not independent evidence."
+    )
 
 
 def _measured(found: Mapping[str, float | None] | None) -> str:

@@ -16,19 +16,21 @@ from tqdm import tqdm
 from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
 from slsr.files import read_json, read_npy, replaced_folder, write_json
+from slsr.gan.generator import Generator
 from slsr.gan.images import ClusteredImages, load_clustered
-from slsr.gan.networks import Generator, draw_noise, iterate_images, load_generator
+from slsr.gan.networks import draw_noise, iterate_images, load_generator
 from slsr.images.decoding import Pixels, decode_resized, encode_jpeg
 from slsr.images.tables import GENERATED as SCHEMA
-from slsr.images.tables import table_writer
-from slsr.labels.distributions import Sparse, slsr
-from slsr.models.encoder import load_encoder
+from slsr.images.tables import column_numpy, read_table, table_writer
+from slsr.labels.distributions import Sparse, slsr, slsr_nearest
+from slsr.models.encoder import Encoder, load_encoder
 from slsr.params.gan import Gan, GanKind
 from slsr.params.generate import Generate
 from slsr.quality.assessment import Alarm, Measured, assess, find_alarms
-from slsr.quality.features import Features, handcrafted
+from slsr.quality.features import Features, handcrafted, unit_rows
 from slsr.quality.imagenet import imagenet
-from slsr.quality.measures import cluster_consistency
+from slsr.quality.label_support import LabeledPredictions, measure_label_support
+from slsr.quality.measures import cluster_consistency, nearest_rows
 from slsr.quality.spaces import IMAGENET_NETWORKS, MEASURES, limits_in
 from slsr.quality.verdict import judge, worst
 from slsr.reporting.sheets import Panel, draw_panels
@@ -47,21 +49,33 @@ log = logging.getLogger(__name__)
 
 COLUMNS, CLUSTERS_SHOWN = 16, 8
 BATCH_SIZE = 128  # of the encoder, when it compares generated images with real ones
+BY_CLUSTER, BY_NEAREST = "slsr", "slsr-nearest"  # the stored labels, by the regularizers that use them
 
 
 def run(gan: Gan, generate: Generate) -> None:
     """Read the generators, the clusters, the train table and its features; write `artifacts/generated/`.
 
-    It has images.parquet (image, name, cluster, sparse label), quality.json and sheet.png.
+    It has images.parquet (image, name, cluster, and two sparse labels: that of the cluster and that of the nearest
+    training images), sheet.png and quality.json (`measure_quality` and the support of both labels). The features of
+    the generated images are extracted once, from the stored JPEG images that training decodes.
     """
-    clusters = read_json(CLUSTER_IDENTITIES)["clusters"]
-    counts = allocate(generate.images, [cluster["images"] for cluster in clusters], generate.allocation)
+    identities = read_json(CLUSTER_IDENTITIES)
+    clusters = identities["clusters"]
+    sizes = [cluster["images"] for cluster in clusters]
+    _require_nearest_images(generate.nearest_images, sum(sizes))
+    counts = allocate(generate.images, sizes, generate.allocation)
+    of_clusters = [_label_of_cluster(cluster) for cluster in clusters]
     device = prepare_device("fp32", deterministic=True)
+    encoder = _load_encoder(identities["classes"])
     real = load_clustered(TRAIN_TABLE, ASSIGNMENTS, gan.height, gan.width)
     with replaced_folder(GENERATED) as folder:
-        encoded = _write_images(folder / "images.parquet", clusters, counts, generate, gan.kind, device)
+        encoded = _draw_images(counts, generate, gan.kind, device)
+        space = encoder_space(encoded, real, encoder, device)
+        labels = _label_images(of_clusters, space, real.clusters, generate.nearest_images)
+        _write_images(folder / "images.parquet", encoded, labels.generated)
         _draw_sheet(folder / "sheet.png", encoded, real)
-        quality = measure_quality(encoded, real, generate, device, uses_imagenet(gan))
+        quality = measure_quality(encoded, real, space, generate, device, uses_imagenet(gan))
+        quality["label_support"] = _label_support(space, real.clusters, labels, encoder, device)
         write_json(folder / "quality.json", quality)
     log.info("wrote %s: %s images from %d clusters", GENERATED, f"{sum(counts):,}", len(counts))
     log.info("verdict: %s", quality["overall"]["verdict"] or "none, too few images")
@@ -92,33 +106,37 @@ def allocate(total: int, sizes: Sequence[int], allocation: Literal["equal", "pro
     return result
 
 
-def _write_images(
-    path: Path,
-    clusters: Sequence[Mapping[str, Any]],
-    counts: Sequence[int],
-    choice: Generate,
-    kind: GanKind,
-    device: torch.device,
-) -> list[list[bytes]]:
-    """Draw, encode, label and store the images; return the encoded images of each cluster."""
-    encoded: list[list[bytes]] = []
+def _require_nearest_images(nearest: int, images: int) -> None:
+    """Raise InputError if there are not so many training images, beside the one that is compared with the others."""
+    if nearest >= images:
+        raise InputError(
+            f"generate.nearest_images: {nearest} must be below the number of training images, {images}; lower it"
+        )
+
+
+def _load_encoder(classes: int) -> Encoder:
+    encoder = load_encoder(ENCODER_MODEL)
+    if encoder.description.classes != classes:
+        raise InputError(
+            f"{ENCODER_MODEL}: knows {encoder.description.classes} identities, but {CLUSTER_IDENTITIES} has {classes}; "
+            "run `dvc repro`"
+        )
+    return encoder
+
+
+def _draw_images(counts: Sequence[int], choice: Generate, kind: GanKind, device: torch.device) -> list[list[bytes]]:
+    """Draw and encode the images of each cluster."""
     conditional = load_generator(GAN / "conditional.safetensors").to(device) if kind == "conditional" else None
-    if conditional is not None and conditional.description.clusters != len(clusters):
+    if conditional is not None and conditional.description.clusters != len(counts):
         raise InputError(
             f"{GAN / 'conditional.safetensors'}: knows {conditional.description.clusters} clusters, but "
-            f"{CLUSTER_IDENTITIES} has {len(clusters)}; run `dvc repro`"
+            f"{CLUSTER_IDENTITIES} has {len(counts)}; run `dvc repro`"
         )
-    with (
-        table_writer(path, SCHEMA) as table,
-        tqdm(total=sum(counts), desc="generate", unit="image", leave=False, disable=None) as bar,
-    ):
-        for cluster, count in zip(clusters, counts, strict=True):
-            number = int(cluster["cluster"])
-            label = _sparse_label(cluster)
+    encoded: list[list[bytes]] = []
+    with tqdm(total=sum(counts), desc="generate", unit="image", leave=False, disable=None) as bar:
+        for cluster, count in enumerate(counts):
             encoded.append([])
-            for image in _images_of(number, count, choice, conditional, device):
-                row = {"image": image, "name": f"g{number}_{len(encoded[-1]):05d}.jpg", "cluster": number}
-                table.append(row | {"label_index": label[0], "label_weight": label[1]})
+            for image in _images_of(cluster, count, choice, conditional, device):
                 encoded[-1].append(image)
                 bar.update(1)
     return encoded
@@ -138,7 +156,7 @@ def _images_of(
             yield encode_jpeg(pixels, choice.jpeg_quality)
 
 
-def _sparse_label(cluster: Mapping[str, Any]) -> Sparse:
+def _label_of_cluster(cluster: Mapping[str, Any]) -> Sparse:
     if not cluster["labels"]:
         raise InputError(
             f"{CLUSTER_IDENTITIES}: cluster {cluster['cluster']} holds no identity; lower cluster.minimum_images"
@@ -155,9 +173,80 @@ class Space:
     generated: list[Features]
 
 
+@dataclass(frozen=True)
+class ImageLabels:
+    """The labels of the generated images, cluster by cluster, and of the real ones, by the name of the regularizer.
+
+    Real images have the label that a generated image in their place would have.
+    """
+
+    generated: Mapping[str, Sequence[Sparse]]
+    real: Mapping[str, Sequence[Sparse]]
+
+
+def _label_images(
+    of_clusters: Sequence[Sparse], space: Space, clusters: NDArray[np.int32], nearest: int
+) -> ImageLabels:
+    """Label images by their cluster, and by the identities of their nearest training images.
+
+    Features are compared as in retrieval, by the Euclidean distance at unit length, which orders images by the cosine.
+    A real image is not among its own nearest.
+    """
+    identities: NDArray[np.int32] = column_numpy(read_table(TRAIN_TABLE, ["label"]), "label")
+    real = unit_rows(space.real)
+    of_real = nearest_rows(real, None, nearest)
+    of_generated = nearest_rows(unit_rows(np.concatenate(space.generated)), real, nearest)
+    drawn = [of_clusters[cluster] for cluster, features in enumerate(space.generated) for _ in features]
+    return ImageLabels(
+        {BY_CLUSTER: drawn, BY_NEAREST: [slsr_nearest(identities[rows]) for rows in of_generated]},
+        {
+            BY_CLUSTER: [of_clusters[cluster] for cluster in clusters],
+            BY_NEAREST: [slsr_nearest(identities[rows]) for rows in of_real],
+        },
+    )
+
+
+def _write_images(path: Path, encoded: Sequence[Sequence[bytes]], labels: Mapping[str, Sequence[Sparse]]) -> None:
+    """Store the images with their labels."""
+    pairs = zip(labels[BY_CLUSTER], labels[BY_NEAREST], strict=True)
+    with table_writer(path, SCHEMA) as table:
+        for cluster, images in enumerate(encoded):
+            for number, image in enumerate(images):
+                label, nearest = next(pairs)
+                row = {"image": image, "name": f"g{cluster}_{number:05d}.jpg", "cluster": cluster}
+                row |= {"label_index": label[0], "label_weight": label[1]}
+                table.append(row | {"nearest_index": nearest[0], "nearest_weight": nearest[1]})
+
+
+def _label_support(
+    space: Space, clusters: NDArray[np.int32], labels: ImageLabels, encoder: Encoder, device: torch.device
+) -> dict[str, Any]:
+    """Measure how much of the encoder's prediction is on the support of the labels, for all images and each cluster."""
+    together = np.repeat(np.arange(len(space.generated)), [len(features) for features in space.generated])
+    predicted = _predict(encoder, np.concatenate(space.generated), device)
+    generated = LabeledPredictions(predicted, together, labels.generated)
+    real = LabeledPredictions(_predict(encoder, space.real, device), clusters, labels.real)
+    return {
+        "overall": measure_label_support(generated, real),
+        "clusters": [measure_label_support(generated, real, cluster) for cluster in range(len(space.generated))],
+    }
+
+
+@torch.inference_mode()
+def _predict(encoder: Encoder, features: Features, device: torch.device) -> NDArray[np.float32]:
+    """Compute the probabilities of the identities from extracted features: float32 [N, D] to [N, C]."""
+    encoder.to(device)
+    parts = [
+        encoder.head(torch.from_numpy(features[start : start + BATCH_SIZE]).to(device)).softmax(dim=1).cpu().numpy()
+        for start in range(0, len(features), BATCH_SIZE)
+    ]
+    return np.concatenate(parts)
+
+
 def measure_quality(
     encoded: Sequence[Sequence[bytes]],
     real: ClusteredImages,
+    encoded_space: Space,
     choice: Generate,
     device: torch.device,
     seen: bool = False,
@@ -169,11 +258,12 @@ def measure_quality(
 
     Parameters
     ----------
+    encoded_space : the features of the encoder (`encoder_space`)
     seen : the discriminator saw features of the network of the ImageNet space, so a second network judges, too
     """
     pixels = [decode_resized(images, *real.pixels.shape[1:3]) for images in encoded]
     spaces = [_imagenet_space(name, pixels, real, device) for name in list(IMAGENET_NETWORKS)[: 1 + seen]]
-    spaces += [_handcrafted_space(pixels, real), _encoder_space(encoded, real, device)]
+    spaces += [_handcrafted_space(pixels, real), encoded_space]
     limits = choice.alarms.model_dump()
     sets, alarms = [], []
     for cluster in tqdm([None, *range(len(encoded))], "quality", unit="set", leave=False, disable=None):
@@ -203,12 +293,13 @@ def _handcrafted_space(pixels: Sequence[Pixels], real: ClusteredImages) -> Space
     return Space("handcrafted", handcrafted(real.pixels), [handcrafted(images) for images in pixels])
 
 
-def _encoder_space(encoded: Sequence[Sequence[bytes]], real: ClusteredImages, device: torch.device) -> Space:
+def encoder_space(
+    encoded: Sequence[Sequence[bytes]], real: ClusteredImages, encoder: Encoder, device: torch.device
+) -> Space:
     """Return the space that was clustered: the encoder's features, not scaled."""
     features: Features = read_npy(TRAIN_FEATURES)
     if len(features) != len(real.clusters):
         raise InputError(f"{TRAIN_FEATURES}: {len(features)} features for {len(real.clusters)} images; run `dvc repro`")
-    encoder = load_encoder(ENCODER_MODEL)
     together = [image for images in encoded for image in images]
     names = [f"generated image {number}" for number in range(len(together))]
     found = extract_features(

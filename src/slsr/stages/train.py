@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -102,16 +103,40 @@ def supervision_of(
 
 
 def generated_labels(choice: Regularizer, classes: int) -> tuple[NDArray[np.int32], dict[int, Sparse]]:
-    """Return the cluster of each generated image, and the label that the regularizer gives each cluster.
+    """Return the number of each generated image's label, and the labels by number.
+
+    The number is that of the image's cluster, unless the regularizer gives each image its own label
+    (`Regularizer.image_label`); then equal labels have one number.
 
     Raises
     ------
     InputError
-        There is no generated image, images of one cluster have different labels, or a label does not fit its cluster.
+        There is no generated image, the table lacks a column, images of one cluster have different labels, or a label
+        does not fit its cluster.
     """
-    table = read_table(GENERATED_IMAGES, ["cluster", "label_index", "label_weight"])
+    table = read_table(GENERATED_IMAGES, choice.image_label or ["cluster", "label_index", "label_weight"])
     if len(table) == 0:
         raise InputError(f"{GENERATED_IMAGES}: contains no image; raise generate.images")
+    if choice.image_label is not None:
+        return _distinct_labels(*(table.column(name).to_pylist() for name in choice.image_label))
+    return _labels_of_clusters(choice, classes, table)
+
+
+def _distinct_labels(
+    indices: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]
+) -> tuple[NDArray[np.int32], dict[int, Sparse]]:
+    """Number the different labels of images in the order in which they come first; return also each image's number."""
+    found: dict[tuple[tuple[int, ...], tuple[float, ...]], int] = {}
+    labels = [(tuple(index), tuple(weight)) for index, weight in zip(indices, weights, strict=True)]
+    chosen = np.array([found.setdefault(label, len(found)) for label in labels], np.int32)
+    distinct = {number: (np.array(one[0], np.int32), np.array(one[1], np.float32)) for one, number in found.items()}
+    return chosen, distinct
+
+
+def _labels_of_clusters(
+    choice: Regularizer, classes: int, table: pa.Table
+) -> tuple[NDArray[np.int32], dict[int, Sparse]]:
+    """Return the cluster of each generated image, and the label that the regularizer gives each cluster."""
     clusters = column_numpy(table, "cluster")
     counts = _counts() if choice.counts_images else {}
     labels = {}

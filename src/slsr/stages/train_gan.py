@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LEAST_STEPS = 1_000  # with fewer, a generator draws little more than noise
-QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake")
+LEAST_STEPS = {"pixels": 1_000, "projected": 300, "both": 300}  # with fewer, a generator draws little more than noise
+QUANTITIES = ("discriminator_loss", "generator_loss", "real", "fake", "reconstruction")
 
 
 def run(gan: Gan) -> None:
@@ -62,19 +62,20 @@ def run(gan: Gan) -> None:
 
 
 def _warn_of_few_steps(images: ClusteredImages, settings: Gan) -> None:
-    """Warn, before anything is trained, of generators that get fewer than `LEAST_STEPS` steps.
+    """Warn, before anything is trained, of generators that get fewer steps than their discriminator needs.
 
     This stage is the first that knows both the sizes of the clusters and the parameters of the generators.
     """
     sizes = {cluster: size for cluster, size in enumerate(np.bincount(images.clusters).tolist()) if size}
     steps = {cluster: steps_behind(size, len(images.clusters), settings) for cluster, size in sizes.items()}
-    few = [cluster for cluster, count in steps.items() if count < LEAST_STEPS]
+    enough = LEAST_STEPS[settings.discriminator]
+    few = [cluster for cluster, count in steps.items() if count < enough]
     if few:
         least = min(few, key=steps.__getitem__)
         log.warning(
             "%d of %d clusters have a generator of fewer than %s steps, too few to draw people; the least: cluster %d, "
             "%d images, %d steps. Raise gan.minimum_steps or gan.epochs, or start from a parent: gan.parent_epochs",
-            *(len(few), len(sizes), f"{LEAST_STEPS:,}", least, sizes[least], steps[least]),
+            *(len(few), len(sizes), f"{enough:,}", least, sizes[least], steps[least]),
         )
 
 
@@ -119,15 +120,19 @@ def _write_lines(path: Path, values: Iterable[Mapping[str, object]]) -> None:
 
 
 def curves(runs: Sequence[Sequence[GanEpoch]]) -> str:
-    """Return CSV with a row per epoch: lowest, median and highest of each quantity over the generators that have it."""
+    """Return CSV with a row per epoch: lowest, median and highest of each quantity over the generators that have it.
+
+    Cells are empty where no generator has it.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["epoch", *(f"{name}_{over}" for name in QUANTITIES for over in ("lowest", "median", "highest"))])
     for number in range(max(len(epochs) for epochs in runs)):
         present = [asdict(epochs[number]) for epochs in runs if number < len(epochs)]
-        row: list[float] = [number + 1]
+        row: list[float | None] = [number + 1]
         for name in QUANTITIES:
-            values = [epoch[name] for epoch in present]
-            row += [round(value, 6) for value in (min(values), median(values), max(values))]
+            values = [epoch[name] for epoch in present if epoch[name] is not None]
+            found = (min(values), median(values), max(values)) if values else ()
+            row += [round(value, 6) for value in found] or [None] * 3
         table.writerow(row)
     return text.getvalue()

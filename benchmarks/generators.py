@@ -7,9 +7,9 @@
     python benchmarks/generators.py --sample --name run --trained artifacts/gan      # the generators of that run
 
 Trains the generators of a preset's block `gan` on all training images, and measures them every --every seconds of
-training, in the ImageNet space, in that of another ImageNet network, and in the handcrafted one. Only the processor time
-of training counts, so that neither measurements nor other work on the machine do. With `gan.kind: per-cluster` the
-generators of all clusters take turns, a step each, and have no parent. --epochs trains as long as the preset says,
+training, in the ImageNet space, in that of another ImageNet network, and in the handcrafted one. Only the processor
+time of training counts, so that neither measurements nor other work on the machine do. With `gan.kind: per-cluster`
+the generators of all clusters take turns, a step each, and have no parent. --epochs trains as long as the preset says,
 instead of --seconds. Images are drawn in proportion to the clusters.
 
 The archive is Market-1501's below ../shared/data, or below the folder that SLSR_REAL_DATA names, or --archive. Its

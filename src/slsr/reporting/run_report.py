@@ -255,7 +255,7 @@ def _generated(quality: Mapping[str, Any]) -> str:
         f"{_percent(consistency['reference'])})."
     )
     seen = [SEEN] if quality.get("discriminator_saw") else []
-    sheet = f"The sheet of generated images above real ones is {ARTIFACTS}/generated/sheet.png, shown below."
+    sheet = f"The sheet of generated images above real ones is `{ARTIFACTS}/generated/sheet.png`."
     measures = table(["", *(QUALITY_SPACES[space] for space in spaces)], rows)
     support = _label_support(quality["label_support"]["overall"])
     return "\n\n".join([note, sheet, measures, explained, *seen, support, _alarms(quality["alarms"])])

@@ -241,7 +241,8 @@ def note(
     with (options.out / "runs.jsonl").open("a") as file:
         file.write(json.dumps(line | {"threads": options.threads, "set": options.set, "preset": options.preset}) + "\n")
     print(json.dumps(line), f"measured in {time.perf_counter() - start:.0f} s", flush=True)
-    shown = [Panel(f"{options.name}: {step:,} steps", evenly(drawn, SHOWN)), Panel("real", evenly(images.pixels, 16))]
+    caption = f"{options.name}: {step:,} steps" if step else options.name
+    shown = [Panel(caption, evenly(drawn, SHOWN)), Panel("real", evenly(images.pixels, 16))]
     draw_panels(options.out / f"{options.name}.png", shown, 16)
 
 

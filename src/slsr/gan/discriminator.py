@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 
-class Discriminator(nn.Module):
+class Discriminator(nn.Module, ABC):
     """Judges images. What it sees of them is computed once, for its own training and for that of the generator.
 
     Attributes
@@ -21,6 +22,6 @@ class Discriminator(nn.Module):
         """Return what it judges of images [B, 3, H, W] in [-1, 1]: the images themselves, or their features."""
         return [images]
 
+    @abstractmethod
     def forward(self, views: Sequence[Tensor], clusters: Tensor | None = None) -> list[Tensor]:
         """Return the logits of being real for each view, [B] or [B, n]; int64 [B] if it has clusters."""
-        raise NotImplementedError

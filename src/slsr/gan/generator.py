@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class GeneratorDescription:
         return 0 if self.placed else self.clusters
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """Turns noise into images; `description` is all that is needed to build it again."""
 
     def __init__(self, description: GeneratorDescription) -> None:
@@ -62,9 +63,9 @@ class Generator(nn.Module):
         placed: Tensor = self.placement(noise, clusters)
         return placed
 
+    @abstractmethod
     def draw(self, noise: Tensor, clusters: Tensor | None = None) -> Tensor:
         """Turn noise that is placed, or codes, into images; parameters as `forward`."""
-        raise NotImplementedError
 
 
 class ConditionalBatchNorm(nn.BatchNorm2d):

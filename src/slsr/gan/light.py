@@ -21,8 +21,8 @@ class LightGenerator(Generator):
     Each layer is a nearest-neighbor 3x3 convolution to twice the channels, a batch norm, and a gated linear unit, which
     halves the channels again. The last maps have `channels` channels, those before twice as many, at most 8 times.
     Small maps excite the channels of large ones (skip-layer excitation). A 3x3 convolution and tanh make the image.
-    The publication adds noise to the maps; here an image depends on its row of noise alone, so there is none. With
-    `clusters` in the description every batch norm is conditional.
+    The publication also adds noise to the maps; that is left out, so that an image depends on its row of noise alone.
+    With clusters in the description every batch norm is conditional, unless the generator is placed.
     """
 
     def __init__(self, description: GeneratorDescription) -> None:

@@ -29,14 +29,16 @@ def resized(maps: Tensor, height: int, width: int) -> Tensor:
     """
     if maps.shape[2:] == (height, width):
         return maps
-    down, right = (_weights(old, new).to(maps) for old, new in zip(maps.shape[2:], (height, width), strict=True))
+    down, right = (
+        _weights(old, new, maps.device, maps.dtype) for old, new in zip(maps.shape[2:], (height, width), strict=True)
+    )
     return down @ maps @ right.mT
 
 
 @cache
-def _weights(old: int, new: int) -> Tensor:
+def _weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the weights of old positions in new ones, [new, old]."""
-    return interpolate(torch.eye(old)[None], size=new, mode="linear")[0].mT.contiguous()
+    return interpolate(torch.eye(old)[None], size=new, mode="linear")[0].mT.contiguous().to(device, dtype)
 
 
 class Projection(nn.Module):

@@ -36,16 +36,17 @@ class Networks:
 
     Attributes
     ----------
-    codes : the codes of images, for reconstruction
+    codes : the codes of images; None without reconstruction
     """
 
     generator: Generator
     discriminator: Discriminator
-    codes: Codes
+    codes: Codes | None
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the networks by name."""
-        return {"generator": self.generator, "discriminator": self.discriminator, "codes": self.codes}
+        both: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
+        return both if self.codes is None else both | {"codes": self.codes}
 
 
 class Adversaries:
@@ -94,9 +95,9 @@ class Adversaries:
         """
         if isinstance(self.networks.discriminator, FeatureDiscriminator):
             self.networks.discriminator.measure(to_images(pixels[evenly_spaced(len(pixels), MEASURED)]))
-        if self.settings.reconstruction:
+        if self.networks.codes is not None:
             components = self.networks.codes.measure(pixels, derived_seed(*self.seed, WEIGHTS))
-            for generator in (self.networks.generator, self.drawing):
+            for generator in dict.fromkeys((self.networks.generator, self.drawing)):
                 if generator.placement is not None and clusters is not None:
                     generator.placement.measure(components, clusters)
 
@@ -182,7 +183,7 @@ class Adversaries:
         noise = torch.rand(self.settings.batch_size, self.settings.latent, generator=randomness) * 2 - 1
         generator, count = self.networks.generator, len(coded)
         placed = generator.place(to_device(noise, self.device), clusters)
-        if count:
+        if self.networks.codes is not None and count > 0:
             placed = torch.cat([self.networks.codes(coded, placed[:count]), placed[count:]])
         with autocast(self.device, self.settings.precision):
             images: Tensor = generator.draw(placed, clusters)
@@ -266,7 +267,7 @@ def build_networks(settings: Gan, seed: tuple[int, ...], clusters: int = 0) -> N
             initialize(network, randomness)
     if isinstance(discriminator, PixelDiscriminator) and settings.spectral_norm:
         bound_layers(discriminator, derived_seed(*seed, WEIGHTS))
-    return Networks(generator, discriminator, Codes(*size, settings.latent))
+    return Networks(generator, discriminator, Codes(*size, settings.latent) if settings.reconstruction else None)
 
 
 def _build_discriminator(settings: Gan, clusters: int) -> Discriminator:

@@ -51,5 +51,5 @@ def difference(measured: Measured) -> float | None:
 
 
 def worst(verdicts: Iterable[Verdict | None]) -> Verdict | None:
-    """Return the worst of several verdicts; None if there is none."""
+    """Return the worst of several verdicts; None if no set has one."""
     return min((verdict for verdict in verdicts if verdict is not None), key=FROM_WORST.index, default=None)

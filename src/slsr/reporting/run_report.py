@@ -262,7 +262,7 @@ def _generated(quality: Mapping[str, Any]) -> str:
 
 
 def _verdicts_by_cluster(quality: Mapping[str, Any]) -> str:
-    """Count the verdicts on single clusters; nothing if there is none."""
+    """Count the verdicts on single clusters, as a sentence; an empty one if no cluster has a verdict."""
     counts = Counter(each.get("verdict") for each in quality.get("clusters", []))
     found = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict is not None and counts[verdict]]
     return f" By cluster: {', '.join(found)}." if found else ""

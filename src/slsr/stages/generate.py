@@ -107,7 +107,7 @@ def allocate(total: int, sizes: Sequence[int], allocation: Literal["equal", "pro
 
 
 def _require_nearest_images(nearest: int, images: int) -> None:
-    """Raise InputError if there are not so many training images, beside the one that is compared with the others."""
+    """Raise InputError if an image has fewer other training images than the label needs."""
     if nearest >= images:
         raise InputError(
             f"generate.nearest_images: {nearest} must be below the number of training images, {images}; lower it"

@@ -25,7 +25,6 @@ import argparse
 import contextlib
 import copy
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from real_people import prepare_below, real_archive
 
 from slsr.clustering.kmeans import k_means
 from slsr.errors import InputError
@@ -60,9 +60,8 @@ from slsr.reporting.sheets import Panel, draw_panels
 from slsr.runtime.clock import Step
 from slsr.runtime.devices import prepare_device
 from slsr.runtime.machine import usable_cores
-from slsr.stages import prepare
 from slsr.stages.generate import allocate
-from slsr.stages.paths import ASSIGNMENTS, DATA, FACTS, TRAIN_TABLE
+from slsr.stages.paths import ASSIGNMENTS, TRAIN_TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPARED = ROOT / ".scratch/generators/prepared"
@@ -120,11 +119,6 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def real_archive() -> Path:
-    folder = Path(os.environ.get("SLSR_REAL_DATA", ROOT.parent / "shared/data"))
-    return folder / "market1501/Market-1501-v15.09.15.zip"
-
-
 def parameters(options: argparse.Namespace) -> Params:
     params = validate_params(parse_yaml(render_preset(ROOT / "presets", options.preset)), options.preset)
     pairs = [pair.partition("=") for pair in options.set]
@@ -137,15 +131,10 @@ def sample_images(gan: Gan) -> ClusteredImages:
 
 def archive_images(gan: Gan, options: argparse.Namespace) -> ClusteredImages:
     """Run `prepare` below .scratch/, unless it has run there, and cluster the training images."""
-    (PREPARED / DATA).mkdir(parents=True, exist_ok=True)
-    link = PREPARED / DATA / options.archive.name
-    if not link.exists():
-        link.symlink_to(options.archive)
+    preset = validate_params(parse_yaml(render_preset(ROOT / "presets", "market1501-lite")), "market1501-lite")
+    chosen: dict[str, Any] = preset.dataset.model_dump() | {"archive": options.archive.name, "validation": "none"}
+    prepare_below(PREPARED, options.archive, Dataset(**chosen))
     with contextlib.chdir(PREPARED):
-        if not FACTS.exists():
-            preset = validate_params(parse_yaml(render_preset(ROOT / "presets", "market1501-lite")), "market1501-lite")
-            chosen: dict[str, Any] = preset.dataset.model_dump() | {"archive": link.name, "validation": "none"}
-            prepare.run(Dataset(**chosen))
         train_table = read_table(TRAIN_TABLE, ["image", "name"])
     encoded, names = (train_table.column(name).to_pylist() for name in ("image", "name"))
     features = PREPARED / "imagenet.npy"

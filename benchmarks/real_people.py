@@ -46,6 +46,7 @@ from slsr.files import read_json
 from slsr.images.loading import LabeledImages, load_labeled, load_pixels
 from slsr.models.checks import check_networks
 from slsr.models.weights import initial_encoder
+from slsr.params.dataset import Dataset
 from slsr.params.file import Params, validate_params, with_overrides
 from slsr.params.presets import render_preset
 from slsr.params.reading import parse_yaml
@@ -211,17 +212,23 @@ def run_missing(planned: Mapping[str, Params], options: argparse.Namespace) -> b
 def prepared_people(params: Params, options: argparse.Namespace) -> People:
     """Run `prepare` in a folder below .scratch/, unless it has run there, and decode the images."""
     folder = PREPARED_PEOPLE / people_key(params, options)
-    (folder / DATA).mkdir(parents=True, exist_ok=True)
-    link = folder / DATA / options.archive.name
-    if not link.exists():
-        link.symlink_to(options.archive)
+    prepare_below(folder, options.archive, params.dataset)
     with contextlib.chdir(folder):
-        if not FACTS.exists():
-            prepare.run(params.dataset)
         if options.validation:
             for test_table in (QUERY_TABLE, GALLERY_TABLE, MULTI_QUERY_TABLE):
                 test_table.unlink(missing_ok=True)
         return decoded_people(params.image, options.validation)
+
+
+def prepare_below(folder: Path, archive: Path, dataset: Dataset) -> None:
+    """Run `prepare` on an archive in a folder, unless it has run there."""
+    (folder / DATA).mkdir(parents=True, exist_ok=True)
+    link = folder / DATA / archive.name
+    if not link.exists():
+        link.symlink_to(archive)
+    with contextlib.chdir(folder):
+        if not FACTS.exists():
+            prepare.run(dataset)
 
 
 def decoded_people(image: Image, validation: bool) -> People:

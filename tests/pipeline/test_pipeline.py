@@ -114,10 +114,25 @@ def test_the_runs_differ(tiny_run):
     assert not np.array_equal(weights[1], weights[2])
 
 
+def test_the_metrics_of_dvc_are_those_of_the_stages(tiny_run):
+    listed = json.loads(tiny_run.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    expected = {}
+    for name in REGULARIZERS:
+        folder = f"artifacts/evaluate/{name}"
+        metrics = json.loads((tiny_run.folder / folder / "metrics.json").read_text())
+        plain, reranked = metrics["single_query"], metrics["single_query_rerank"]
+        numbers = {key: plain[key] for key in ("rank1", "map_trapezoid")}
+        numbers |= {f"rerank_{key}": reranked[key] for key in ("rank1", "map_trapezoid")}
+        expected[f"{folder}/summary.json"] = {"data": {name: numbers}}
+    quality = json.loads((tiny_run.folder / "artifacts/generated/quality.json").read_text())["overall"]["imagenet"]
+    generated = {"kid": quality["kernel"]["value"], "coverage": quality["coverage"]["value"]}
+    expected["artifacts/generated/summary.json"] = {"data": {"generated": generated}}
+    assert listed == expected
+
+
 def test_report_prints_what_evaluate_measured(tiny_run):
     metrics = json.loads((tiny_run.folder / "artifacts/evaluate/slsr/metrics.json").read_text())["single_query"]
-    summary = json.loads((tiny_run.folder / "metrics/summary.json").read_text())
-    assert summary["slsr"]["rank1"] == metrics["rank1"]
+    assert json.loads((tiny_run.folder / "metrics/slsr.json").read_text())["single_query"] == metrics
     report = (tiny_run.folder / "metrics/report.md").read_text()
     assert f"{100 * metrics['map_trapezoid']:.1f} [" in report
     for name in ("floor: color histogram", "floor: network before training", "baseline (none)", "LSRO", "SLSR"):

@@ -22,14 +22,15 @@ from slsr.errors import InputError
 from slsr.files import write_npy
 from slsr.gan.images import load_clustered
 from slsr.images.augmentation import to_input
-from slsr.images.decoding import encode_jpeg
+from slsr.images.decoding import decode_resized, encode_jpeg
 from slsr.images.tables import TRAINING, table_writer
 from slsr.labels.distributions import slsr
 from slsr.models.encoder import Encoder, EncoderDescription, load_encoder, save_encoder
 from slsr.params.file import run_with_blocks
+from slsr.quality.generated import measure_quality
 from slsr.stages import generate, train_gan
 from slsr.stages.cluster import ASSIGNMENT
-from slsr.stages.generate import allocate, encoder_space, measure_quality
+from slsr.stages.generate import allocate, encoder_space
 from slsr.stages.paths import ASSIGNMENTS, ENCODER_MODEL, GAN, GENERATED, TRAIN_FEATURES, TRAIN_TABLE
 
 MEASURES_WITH_A_LIMIT = {"coverage", "duplicates", "copies", "precision", "recall", "density"}
@@ -173,7 +174,9 @@ def measured(of_cluster, choice=None, seen=False) -> tuple[dict, list[list[bytes
     write_npy(TRAIN_FEATURES, features_of(encoder, train, names))
     encoded = [[encode_jpeg(image, 95) for image in of_cluster(real.of(cluster), 18)] for cluster in (0, 1)]
     space = encoder_space(encoded, real, encoder, torch.device("cpu"))
-    return measure_quality(encoded, real, space, choice or make_params().generate, torch.device("cpu"), seen), encoded
+    pixels = [decode_resized(images, 32, 32) for images in encoded]
+    choice = choice or make_params().generate
+    return measure_quality(pixels, real.pixels, real.clusters, space, choice, torch.device("cpu"), seen), encoded
 
 
 def sounding(quality) -> set[tuple[str, str]]:

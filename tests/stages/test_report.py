@@ -236,20 +236,35 @@ def test_differences_of_single_gallery_shot(project):
     run_with_blocks(report.run, project)
     rows = dict(tables_of((METRICS / "report.md").read_text(encoding="utf-8")))["Differences"]
     assert rows[0] == ["this run only", "rank-1"]
-    comparison, summary = read_json(METRICS / "comparison.json"), read_json(METRICS / "summary.json")
+    comparison = read_json(METRICS / "comparison.json")
     for row, pair in zip(rows[1:], ("lsro_minus_none", "slsr_minus_none", "slsr_minus_lsro"), strict=True):
         second, first = pair.split("_minus_")
         difference = comparison[pair]["single_gallery_shot"]["rank1"]
         assert difference["difference"] == pytest.approx(expected[second] - expected[first])
         assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
-        assert summary[pair] == {"rank1": difference["difference"]}
         assert float(row[1].split(" ")[0]) == pytest.approx(100 * difference["difference"], abs=0.0501)
+
+
+def test_the_last_lines_are_the_result_and_what_to_do_next(project, caplog):
+    with caplog.at_level("INFO"):
+        run_with_blocks(report.run, project)
+    end = caplog.messages[-1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in end.splitlines() if line.startswith("|")]
+    assert rows[0] == ["", "rank-1", "mAP (trapezoid)"]
+    single = read_json(METRICS / "lsro.json")["single_query"]
+    low, high = single["rank1_ci95"]
+    shown = next(row for row in rows if row[0] == title_of("lsro"))
+    assert shown[1] == f"{100 * single['rank1']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    assert [row[0] for row in rows[2:]][-3:] == [title_of(name) for name in RUNS]
+    for command in ("metrics/report.md", "dvc plots show --open", "slsr explore", "git diff metrics"):
+        assert command in end
+    assert max(map(len, end.splitlines())) <= 110
 
 
 def test_what_git_keeps_is_what_the_stages_wrote(project):
     run_with_blocks(report.run, project)
     assert {path.name for path in METRICS.iterdir()} == {
-        *(f"{name}.json" for name in (*RUNS, "summary", "dataset", "floors", "clusters", "generated", "comparison")),
+        *(f"{name}.json" for name in (*RUNS, "dataset", "floors", "clusters", "generated", "comparison")),
         "cmc.png",
         "curves.png",
         "silhouettes.png",
@@ -261,11 +276,6 @@ def test_what_git_keeps_is_what_the_stages_wrote(project):
     for name in ("cmc", "curves", "silhouettes"):
         with Image.open(METRICS / f"{name}.png") as picture:
             picture.load()
-    summary, single = read_json(METRICS / "summary.json"), read_json(METRICS / "slsr.json")["single_query"]
-    assert summary["slsr"]["rank1"] == single["rank1"]
-    assert summary["slsr"]["map_trapezoid"] == single["map_trapezoid"]
-    difference = summary["slsr_minus_none"]["rank1"]
-    assert difference == pytest.approx(summary["slsr"]["rank1"] - summary["none"]["rank1"])
     before = {path: path.read_bytes() for path in METRICS.iterdir()}
     run_with_blocks(report.run, project)
     assert {path: path.read_bytes() for path in METRICS.iterdir()} == before

@@ -115,7 +115,7 @@ def equal_steps(root: Path, params: Params) -> int:
 def targets_of(regularizers: Sequence[str]) -> tuple[str, ...]:
     """List the stages that an experiment with these regularizers has to run.
 
-    With all regularizers of dvc.yaml, the last stage is `report`, so that `dvc exp show` prints the experiment's own
+    With all regularizers of dvc.yaml, the last stage is `report`, so that `metrics/` has the experiment's own
     metrics.
     """
     whole = set(committed_names()) <= set(regularizers)

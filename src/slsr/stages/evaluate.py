@@ -39,13 +39,15 @@ from slsr.stages.paths import EVALUATED, FACTS, GALLERY_TABLE, MULTI_QUERY_TABLE
 log = logging.getLogger(__name__)
 
 PICTURE_SIZE = (128, 64)
+SUMMARY_RANKINGS = {"single_query": "", "single_gallery_shot": "", "single_query_rerank": "rerank_"}  # and prefixes
 
 
 def run(train: Recipe, evaluate: Evaluate, regularizer: str) -> None:
     """Read a model and the tables query, gallery and multi_query; write `artifacts/evaluate/<regularizer>/`.
 
-    It holds metrics.json, per_query.parquet (ranks of the right matches, average precisions; or expected matches for
-    single-gallery-shot evaluation), cmc.csv, and pictures of ranked lists, plain and re-ranked.
+    It holds metrics.json, summary.json (the few numbers that `dvc exp show` lists), per_query.parquet (ranks of the
+    right matches, average precisions; or expected matches for single-gallery-shot evaluation), cmc.csv, and pictures of
+    ranked lists, plain and re-ranked.
     """
     encoder = load_encoder(TRAINED / regularizer / "model.safetensors")
     protocol = read_json(FACTS)["evaluation"]
@@ -67,6 +69,7 @@ def run(train: Recipe, evaluate: Evaluate, regularizer: str) -> None:
     plain = Reranked(euclidean_distances(query_features, gallery_features), labels, np.arange(labels.gallery))
     with replaced_folder(EVALUATED / regularizer) as folder:
         write_json(folder / "metrics.json", measured.metrics)
+        write_json(folder / "summary.json", {regularizer: summarize(measured.metrics)})
         rows = (query.names, query.identities, query.cameras)
         write_per_query(folder / "per_query.parquet", measured.evaluations, *rows)
         write_bytes(folder / "cmc.csv", _cmc_csv(measured).encode())
@@ -76,7 +79,7 @@ def run(train: Recipe, evaluate: Evaluate, regularizer: str) -> None:
         ):
             lists = _ranked_lists(ranking, query, gallery, evaluate.ranked_list)
             draw_ranked_lists(folder / f"{name}.png", lists, f"{regularizer}: {title}")
-    log.info("wrote %s: %s", EVALUATED / regularizer, _headline(next(iter(measured.metrics.values()))))
+    log.info("wrote %s: %s", EVALUATED / regularizer, _in_words(next(iter(measured.metrics.values()))))
 
 
 def _features(encoder: Encoder, images: Images, train: Recipe, evaluate: Evaluate, device: torch.device) -> Features:
@@ -96,7 +99,20 @@ def _pooled(encoder: Encoder, query: Images, train: Recipe, evaluate: Evaluate, 
     return pooled_queries(_features(encoder, images, train, evaluate, device), images, query, evaluate)
 
 
-def _headline(metrics: Mapping[str, Any]) -> str:
+def summarize(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the numbers by which experiments are compared, from the content of metrics.json.
+
+    They are rank-1 and mAP of a single query, plain and re-ranked, as shares; or rank-1 of single gallery shots.
+    """
+    return {
+        f"{prefix}{key}": metrics[ranking][key]
+        for ranking, prefix in SUMMARY_RANKINGS.items()
+        for key in ("rank1", "map_trapezoid")
+        if key in metrics.get(ranking, {})
+    }
+
+
+def _in_words(metrics: Mapping[str, Any]) -> str:
     precision = f", mAP {metrics['map_trapezoid']:.3f}" if "map_trapezoid" in metrics else ""
     counts = f"{metrics['queries']} queries of {metrics['people']} people, {metrics['gallery']} images in the gallery"
     mark = "; cameras unknown, so these are too high" if "cameras" in metrics else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,20 +19,17 @@ from slsr.files import read_json, read_npy, replaced_folder, write_json
 from slsr.gan.generator import Generator
 from slsr.gan.images import ClusteredImages, load_clustered
 from slsr.gan.networks import draw_noise, iterate_images, load_generator
-from slsr.images.decoding import Pixels, decode_resized, encode_jpeg
+from slsr.images.decoding import decode_resized, encode_jpeg
 from slsr.images.tables import GENERATED as SCHEMA
 from slsr.images.tables import column_numpy, read_table, table_writer
 from slsr.labels.distributions import Sparse, slsr, slsr_nearest
 from slsr.models.encoder import Encoder, load_encoder
 from slsr.params.gan import Gan, GanKind
 from slsr.params.generate import Generate
-from slsr.quality.assessment import Alarm, Measured, assess, find_alarms
-from slsr.quality.features import Features, handcrafted, unit_rows
-from slsr.quality.imagenet import imagenet
+from slsr.quality.features import Features, unit_rows
+from slsr.quality.generated import Space, describe_alarm, measure_quality, split, summarize
 from slsr.quality.label_support import LabeledPredictions, measure_label_support
-from slsr.quality.measures import cluster_consistency, nearest_rows
-from slsr.quality.spaces import IMAGENET_NETWORKS, MEASURES, limits_in
-from slsr.quality.verdict import judge, worst
+from slsr.quality.measures import nearest_rows
 from slsr.reporting.sheets import Panel, draw_panels
 from slsr.runtime.devices import prepare_device
 from slsr.stages.paths import (
@@ -56,8 +53,9 @@ def run(gan: Gan, generate: Generate) -> None:
     """Read the generators, the clusters, the train table and its features; write `artifacts/generated/`.
 
     It has images.parquet (image, name, cluster, and two sparse labels: that of the cluster and that of the nearest
-    training images), sheet.png and quality.json (`measure_quality` and the support of both labels). The features of
-    the generated images are extracted once, from the stored JPEG images that training decodes.
+    training images), sheet.png, quality.json (`measure_quality` and the support of both labels) and summary.json (the
+    numbers of it that `dvc exp show` lists). The features of the generated images are extracted once, from the stored
+    JPEG images that training decodes.
     """
     identities = read_json(CLUSTER_IDENTITIES)
     clusters = identities["clusters"]
@@ -74,9 +72,12 @@ def run(gan: Gan, generate: Generate) -> None:
         labels = _label_images(of_clusters, space, real.clusters, generate.nearest_images)
         _write_images(folder / "images.parquet", encoded, labels.generated)
         _draw_sheet(folder / "sheet.png", encoded, real)
-        quality = measure_quality(encoded, real, space, generate, device, uses_imagenet(gan))
+        pixels = [decode_resized(images, gan.height, gan.width) for images in encoded]
+        seen = uses_imagenet(gan)
+        quality = measure_quality(pixels, real.pixels, real.clusters, space, generate, device, seen)
         quality["label_support"] = _label_support(space, real.clusters, labels, encoder, device)
         write_json(folder / "quality.json", quality)
+        write_json(folder / "summary.json", summarize(quality))
     log.info("wrote %s: %s images from %d clusters", GENERATED, f"{sum(counts):,}", len(counts))
     log.info("verdict: %s", quality["overall"]["verdict"] or "none, too few images")
     for alarm in quality["alarms"]:
@@ -165,15 +166,6 @@ def _label_of_cluster(cluster: Mapping[str, Any]) -> Sparse:
 
 
 @dataclass(frozen=True)
-class Space:
-    """Features of real and of generated images, those of each cluster, in one space."""
-
-    name: str
-    real: Features
-    generated: list[Features]
-
-
-@dataclass(frozen=True)
 class ImageLabels:
     """The labels of the generated images, cluster by cluster, and of the real ones, by the name of the regularizer.
 
@@ -243,56 +235,6 @@ def _predict(encoder: Encoder, features: Features, device: torch.device) -> NDAr
     return np.concatenate(parts)
 
 
-def measure_quality(
-    encoded: Sequence[Sequence[bytes]],
-    real: ClusteredImages,
-    encoded_space: Space,
-    choice: Generate,
-    device: torch.device,
-    seen: bool = False,
-) -> dict[str, Any]:
-    """Measure generated images, given for each cluster; return the content of quality.json.
-
-    It has the measures over all clusters and of each cluster in each feature space, a verdict on each, cluster
-    consistency, and alarms.
-
-    Parameters
-    ----------
-    encoded_space : the features of the encoder (`encoder_space`)
-    seen : the discriminator saw features of the network of the ImageNet space, so a second network judges, too
-    """
-    pixels = [decode_resized(images, *real.pixels.shape[1:3]) for images in encoded]
-    spaces = [_imagenet_space(name, pixels, real, device) for name in list(IMAGENET_NETWORKS)[: 1 + seen]]
-    spaces += [_handcrafted_space(pixels, real), encoded_space]
-    limits = choice.alarms.model_dump()
-    sets, alarms = [], []
-    for cluster in tqdm([None, *range(len(encoded))], "quality", unit="set", leave=False, disable=None):
-        measured = _measure_set(spaces, cluster, real.clusters, choice.seed)
-        found = {name: find_alarms(measured[name], limits_in(name, limits)) for name in measured}
-        sets.append(_as_json(spaces, cluster, real.clusters, measured, found))
-        alarms += [
-            {"cluster": cluster, "space": name} | asdict(alarm) for name, each in found.items() for alarm in each
-        ]
-    return {
-        "limits": limits,
-        "discriminator_saw": "imagenet" if seen else None,
-        "overall": sets[0],
-        "clusters": sets[1:],
-        "cluster_consistency": _consistency(spaces[-1], real.clusters),
-        "alarms": alarms,
-    }
-
-
-def _imagenet_space(name: str, pixels: Sequence[Pixels], real: ClusteredImages, device: torch.device) -> Space:
-    network = IMAGENET_NETWORKS[name]
-    found = imagenet(np.concatenate(pixels), device, network)
-    return Space(name, imagenet(real.pixels, device, network), _split(found, pixels))
-
-
-def _handcrafted_space(pixels: Sequence[Pixels], real: ClusteredImages) -> Space:
-    return Space("handcrafted", handcrafted(real.pixels), [handcrafted(images) for images in pixels])
-
-
 def encoder_space(
     encoded: Sequence[Sequence[bytes]], real: ClusteredImages, encoder: Encoder, device: torch.device
 ) -> Space:
@@ -305,73 +247,7 @@ def encoder_space(
     found = extract_features(
         encoder, together, names, device, flip=False, batch_size=BATCH_SIZE, title="features of generated"
     )
-    return Space("encoder", features, _split(found, encoded))
-
-
-def _split(features: Features, clusters: Sequence[Sequence[Any] | Pixels]) -> list[Features]:
-    """Divide features of all images among their clusters."""
-    return np.split(features, np.cumsum([len(images) for images in clusters])[:-1])
-
-
-def _measure_set(
-    spaces: Sequence[Space], cluster: int | None, clusters: NDArray[np.int32], seed: int
-) -> dict[str, dict[str, Measured]]:
-    """Measure the images of one cluster, or of all clusters together if `cluster` is None, by space."""
-    found = {}
-    for space in spaces:
-        real = space.real if cluster is None else space.real[clusters == cluster]
-        generated = np.concatenate(space.generated) if cluster is None else space.generated[cluster]
-        frechet = ["frechet"] if cluster is None and space.name == "encoder" else []
-        measured = assess(real, generated, [*MEASURES[space.name], *frechet], seed)
-        if frechet:
-            measured["frechet_of_encoder_features"] = measured.pop("frechet")
-        found[space.name] = {name: Measured.from_json(one.as_json()) for name, one in measured.items()}
-    return found
-
-
-def _as_json(
-    spaces: Sequence[Space],
-    cluster: int | None,
-    clusters: NDArray[np.int32],
-    measured: Mapping[str, Mapping[str, Measured]],
-    alarms: Mapping[str, Sequence[Alarm]],
-) -> dict[str, Any]:
-    """Write what is known of one cluster, or of all clusters, as in quality.json."""
-    generated = [len(features) for features in spaces[0].generated]
-    heard = [alarm for each in alarms.values() for alarm in each]
-    return {
-        "cluster": cluster,
-        "real": len(clusters) if cluster is None else int(np.sum(clusters == cluster)),
-        "generated": sum(generated) if cluster is None else generated[cluster],
-        "verdict": worst(judge(measured[name], heard) for name in IMAGENET_NETWORKS if name in measured),
-        **{space: {name: one.as_json() for name, one in each.items()} for space, each in measured.items()},
-    }
-
-
-def _consistency(space: Space, clusters: NDArray[np.int32]) -> dict[str, Any]:
-    """Return the share of generated images whose nearest centroid is their own cluster's, beside that of real ones."""
-    count = len(space.generated)
-    centroids = np.stack([space.real[clusters == cluster].mean(axis=0) for cluster in range(count)])
-    own = [
-        cluster_consistency(features, np.full(len(features), cluster), centroids) if len(features) else None
-        for cluster, features in enumerate(space.generated)
-    ]
-    together = np.repeat(np.arange(count), [len(features) for features in space.generated])
-    return {
-        "value": round(cluster_consistency(np.concatenate(space.generated), together, centroids), 6),
-        "reference": round(cluster_consistency(space.real, clusters, centroids), 6),
-        "clusters": [None if value is None else round(value, 6) for value in own],
-    }
-
-
-def describe_alarm(alarm: Mapping[str, Any]) -> str:
-    """Describe an alarm of quality.json in one line."""
-    where = "all clusters" if alarm["cluster"] is None else f"cluster {alarm['cluster']}"
-    side = "below" if alarm["value"] < alarm["limit"] else "above"
-    return (
-        f"{where}: {alarm['alarm']}: {alarm['measure']} {alarm['value']:.3f} is {side} {alarm['limit']:g} "
-        f"in the {alarm['space']} space"
-    )
+    return Space("encoder", features, split(found, encoded))
 
 
 def _draw_sheet(path: Path, encoded: Sequence[Sequence[bytes]], real: ClusteredImages) -> None:

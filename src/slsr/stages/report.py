@@ -19,20 +19,13 @@ from slsr.params.evaluate import Bootstrap, Evaluate
 from slsr.params.generate import Generate
 from slsr.params.recipe import Image, Recipe
 from slsr.reporting.figures import draw_cmc, draw_curves
-from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render
+from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render, render_end
 from slsr.reporting.titles import RANKINGS
 from slsr.retrieval import paired_differences
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRAINED
 
 log = logging.getLogger(__name__)
 
-SUMMARY_PREFIX = {
-    "single_query": "",
-    "single_gallery_shot": "",
-    "single_query_rerank": "rerank_",
-    "multi_query": "multi_query_",
-    "multi_query_rerank": "multi_query_rerank_",
-}
 CMC_SHOWN = ("single_query", "single_query_rerank", "single_gallery_shot")
 CURVES = {
     "training loss": ("train", "loss"),
@@ -40,13 +33,13 @@ CURVES = {
     "validation rank-1": ("validation", "rank1"),
     "validation mAP": ("validation", "map_trapezoid"),
 }
-HEADLINE_KEYS = ("rank1", "rank5", "rank10", "map_trapezoid", "map_standard", "minp")
 
 
 def run(dataset: Dataset, image: Image, encoder: Recipe, train: Recipe, generate: Generate, evaluate: Evaluate) -> None:
     """Read the metrics and curves of every stage and write metrics/.
 
-    The files are summary.json, one JSON file per subject, cmc.png, curves.png, silhouettes.png and report.md.
+    The files are one JSON file per subject, cmc.png, curves.png, silhouettes.png and report.md. The last lines of the
+    log are the result and what to do next.
     """
     runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in committed_names()}
     report = Report(
@@ -62,11 +55,9 @@ def run(dataset: Dataset, image: Image, encoder: Recipe, train: Recipe, generate
         write_json(METRICS / f"{subject}.json", getattr(report, subject))
     for name, metrics in runs.items():
         write_json(METRICS / f"{name}.json", metrics)
-    write_json(METRICS / "summary.json", _summary(report))
     _draw(report)
     write_bytes(METRICS / "report.md", render(report).encode())
-    ranking = rankings_of(runs)[0]
-    log.info("wrote %s: %s", METRICS, ", ".join(f"{name} {runs[name][ranking]['rank1']:.3f}" for name in runs))
+    log.info("wrote %s\n\n%s", METRICS, render_end(report))
 
 
 def _draw(report: Report) -> None:
@@ -120,22 +111,6 @@ def _comparison(bootstrap: Bootstrap) -> dict[str, Any]:
             for ranking in values[first]
         }
     return found
-
-
-def _summary(report: Report) -> dict[str, Any]:
-    """Gather the few numbers by which experiments are compared."""
-    summary: dict[str, Any] = {}
-    for name, metrics in report.runs.items():
-        summary[name] = {
-            f"{SUMMARY_PREFIX[ranking]}{key}": metrics[ranking][key]
-            for ranking in rankings_of(report.runs)
-            for key in (HEADLINE_KEYS if not SUMMARY_PREFIX[ranking] else ("rank1", "map_trapezoid"))
-            if key in metrics[ranking]
-        }
-    for pair, rankings in report.comparison.items():
-        found = rankings.get("single_query") or rankings.get("single_gallery_shot", {})
-        summary[pair] = {key: found[key]["difference"] for key in ("rank1", "map_trapezoid") if key in found}
-    return {key: value for key, value in summary.items() if value}
 
 
 def _cmc(path: Path, ranking: str) -> NDArray[np.float64]:

@@ -69,9 +69,7 @@ def arrange(
         `identities` leaves too few people on a side.
     """
     kept, left_out = _limit(collection.entries, identities)
-    by_split: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
-    for entry in sorted(kept, key=lambda entry: entry.name):
-        by_split[entry.split].append(entry)
+    by_split = _by_split(kept)
     held_out, single_image, queries = _hold_out(by_split["train"], validation, seed, share)
     multi_query = _asked(by_split["multi_query"], by_split["query"])
     if unasked := len(by_split["multi_query"]) - len(multi_query):
@@ -86,6 +84,14 @@ def arrange(
     classes = tables["train"] if validation == "identities" else by_split["train"]
     labels = {identity: label for label, identity in enumerate(sorted({entry.identity for entry in classes}))}
     return Arrangement(tables, labels, single_image, left_out, queries)
+
+
+def _by_split(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Divide the images by split, sorted by name."""
+    found: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": [], "multi_query": []}
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        found[entry.split].append(entry)
+    return found
 
 
 def _asked(multi_query: Iterable[Entry], query: Iterable[Entry]) -> list[Entry]:

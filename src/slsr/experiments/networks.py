@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from slsr.errors import InputError
@@ -66,13 +67,35 @@ def read_networks(revisions: Sequence[Revision], ranking: str) -> list[Evaluated
         No revision has a result of its own, a revision has no dvc.lock, the cache does not have a result, or a network
         was not measured by this way of ranking.
     """
-    found = [network for revision in revisions for network in _networks_of(revision, ranking)]
+    found = [_measured(files, ranking) for revision in revisions for files in files_of(revision)]
     if not found:
         raise InputError(f"{', '.join(revision.name for revision in revisions)}: no evaluated network to compare")
     return found
 
 
-def _networks_of(revision: Revision, ranking: str) -> list[EvaluatedNetwork]:
+@dataclass(frozen=True)
+class NetworkFiles:
+    """What `EvaluatedNetwork` is read from: as there, but with the files of all ways of ranking."""
+
+    experiment: str
+    regularizer: str
+    seed: int
+    settings: Settings
+    metrics: Path
+    per_query: Path
+    quality: Mapping[str, Any] | None
+    training_people: int | None
+    training: Training | None
+
+
+def files_of(revision: Revision) -> list[NetworkFiles]:
+    """Find the files of every network that a revision has evaluated itself.
+
+    Raises
+    ------
+    InputError
+        The revision has no dvc.lock, or the cache does not have a result.
+    """
     stages = locked_stages(revision)
     found = []
     for name in sorted(stages):
@@ -82,25 +105,42 @@ def _networks_of(revision: Revision, ranking: str) -> list[EvaluatedNetwork]:
         if reason := stale_reason(revision, stages, name):
             log.info("%s: left out %s, which was not run there: %s", revision.name, name, reason)
             continue
-        found.append(_read_network(revision, stages, regularizer, ranking))
+        found.append(_files_of(revision, stages, regularizer))
     return found
 
 
-def _read_network(revision: Revision, stages: Stages, regularizer: str, ranking: str) -> EvaluatedNetwork:
-    name, folder = f"evaluate@{regularizer}", f"artifacts/evaluate/{regularizer}"
-    metrics = read_json(cached_file(revision, stages[name], f"{folder}/metrics.json"))
+def _measured(files: NetworkFiles, ranking: str) -> EvaluatedNetwork:
+    """Read the measures of one way of ranking."""
+    metrics = read_json(files.metrics)
     if ranking not in metrics:
-        raise InputError(f"{revision.name}: {folder} has no {ranking}; choose --ranking of {', '.join(metrics)}")
-    values = read_queries(cached_file(revision, stages[name], f"{folder}/per_query.parquet")).get(ranking)
+        raise InputError(
+            f"{files.experiment}: artifacts/evaluate/{files.regularizer} has no {ranking}; choose --ranking of "
+            f"{', '.join(metrics)}"
+        )
+    return EvaluatedNetwork(
+        files.experiment,
+        files.regularizer,
+        files.seed,
+        files.settings,
+        metrics[ranking],
+        read_queries(files.per_query).get(ranking),
+        files.quality,
+        files.training_people,
+        files.training,
+    )
+
+
+def _files_of(revision: Revision, stages: Stages, regularizer: str) -> NetworkFiles:
+    name, folder = f"evaluate@{regularizer}", f"artifacts/evaluate/{regularizer}"
     earlier = list(chain(stages, name))
     settings = _settings_of(stages, earlier)
-    return EvaluatedNetwork(
+    return NetworkFiles(
         revision.name,
         regularizer,
         settings.pop(SEED),
         settings,
-        metrics[ranking],
-        values,
+        cached_file(revision, stages[name], f"{folder}/metrics.json"),
+        cached_file(revision, stages[name], f"{folder}/per_query.parquet"),
         _read_quality(revision, stages["generate"]) if "generate" in earlier else None,
         _training_people(revision, stages["prepare"]) if "prepare" in earlier else None,
         _read_training(revision, stages[f"train@{regularizer}"], f"artifacts/train/{regularizer}/curves"),

@@ -91,17 +91,12 @@ def assess(
         Neighborhoods(draw[0], draw[2], among_real=one.real_distances)
         for draw, one in zip(draws, generated, strict=True)
     ]
-    found: dict[str, Measured] = {}
-    for name in names:
-        if name == "copies":
-            found[name] = _copies(real, fake, draws)
-        elif name == "frechet":
-            found[name] = _frechet(real, fake, seed)
-        elif name == "kernel":
-            found[name] = _kernel(draws)
-        else:
-            found[name] = _measured(name, generated, held_out)
-    return found
+    of_all = {
+        "copies": lambda: _copies(real, fake, draws),
+        "frechet": lambda: _frechet(real, fake, seed),
+        "kernel": lambda: _kernel(draws),
+    }
+    return {name: of_all[name]() if name in of_all else _measured(name, generated, held_out) for name in names}
 
 
 def _cosine_scaled(features: Features) -> Features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +96,18 @@ def render(report: Report) -> str:
 def render_end(report: Report) -> str:
     """Write what a run prints at its end: the result, how far it can be trusted, and what to do next."""
     ranking = rankings_of(report.runs)[0]
-    rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
-    keys = [key for key in HEADLINE if key in next(iter(rows.values()))]
-    body = [[title_of(name), *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
     return (
         f"{RANKINGS[ranking]}, in percent, with the 95 % interval for other people:\n\n"
-        f"{table(['', *(RETRIEVAL_MEASURES[key] for key in keys)], body)}\n\n{MOVES}\n\n{NEXT}\n"
+        f"{ranking_table(report.floors | report.runs, ranking, HEADLINE)}\n\n{MOVES}\n\n{NEXT}\n"
     )
+
+
+def ranking_table(methods: Mapping[str, Mapping[str, Any]], ranking: str, measures: Iterable[str]) -> str:
+    """Write one way of ranking as a table: a row for each floor and method, with the interval of each measure."""
+    rows = {name: found[ranking] for name, found in methods.items() if ranking in found}
+    keys = [key for key in measures if key in next(iter(rows.values()))]
+    body = [[title_of(name), *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
+    return table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)
 
 
 def _setting(report: Report) -> str:
@@ -133,16 +138,14 @@ def _rankings(report: Report) -> list[str]:
     """Write one section for each way of ranking."""
     parts = []
     for ranking in rankings_of(report.runs):
-        rows = {name: found[ranking] for name, found in (report.floors | report.runs).items() if ranking in found}
-        keys = [key for key in RETRIEVAL_MEASURES if key in next(iter(rows.values()))]
-        body = [[title_of(name), *(_with_interval(found, key) for key in keys)] for name, found in rows.items()]
-        found = next(iter(rows.values()))
+        methods = report.floors | report.runs
+        found = next(each[ranking] for each in methods.values() if ranking in each)
         size = f"{found['queries']:,} queries of {found['people']:,} people, {found['gallery']:,} gallery images"
         if found.get("queries_without_match"):
             size += f"; {found['queries_without_match']:,} queries without a correct match are left out"
         if report.dataset["evaluation"].get("cameras") == "unknown":
             size += f". **{CAMERAS_UNKNOWN.rstrip('.')}**"
-        parts += [f"## {RANKINGS[ranking]}", f"{size}.", table(["", *(RETRIEVAL_MEASURES[key] for key in keys)], body)]
+        parts += [f"## {RANKINGS[ranking]}", f"{size}.", ranking_table(methods, ranking, RETRIEVAL_MEASURES)]
     return parts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -49,13 +49,18 @@ def identity_batches(
     due = ((counts + per_identity - 1) // per_identity).clamp(max=steps)
     chosen = _identities_of_batches(due, width, steps, generator).flatten()
     images = identity.argsort(stable=True).split(counts.tolist())
+    return _deal_images(images, chosen, per_identity, generator).view(steps, per_batch)
+
+
+def _deal_images(images: Sequence[Tensor], chosen: Tensor, per_identity: int, generator: torch.Generator) -> Tensor:
+    """Deal K images of each chosen identity, int64 [len(chosen), K]; `images` has those of each identity."""
     dealt = [
         own[deal(len(own), [per_identity] * times, generator)]
-        for own, times in zip(images, chosen.bincount(minlength=len(counts)).tolist(), strict=True)
+        for own, times in zip(images, chosen.bincount(minlength=len(images)).tolist(), strict=True)
     ]
-    found = torch.empty(steps * width, per_identity, dtype=torch.int64)
+    found = torch.empty(len(chosen), per_identity, dtype=torch.int64)
     found[chosen.argsort(stable=True)] = torch.cat(dealt).view(-1, per_identity)
-    return found.view(steps, per_batch)
+    return found
 
 
 def _identities_per_batch(per_batch: int, per_identity: int, identities: int) -> int:

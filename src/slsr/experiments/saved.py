@@ -1,0 +1,114 @@
+"""Results of experiments as small files of numbers that git can keep, for machines that share no cache of DVC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slsr.errors import InputError
+from slsr.evaluation.per_query import read_queries
+from slsr.experiments.networks import EvaluatedNetwork, NetworkFiles, Training
+from slsr.files import read_json, write_json
+
+PER_QUERY = ".per_query.parquet"
+
+
+def save_networks(networks: Sequence[NetworkFiles], folder: Path) -> list[Path]:
+    """Write the numbers of every network (`slsr.experiments.networks.files_of`); return the JSON files.
+
+    `<experiment>.<regularizer>.json` has parameters, hashes of data and code, measures for every way of ranking, steps,
+    and the quality of the generated images; the table beside it has the ranks and average precisions of every query.
+    Names of images are left out, so the folder can be published where images and models cannot. A network that the
+    folder already has is left as it is.
+
+    Raises
+    ------
+    InputError
+        The folder has other numbers under the name of a network.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_save(files, folder) for files in networks]
+
+
+def _save(files: NetworkFiles, folder: Path) -> Path:
+    path = folder / f"{files.experiment}.{files.regularizer}.json"
+    content = _as_json(files)
+    if path.exists():
+        if read_json(path) != content:
+            raise InputError(f"{path}: has other numbers of this name; name another folder, or move the file away")
+        return path
+    table = pq.read_table(files.per_query)
+    place = table.schema.get_field_index("name")
+    without = table.set_column(place, table.schema.field(place), pa.nulls(len(table), pa.string()))
+    temporary = folder / f".{path.stem}.partial"
+    pq.write_table(without, temporary, compression="zstd")
+    temporary.rename(path.with_suffix(PER_QUERY))
+    write_json(path, content)
+    return path
+
+
+def _as_json(files: NetworkFiles) -> dict[str, Any]:
+    quality = files.quality
+    content = {
+        "experiment": files.experiment,
+        "regularizer": files.regularizer,
+        "seed": files.seed,
+        "settings": dict(files.settings),
+        "metrics": read_json(files.metrics),
+        "quality": None if quality is None else {key: one for key, one in quality.items() if key != "clusters"},
+        "training_people": files.training_people,
+        "training": None if files.training is None else list(files.training),
+    }
+    loaded: dict[str, Any] = json.loads(json.dumps(content))
+    return loaded
+
+
+def read_saved(folder: Path, ranking: str) -> list[EvaluatedNetwork]:
+    """Read what `save_networks` wrote, for one way of ranking.
+
+    Raises
+    ------
+    InputError
+        The folder has no saved network, a file of a network is missing, or it was not measured by this way of ranking.
+    """
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise InputError(f"{folder}: has no saved results; `slsr compare EXPERIMENT --save {folder}` writes them")
+    return [_read(path, ranking) for path in paths]
+
+
+def _read(path: Path, ranking: str) -> EvaluatedNetwork:
+    content = read_json(path)
+    try:
+        metrics, training = content["metrics"], content["training"]
+        network = EvaluatedNetwork(
+            content["experiment"],
+            content["regularizer"],
+            content["seed"],
+            content["settings"],
+            metrics.get(ranking, {}),
+            None,
+            content["quality"],
+            content["training_people"],
+            None if training is None else Training(*training),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a result that `slsr compare --save` wrote ({error!r})") from error
+    if not network.metrics:
+        raise InputError(f"{path}: has no {ranking}; choose --ranking of {', '.join(metrics)}")
+    values = read_queries(path.with_suffix(PER_QUERY)).get(ranking)
+    return replace(network, values=None if values is None else replace(values, names=None))
+
+
+def without_names(networks: Sequence[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
+    """Leave out the names of queries, so that networks can be paired with saved ones by the order of the queries."""
+    return [
+        network if network.values is None else replace(network, values=replace(network.values, names=None))
+        for network in networks
+    ]

@@ -209,7 +209,7 @@ def test_an_experiment_of_one_leg_lists_its_own_numbers(study, project):
     parent = next(row for row in rows if row["rev"] != "workspace" and not row["Experiment"])
     assert row["none.rank1"] == metrics["none"]["rank1"]
     assert row["none.map_trapezoid"] != parent["none.map_trapezoid"], "a network that learned nothing ranks otherwise"
-    listed = [key for key in row if key.partition(".")[0] in ("generated", "none", "lsro", "slsr")]
+    listed = [key for key in row if key.partition(".")[0] in ("quality", "none", "lsro", "slsr")]
     assert len(listed) == 14
     project.run("dvc", "exp", "remove", "oneleg")
 

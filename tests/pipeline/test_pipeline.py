@@ -126,7 +126,7 @@ def test_the_metrics_of_dvc_are_those_of_the_stages(tiny_run):
         expected[f"{folder}/summary.json"] = {"data": {name: numbers}}
     quality = json.loads((tiny_run.folder / "artifacts/generated/quality.json").read_text())["overall"]["imagenet"]
     generated = {"kid": quality["kernel"]["value"], "coverage": quality["coverage"]["value"]}
-    expected["artifacts/generated/summary.json"] = {"data": {"generated": generated}}
+    expected["artifacts/generated/summary.json"] = {"data": {"quality": generated}}
     assert listed == expected
 
 

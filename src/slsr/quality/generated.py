@@ -75,7 +75,7 @@ def summarize(quality: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers of quality.json by which experiments are compared: those that the verdict reads first."""
     space = quality["overall"][next(iter(IMAGENET_NETWORKS))]
     found = {name: space[measure]["value"] for name, measure in (("kid", "kernel"), ("coverage", "coverage"))}
-    return {"generated": {name: value for name, value in found.items() if value is not None}}
+    return {"quality": {name: value for name, value in found.items() if value is not None}}
 
 
 def _imagenet_space(name: str, generated: Sequence[Pixels], real: Pixels, device: torch.device) -> Space:

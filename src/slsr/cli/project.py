@@ -70,7 +70,12 @@ def doctor(
     from slsr.project.doctor.report import as_json as json_of
     from slsr.project.doctor.report import counted, problems, render
 
-    findings = examine(Path(), os.environ, timeout)
-    typer.echo(json_of(findings) if as_json else render(findings))
+    findings = []
+    for finding in examine(Path(), os.environ, timeout):  # each is printed as soon as it is known
+        findings.append(finding)
+        if not as_json:
+            typer.echo(render(finding))
+    if as_json:
+        typer.echo(json_of(findings))
     if found := problems(findings):
         raise CheckFailed(f"{counted(len(found), 'problem')}: {', '.join(one.topic for one in found)}")

@@ -394,13 +394,7 @@ def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the headline numbers as Markdown: in percent, with 95 % intervals over people, one column per ranking."""
     first = next(iter(numbers.values()))
     keys = sorted((key for key in first if f"{key}_ci95" in first), key=_place)
-    rows = [
-        [
-            MEASURES.get(key, key),
-            *(f"{100 * part[key]:.2f}{_percent(part[key + '_ci95'])}" for part in numbers.values()),
-        ]
-        for key in keys
-    ]
+    rows = [[MEASURES.get(key, key), *(_cell(part, key) for part in numbers.values())] for key in keys]
     counts = (
         f"{first['queries']} queries of {first['people']} people, {first['gallery']} gallery images; percent, with "
     )
@@ -415,6 +409,11 @@ def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
 def _place(measure: str) -> int:
     """Return the place of a measure in tables; those that are not named come last, in their own order."""
     return list(MEASURES).index(measure) if measure in MEASURES else len(MEASURES)
+
+
+def _cell(numbers: Mapping[str, Any], key: str) -> str:
+    """Write a measure and its interval in percent."""
+    return f"{100 * numbers[key]:.2f}{_percent(numbers[f'{key}_ci95'])}"
 
 
 def _percent(interval: list[float] | None) -> str:

@@ -76,8 +76,9 @@ def test_json_and_table_say_what_was_measured(project, encoder):
     assert curve == sorted(curve)
     text = render(data, measured)
     assert text.startswith("market1501: 4 queries of 2 people, 8 gallery images")
-    for key in ("rank1", "map_trapezoid", "map_standard"):
-        line = next(line for line in text.splitlines() if line.startswith(key))
+    titles = {"rank1": "rank-1", "map_trapezoid": "mAP (trapezoid)", "map_standard": "mAP (standard)"}
+    for key, title in titles.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| {title} "))
         assert f"{100 * written['metrics']['single_query'][key]:.2f}" in line
 
 
@@ -88,7 +89,7 @@ def test_a_data_set_with_another_protocol(tmp_path, encoder):
     measured = transfer(encoder, data)
     assert set(measured.metrics) == {"single_gallery_shot"}
     assert "map_standard" not in measured.metrics["single_gallery_shot"]
-    assert "rank1" in render(data, measured)
+    assert "rank-1" in render(data, measured)
     others = read_evaluation_set(archive, split=4)
     assert others.query.names != data.query.names
 

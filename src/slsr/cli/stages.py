@@ -10,25 +10,26 @@ from typing import Annotated
 
 import typer
 
+from slsr.cli.commands import Commands
 from slsr.cli.options import PARAMS, STAGES
 
-app = typer.Typer()
+app = Commands()
 
 
 # Each stage with its help, and the parameter that decides how much memory it needs.
 COMMANDS = {
-    "prepare": ("Read an archive in data/ into image tables, check and count it.", None),
+    "prepare": ("Read the data set into image tables, and check it.", None),
     "train_encoder": ("Train the network whose features are clustered.", "encoder.batch_size"),
-    "extract_features": ("Extract the features of all training images.", "evaluate.batch_size"),
-    "cluster": ("Cluster the features, and list the identities of each cluster.", "cluster.minibatch_above"),
+    "extract_features": ("Compute the features of all training images.", "evaluate.batch_size"),
+    "cluster": ("Cluster the training images by their features.", "cluster.minibatch_above"),
     "train_gan": ("Train one generator per cluster, or one for all clusters.", "gan.batch_size"),
-    "generate": ("Generate images with the sparse label of their cluster; measure their quality.", "generate.images"),
+    "generate": ("Generate images with the label of their cluster, and measure their quality.", "generate.images"),
     "floors": (
-        "Score the network before training and a color histogram, as floors.",
+        "Score two trivial baselines: an untrained network and a color histogram.",
         "evaluate.batch_size",
     ),
     "train": ("Train the re-ID network on real and generated images.", "train.batch_size"),
-    "evaluate": ("Measure one trained network: CMC, average precision, re-ranking.", "evaluate.batch_size"),
+    "evaluate": ("Evaluate a trained re-ID network: CMC, mAP, re-ranking.", "evaluate.batch_size"),
     "report": ("Write the report and the metrics that git keeps.", None),
 }
 ON_SEVERAL_GPUS = {"train_encoder", "extract_features", "train_gan", "train", "evaluate"}
@@ -87,7 +88,9 @@ def _known_regularizer(name: str) -> str:
 RegularizerArgument = Annotated[
     str,
     typer.Argument(
-        metavar="REGULARIZER", callback=_known_regularizer, help="none, lsr, lsro, slsr, ...: see docs/regularizers.md"
+        metavar="REGULARIZER",
+        callback=_known_regularizer,
+        help="Regularizer: none, lsr, lsro, slsr, ... (docs/regularizers.md).",
     ),
 ]
 

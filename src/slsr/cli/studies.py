@@ -7,17 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from slsr.cli.options import TOOLS
+from slsr.cli.commands import Commands
+from slsr.cli.options import EXPERIMENTS
+from slsr.cli.outputs import check_output
+from slsr.cli.terminal import fitted
 from slsr.experiments.seeds import Over, SeedsOf
 
-app = typer.Typer()
+app = Commands()
 
 StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="a file such as studies/table4.yaml; its name, table4; or a new name, for a study that the options "
-        "describe. The names of experiments begin with it",
+        help="A file such as studies/table4.yaml, or its name, table4; or a new name, for a study that the options "
+        "describe.",
     ),
 ]
 VaryOption = Annotated[
@@ -26,53 +29,61 @@ VaryOption = Annotated[
         "--set-param",
         "-S",
         metavar="KEY=VALUE,...",
-        help="the values of a parameter, such as cluster.k=2,3,4; with several, every combination is run",
+        help="Values of a parameter, such as cluster.k=2,3,4. With several parameters, every combination is run.",
     ),
 ]
 RegularizersOption = Annotated[
-    str | None, typer.Option(help="comma-separated, of those in dvc.yaml and studies/dvc.yaml; default none,lsro,slsr")
+    str | None,
+    typer.Option(
+        metavar="NAME,...", help="Regularizers of dvc.yaml and studies/dvc.yaml to train. By default, none,lsro,slsr."
+    ),
 ]
 StepsOption = Annotated[
     Literal["as-given", "equal"] | None,
-    typer.Option(help="equal: every regularizer trains for as many steps as one with generated images, as a control"),
+    typer.Option(help="With equal, every regularizer trains for as many steps as one with generated images."),
 ]
 ExperimentsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="names, patterns such as 'table4-*', git revisions, `workspace`; by default those of the last study",
+        help="Names, patterns such as 'table4-*', git revisions, `workspace`. By default, those of the last study.",
     ),
 ]
 AgainstOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="EXPERIMENT",
-        help="subtract the baseline of these experiments from every row, even if its settings differ; can be repeated",
+        help="Subtract the baseline of this experiment from every row, even if its settings differ. May be repeated.",
     ),
 ]
 
 
-@app.command(rich_help_panel=TOOLS)
+@app.command(
+    rich_help_panel=EXPERIMENTS,
+    examples=["slsr study table4 --dry-run", "slsr study clusters -S cluster.k=2,3,4 --seeds 1-5"],
+)
 def study(
     name: StudyArgument,
     vary: VaryOption = None,
-    seeds: Annotated[str | None, typer.Option(help="such as 1-5 or 1,3,7; default 1-5")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N-M", help="Seeds, such as 1-5 or 1,3,7. By default, 1-5.")
+    ] = None,
     seeds_of: Annotated[
         SeedsOf | None,
-        typer.Option(help="what a seed sets: only `train.seed` (the default), or the seeds of all stages"),
+        typer.Option(help="What a seed sets: only `train.seed` (the default), or the seeds of all stages."),
     ] = None,
     regularizers: RegularizersOption = None,
     steps: StepsOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the commands of the experiments that are not finished, run nothing")
+        bool,
+        typer.Option("--dry-run", help="Print the commands of the experiments that are not finished; run nothing."),
     ] = False,
     queue: Annotated[
-        bool, typer.Option("--queue", help="put the experiments into DVC's queue instead of running them now")
+        bool, typer.Option("--queue", help="Put the experiments into DVC's queue instead of running them now.")
     ] = False,
 ) -> None:
-    """Run many experiments; given again, continue where it stopped."""
+    """Run the experiments of a study; given again, continue where it stopped."""
     from slsr.experiments.study import names, numbers, read_study, values_of_parameters
-    from slsr.experiments.study_runs import plan, run_study
 
     given: dict[str, Any] = {
         "vary": values_of_parameters(vary) if vary else None,
@@ -83,40 +94,58 @@ def study(
     }
     options = {key: value for key, value in given.items() if value is not None}
     title, found = read_study(Path(), name, options)
+    from slsr.experiments.study_runs import plan, run_study
+
     run_study(Path(), title, plan(Path(), title, found), dry_run=dry_run, queue=queue, say=typer.echo)
 
 
-@app.command(rich_help_panel=TOOLS)
+@app.command(
+    rich_help_panel=EXPERIMENTS,
+    examples=["slsr compare", "slsr compare workspace main", "slsr compare 'table4-*' --markdown table.md"],
+)
 def compare(
     experiments: ExperimentsArgument = None,
     ranking: Annotated[
-        str, typer.Option(help="single_query, single_query_rerank, multi_query, ...; single_gallery_shot")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Way of ranking: single_query, single_query_rerank, multi_query, ..., single_gallery_shot.",
+        ),
     ] = "single_query",
-    baseline: Annotated[str, typer.Option(help="the regularizer that is subtracted from the others")] = "none",
+    baseline: Annotated[str, typer.Option(metavar="NAME", help="Regularizer to subtract from the others.")] = "none",
     against: AgainstOption = None,
     seeds_of: Annotated[
         SeedsOf,
-        typer.Option(help="what differs between the seeds of a row: only `train.seed`, or the seeds of all stages"),
+        typer.Option(help="What differs between the seeds of a row: only `train.seed`, or the seeds of all stages."),
     ] = "training",
     over: Annotated[
-        Over, typer.Option(help="what a row is the mean of: seeds, or the splits of VIPeR and CUHK03 classic, too")
+        Over, typer.Option(help="What a row is the mean of: seeds, or the splits of VIPeR and CUHK03 classic, too.")
     ] = "seeds",
-    csv_path: Annotated[Path | None, typer.Option("--csv", metavar="OUT", help="write every measure here")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="write the table here")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw it here")] = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", metavar="OUT.csv", help="Write every measure to this file.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="OUT.md", help="Write the table as Markdown to this file.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw the table into this file.")] = None,
 ) -> None:
-    """Print one table of experiments: means and deviations over seeds, and differences to the baseline."""
-    from slsr.experiments.comparison import compare_networks
-    from slsr.experiments.networks import read_networks
-    from slsr.experiments.splits import compare_over_splits
+    """Compare experiments in one table: means and deviations over seeds, differences to the baseline."""
     from slsr.experiments.study_runs import finished_of_last_study
-    from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
     from slsr.files import write_bytes
     from slsr.project.revisions import find_revisions
 
+    for path, suffix in ((csv_path, ".csv"), (markdown, ".md"), (plot, ".png")):
+        check_output(path, suffix, replace=True)
     root = Path()
-    networks = read_networks(find_revisions(root, experiments or finished_of_last_study(root)), ranking)
-    controls = read_networks(find_revisions(root, against), ranking) if against else None
+    revisions = find_revisions(root, experiments or finished_of_last_study(root))
+    others = find_revisions(root, against) if against else None
+    from slsr.experiments.comparison import compare_networks
+    from slsr.experiments.networks import read_networks
+    from slsr.experiments.splits import compare_over_splits
+    from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
+
+    networks = read_networks(revisions, ranking)
+    controls = read_networks(others, ranking) if others else None
     compare_rows = compare_over_splits if over == "splits" else compare_networks
     found = compare_rows(networks, ranking, baseline, controls, seeds_of=seeds_of)
     text = render_markdown(found)
@@ -126,4 +155,4 @@ def compare(
         write_bytes(markdown, text.encode())
     if plot is not None:
         draw_comparison(plot, found)
-    typer.echo(text, nl=False)
+    typer.echo(fitted(text))

@@ -5,15 +5,26 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn, ParamSpec
 
 import typer
 
-from slsr.cli.options import USE, CamerasOption, accepted_cameras
+from slsr.cli.commands import Commands
+from slsr.cli.options import (
+    USE,
+    BoxesOption,
+    CamerasOption,
+    DeviceOption,
+    ProtocolOption,
+    SplitOption,
+    accepted_cameras,
+    known_device,
+)
+from slsr.cli.outputs import check_output, check_writable
+from slsr.cli.terminal import fitted, progress
 from slsr.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,28 +33,30 @@ if TYPE_CHECKING:
     from slsr.embedding.protocol import DataProtocol
     from slsr.embedding.sources import ImageSources
     from slsr.search.kinds import Kind
+    from slsr.search.ranked_lists import Match
     from slsr.search.store import Index
 
 RECALL = 0.95
+KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf-pq")  # those of slsr.search.kinds, which loads FAISS
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
 P = ParamSpec("P")
 
-app = typer.Typer()
+app = Commands()
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="a .safetensors checkpoint of an encoder, or the folder of one")
+    Path, typer.Argument(metavar="MODEL", help="A .safetensors checkpoint of an encoder, or the folder of one.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-BatchOption = Annotated[int, typer.Option(min=1, help="images that go through the network together")]
+BatchOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Number of images that go through the network together.")
+]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="fail on an unreadable image (default: skip and count it)")
+    bool, typer.Option("--strict", help="Fail on an unreadable image. By default, skip and count it.")
 ]
 FlipOption = Annotated[
-    bool, typer.Option("--flip/--no-flip", help="add the features of the mirrored image, as the evaluation does")
+    bool, typer.Option("--flip/--no-flip", help="Add the features of the mirrored image, as the evaluation does.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="replace what is there")]
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the same as JSON here")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 
 
 def _cleans_up(command: Callable[P, None]) -> Callable[P, None]:
@@ -67,17 +80,24 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-@app.command(rich_help_panel=USE)
+@app.command(
+    rich_help_panel=USE,
+    examples=[
+        "slsr embed artifacts/train/slsr photos/ -o gallery.npz",
+        "slsr embed artifacts/train/slsr gallery.parquet --query query.parquet -o test.npz",
+    ],
+)
 @_cleans_up
 def embed(
     model: ModelArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="image files, folders, patterns or image tables (.parquet)")
+        list[str],
+        typer.Argument(metavar="IMAGES", help="Image files, folders, patterns or image tables (.parquet)."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="the file to write")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="File to write.")],
     query: Annotated[
         list[str] | None,
-        typer.Option(metavar="IMAGES", help="queries too, so that `slsr score` can score the file; may be repeated"),
+        typer.Option(metavar="IMAGES", help="Queries, so that `slsr score` can score the file. May be repeated."),
     ] = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
@@ -85,16 +105,18 @@ def embed(
     strict: StrictOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Compute features of images, for `slsr score`, `slsr index` and your own programs."""
-    from slsr.embedding.checkpoint_file import checkpoint_file
+    """Compute features of images, for `slsr index`, `slsr score` and your own programs."""
+    from slsr.embedding.checkpoint_file import check_encoder
+
+    check_output(out, ".npz", replace=force)
+    check_encoder(model)
     from slsr.embedding.sources import find_images
 
-    _check_target(out, force, ".npz")
-    checkpoint_file(model)
     sources: dict[Side, ImageSources] = {"gallery": find_images(images)}
     if query:
         sources["query"] = find_images(query)
     protocol = _protocol_of(sources.values()) if query else None
+    progress("loading the network ...")
     from slsr.embedding.encoder import load_encoder
     from slsr.embedding.stream import embed_into, origin_of
 
@@ -124,28 +146,34 @@ def _protocol_of(sources: Collection[ImageSources]) -> DataProtocol | None:
     return found
 
 
-@app.command(rich_help_panel=USE)
+@app.command(
+    rich_help_panel=USE,
+    examples=["slsr index gallery.npz -o gallery.index", "slsr index more.npz -o gallery.index --add"],
+)
 @_cleans_up
 def index(
-    features: Annotated[list[Path], typer.Argument(metavar="FEATURES.npz...", help="files that `slsr embed` wrote")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="the file of the index")],
-    add: Annotated[bool, typer.Option("--add", help="add to an index that is there already")] = False,
+    features: Annotated[list[Path], typer.Argument(metavar="FEATURES.npz", help="Files that `slsr embed` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="File of the index.")],
+    add: Annotated[bool, typer.Option("--add", help="Add to an index that exists.")] = False,
     kind: Annotated[
-        str, typer.Option(help="auto, flat, hnsw or ivf-pq; auto: flat up to 100,000 images, then by memory")
+        str,
+        typer.Option(
+            metavar="KIND", help="Kind of index: flat, hnsw or ivf-pq. auto: flat up to 100,000 images, then by memory."
+        ),
     ] = "auto",
     memory: Annotated[
         float | None,
-        typer.Option(min=0.001, show_default="half of the machine's", help="GB that the index may take"),
+        typer.Option(metavar="GB", min=0.001, help="Memory for the index. By default, half of the machine's."),
     ] = None,
     recall: Annotated[
         float | None,
-        typer.Option(min=0, max=1, show_default=str(RECALL), help="recall at 10 that an approximate index must reach"),
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help=f"Recall at 10 of an approximate index. By default, {RECALL:g}."
+        ),
     ] = None,
-    force: ForceOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an index that exists.")] = False,
 ) -> None:
-    """Build a FAISS index of features, or add to one. An interruption leaves the index as it was."""
-    from slsr.search import store
-
+    """Build a FAISS index of features, or add to one."""
     chosen = _chosen_kind(kind)
     given = {"--kind": chosen, "--force": force or None, "--memory": memory, "--recall": recall}
     if add:
@@ -153,8 +181,10 @@ def index(
     elif chosen in ("flat", "hnsw"):
         idle = ("--memory", "--recall") if chosen == "flat" else ("--memory",)
         _refuse_idle({name: given[name] for name in idle}, f"--kind {chosen} does not use it")
-    _check_writable(out.parent)
+    check_writable(out.parent)
     origin, parts = _read_parts(features)
+    from slsr.search import store
+
     wanted = RECALL if recall is None else recall
     if add:
         built, known = store.add(out, origin, parts)
@@ -166,8 +196,7 @@ def index(
 
 
 def _chosen_kind(kind: str) -> Kind | None:
-    from slsr.search.kinds import KINDS
-
+    """Return the kind, or None for auto, which is chosen by the number of images."""
     chosen = next((one for one in KINDS if one == kind), None)
     if chosen is None and kind != "auto":
         raise InputError(f"--kind {kind}: choose auto, {', '.join(KINDS)}")
@@ -201,51 +230,119 @@ def _describe_index(path: Path, index: Index, wanted: float | None) -> None:
         typer.echo(f"warning: {found}", err=True)
 
 
-@app.command(rich_help_panel=USE)
+@app.command(
+    rich_help_panel=USE,
+    examples=[
+        "slsr search gallery.index query.jpg -k 20 --rerank",
+        "slsr search gallery.index queries/ --html found.html",
+    ],
+)
 @_cleans_up
 def search(
-    path: Annotated[Path, typer.Argument(metavar="INDEX", help="the file that `slsr index` wrote")],
+    path: Annotated[Path, typer.Argument(metavar="INDEX", help="The file that `slsr index` wrote.")],
     query: Annotated[
         list[str],
-        typer.Argument(metavar="QUERY...", help="image files, folders, patterns, image tables, or one .npz of `embed`"),
+        typer.Argument(
+            metavar="QUERY", help="Image files, folders, patterns, image tables, or one .npz of `slsr embed`."
+        ),
     ],
-    depth: Annotated[int, typer.Option("-k", min=1, help="images to find for each query")] = 10,
-    rerank: Annotated[bool, typer.Option("--rerank", help="k-reciprocal re-ranking of the nearest candidates")] = False,
+    depth: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of images to find for each query.")] = 10,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Re-rank the nearest candidates by k-reciprocal encoding.")
+    ] = False,
     candidates: Annotated[
-        int | None, typer.Option(min=1, show_default="100", help="how many of the nearest images are re-ranked")
+        int | None, typer.Option(metavar="N", min=1, help="Number of images that are re-ranked. By default, 100.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(show_default="the path given to `embed`", help="the model of the index")
+        Path | None,
+        typer.Option(metavar="MODEL", help="Model of the index. By default, the path given to `slsr embed`."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, show_default="64", help="queries that go through the network at once")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Number of queries that go through the network together. By default, 64."
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(show_default="auto", help="auto, cpu, cuda, cuda:1, ...")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", callback=known_device, help="Device to compute on. By default, auto."),
+    ] = None,
     strict: StrictOption = False,
-    json_path: JsonOption = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT.json", help="Write the ranked lists to this file.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="OUT.html", help="Write the ranked lists with their pictures as a web page.")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGES",
+            help="Folder or image table with the pictures of the index, for --html. By default, the paths given to "
+            "`slsr embed`. May be repeated.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a web page that exists.")] = False,
 ) -> None:
-    """Find the images of an index that are nearest to each query, and print them as a table."""
-    from slsr.files import write_json
-    from slsr.search.query_features import are_embedded, embedded_queries
-    from slsr.search.ranked_lists import CANDIDATES, as_json, ranked_lists, render
-    from slsr.search.store import open_index
-
+    """Find the images of an index that are nearest to each query."""
+    check_output(json_path, ".json", replace=True)
+    check_output(html, ".html", ".htm", replace=force)
     if not rerank:
         _refuse_idle({"--candidates": candidates}, "nothing is re-ranked without --rerank")
+    if html is None:
+        _refuse_idle({"--images": images, "--force": force or None}, "no page is written without --html")
+    from slsr.search.query_features import are_embedded, embedded_queries
+    from slsr.search.store import open_index
+
     if are_embedded(query):
         given = {"--model": model, "--device": device, "--batch-size": batch_size, "--strict": strict or None}
         _refuse_idle(given, "an .npz query is embedded already")
-    if json_path is not None:
-        _check_json(json_path)
     index = open_index(path)
-    names, features = embedded_queries(
+    from slsr.files import write_json
+    from slsr.search.ranked_lists import CANDIDATES, as_json, check_depth, ranked_lists, render
+
+    check_depth(depth, (candidates or CANDIDATES) if rerank else None)
+    pictures = _pictures(query, images) if html is not None else None
+    if not are_embedded(query):
+        progress("loading the network ...")
+    queries = embedded_queries(
         path, index, query, model=model, device=device or "auto", batch_size=batch_size or 64, strict=strict
     )
-    lists = ranked_lists(index, features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
+    lists = ranked_lists(index, queries.features, depth, reranked=rerank, candidates=candidates or CANDIDATES)
     _warn_if_fewer(index, min(map(len, lists)), depth)
     if json_path is not None:
-        write_json(json_path, as_json(index, names, lists))
-    typer.echo(render(names, lists))
+        write_json(json_path, as_json(index, queries.names, lists))
+    typer.echo(render(queries.names, lists))
+    if html is not None and pictures is not None:
+        _write_page(html, path, queries, lists, pictures)
+
+
+class _Pictures(NamedTuple):
+    """Where the pictures of queries and of the index are; None: at the paths that are their names."""
+
+    of_queries: ImageSources | None
+    of_index: ImageSources | None
+
+
+def _pictures(query: list[str], images: list[str] | None) -> _Pictures:
+    """Find the pictures for a page, before any feature is computed."""
+    from slsr.embedding.sources import find_images
+    from slsr.search.query_features import are_embedded
+
+    return _Pictures(None if are_embedded(query) else find_images(query), find_images(images) if images else None)
+
+
+def _write_page(
+    target: Path, index: Path, queries: NamedFeatures, lists: list[list[Match]], pictures: _Pictures
+) -> None:
+    """Write the web page of ranked lists."""
+    from slsr.files import write_bytes
+    from slsr.reporting.gallery_page import gallery_page
+    from slsr.search.gallery import gallery_rows
+
+    rows = gallery_rows(queries, lists, pictures.of_queries, pictures.of_index)
+    write_bytes(target, gallery_page(f"Ranked lists of {index.name}", rows).encode())
+    typer.echo(f"\nwrote {target}: the pictures of {len(rows):,} queries and of their ranked lists")
 
 
 def _warn_if_fewer(index: Index, found: int, depth: int) -> None:
@@ -259,24 +356,25 @@ def _warn_if_fewer(index: Index, found: int, depth: int) -> None:
         )
 
 
-@app.command(rich_help_panel=USE)
+@app.command(rich_help_panel=USE, examples=["slsr export artifacts/train/slsr -o encoder.onnx"])
 @_cleans_up
 def export(
     model: ModelArgument,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="FILE", help="the file to write: .onnx, or .pt, .pth or .ts (TorchScript)"),
+        typer.Option("--out", "-o", metavar="FILE", help="File to write: .onnx, or .pt, .pth or .ts (TorchScript)."),
     ],
     flip: FlipOption = True,
     force: ForceOption = False,
 ) -> None:
-    """Write the network as ONNX or TorchScript, after checking that its features are the same."""
-    from slsr.embedding.checkpoint_file import checkpoint_file
+    """Export the network as ONNX or TorchScript, and check that its features are the same."""
+    from slsr.embedding.checkpoint_file import check_encoder
 
     if out.suffix.lower() not in FORMATS:
         raise InputError(f"{out}: the suffix chooses the format; name the file .onnx, or .pt for TorchScript")
-    _check_target(out, force)
-    checkpoint_file(model)
+    check_output(out, replace=force)
+    check_encoder(model)
+    progress("loading the network ...")
     from slsr.embedding.encoder import load_encoder
     from slsr.embedding.export import export as write
 
@@ -287,76 +385,54 @@ def export(
     )
 
 
-@app.command(rich_help_panel=USE)
+@app.command(
+    rich_help_panel=USE,
+    examples=["slsr transfer artifacts/train/slsr DukeMTMC-reID.zip --json transfer.json"],
+)
 @_cleans_up
 def transfer(
     model: ModelArgument,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="an archive, or a folder of prepared tables")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="An archive, or a folder of prepared tables.")],
     json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="write the measures to this file")
+        Path | None, typer.Option("--json", metavar="OUT.json", help="Write the measures to this file.")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="CUHK03: classic or np")] = None,
-    boxes: Annotated[str | None, typer.Option(help="CUHK03: detected or labeled")] = None,
-    split: Annotated[int | None, typer.Option(help="CUHK03 classic: 1 to 20; VIPeR: 1 to 10")] = None,
+    protocol: ProtocolOption = None,
+    boxes: BoxesOption = None,
+    split: SplitOption = None,
     split_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="VIPeR: published halves, of which --split is one")
+        Path | None, typer.Option(metavar="FILE", help="Published halves of VIPeR; --split chooses one of them.")
     ] = None,
     cameras: CamerasOption = None,
     params: Annotated[
-        Path | None, typer.Option(metavar="params.yaml", help="read the block `evaluate` from this file")
+        Path | None,
+        typer.Option(metavar="params.yaml", help="Read the settings, its block `evaluate`, from this file."),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Measure a model on another data set (cross-domain): CMC, mAP, re-ranking, intervals."""
-    from slsr.embedding.checkpoint_file import checkpoint_file
-    from slsr.files import write_json
+    from slsr.embedding.checkpoint_file import check_encoder
     from slsr.params.file import load_params
 
-    if json_path is not None:
-        _check_json(json_path)
-    checkpoint_file(model)
+    accepted = accepted_cameras(cameras)
+    check_output(json_path, ".json", replace=True)
+    check_encoder(model)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
     given = load_params(params).evaluate if params is not None else None
-    from slsr.embedding.encoder import load_encoder
     from slsr.evaluation import transfer as stage
+    from slsr.files import write_json
 
     settings = given or stage.PUBLISHED
+    progress(f"reading {data} ...")
+    test = stage.read_evaluation_set(data, protocol, boxes, split, halves=split_file, cameras=accepted)
+    progress("loading the network ...")
+    from slsr.embedding.encoder import load_encoder
+
     encoder = load_encoder(model, device, flip=settings.flip)
-    test = stage.read_evaluation_set(data, protocol, boxes, split, halves=split_file, cameras=accepted_cameras(cameras))
     measured = stage.transfer(encoder, test, settings)
     if json_path is not None:
         write_json(json_path, stage.as_json(encoder, test, measured, settings))
-    typer.echo(stage.render(test, measured))
-
-
-def _check_target(target: Path, force: bool, suffix: str | None = None) -> None:
-    """Refuse an output file that cannot be written or exists already, before any work is done."""
-    if suffix is not None and target.suffix != suffix:
-        raise InputError(f"{target}: the suffix must be {suffix}; name the file so")
-    if target.is_dir() or not target.parent.is_dir():
-        raise InputError(f"{target}: {'a folder' if target.is_dir() else 'its folder does not exist'}; name a file")
-    if target.exists() and not force:
-        raise InputError(f"{target}: exists already; name another file, or replace it with --force")
-    _check_writable(target.parent)
-
-
-def _check_json(target: Path) -> None:
-    """Refuse to write JSON into a file of another kind; JSON of an earlier run is replaced."""
-    _check_target(target, True)
-    if target.suffix.lower() != ".json":
-        raise InputError(f"{target}: the suffix must be .json; name the file so")
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder, existing or new, in which no file can be created."""
-    place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{folder}: no file can be created in {place} ({reason}); name another folder") from error
+    typer.echo(fitted(stage.render(test, measured)))
 
 
 def _refuse_idle(options: Mapping[str, object], reason: str) -> None:

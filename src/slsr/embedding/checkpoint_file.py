@@ -1,13 +1,17 @@
-"""The checkpoint file that a path means, and its fingerprint; importing this loads no torch."""
+"""The checkpoint file that a path means, what it is, and its fingerprint; nothing here loads torch."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from slsr.errors import InputError
 
 MODEL_FILE = "model.safetensors"
+KEY = "slsr"  # that of slsr.models.checkpoint, which loads torch
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -27,6 +31,27 @@ def checkpoint_file(path: Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: not a .safetensors file; give a checkpoint that this project wrote")
     return path
+
+
+def check_encoder(path: Path) -> None:
+    """Refuse a path that leads to no encoder of this project, without reading its weights.
+
+    Raises
+    ------
+    InputError
+        There is no checkpoint, its header cannot be read, or it is of another kind.
+    """
+    file = checkpoint_file(path)
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            text = (opened.metadata() or {}).get(KEY)
+        description = json.loads(text) if text is not None else None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({error}); fetch or train it again") from error
+    if description is None:
+        raise InputError(f"{file}: not a model of this project (its metadata has no `{KEY}`); give another file")
+    if not isinstance(description, dict) or description.get("kind") != "encoder":
+        raise InputError(f"{file}: a model, but no encoder; give the model.safetensors of a trained encoder")
 
 
 def fingerprint(path: Path) -> str:

@@ -20,6 +20,7 @@ from slsr.errors import InputError
 from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import write_json
 from slsr.images.tables import CAMERAS_UNKNOWN
+from slsr.markdown import table
 from slsr.retrieval.bootstrap import headline
 from slsr.retrieval.distances import euclidean_distances
 from slsr.retrieval.matching import UNKNOWN_CAMERA, Labels
@@ -41,7 +42,25 @@ PLAIN, RERANKED, GALLERY_SHOT = (
     "single_query_rerank",
     "single_gallery_shot",
 )  # as `evaluate` writes them
-TITLES = {PLAIN: "plain", RERANKED: "rerank", GALLERY_SHOT: "plain"}
+TITLES = {PLAIN: "plain", RERANKED: "rerank", GALLERY_SHOT: "plain"}  # in JSON
+# In tables; the mean average precision that most papers print comes first.
+MEASURES = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "rank20": "rank-20",
+    "map_standard": "mAP (standard)",
+    "map_trapezoid": "mAP (trapezoid)",
+    "minp": "mINP",
+}
+COLUMNS = {
+    "rerank": "re-ranked",
+    PLAIN: "single query",
+    RERANKED: "single query, re-ranked",
+    "multi_query": "multi-query",
+    "multi_query_rerank": "multi-query, re-ranked",
+    GALLERY_SHOT: "single gallery shot",
+}
 WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
 
 K1 = 20  # the default of `evaluate_reranked`
@@ -327,7 +346,7 @@ def score_file(
     json_path: Path | None = None,
     per_query: Path | None = None,
 ) -> str:
-    """Score a file, write the outputs that were asked for, and return a table for people to read.
+    """Score a file, write the outputs that were asked for, and return the numbers as Markdown.
 
     Raises
     ------
@@ -347,7 +366,7 @@ def score_file(
     if per_query is not None:
         _write_per_query(per_query, scores)
     text = f"{scores.protocol}: {render(numbers)}"
-    return f"{text}\n{CAMERAS_UNKNOWN}" if scores.protocol.evaluation.cameras == "unknown" else text
+    return f"{text}\n\n{CAMERAS_UNKNOWN}" if scores.protocol.evaluation.cameras == "unknown" else text
 
 
 def _write_per_query(path: Path, scores: Scores) -> None:
@@ -372,15 +391,10 @@ def summary(evaluation: Evaluation | SingleGalleryShot) -> dict[str, Any]:
 
 
 def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format the headline numbers in percent, each with its 95 % interval over people, in one column per ranking."""
+    """Format the headline numbers as Markdown: in percent, with 95 % intervals over people, one column per ranking."""
     first = next(iter(numbers.values()))
-    keys = [key for key in first if f"{key}_ci95" in first]
-    rows = [["", *numbers], ["", *("-" * len(name) for name in numbers)]]
-    for key in keys:
-        cells = [f"{100 * part[key]:6.2f}{_percent(part[key + '_ci95'])}" for part in numbers.values()]
-        rows.append([key, *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    keys = sorted((key for key in first if f"{key}_ci95" in first), key=_place)
+    rows = [[MEASURES.get(key, key), *(_cell(part, key) for part in numbers.values())] for key in keys]
     counts = (
         f"{first['queries']} queries of {first['people']} people, {first['gallery']} gallery images; percent, with "
     )
@@ -389,8 +403,18 @@ def render(numbers: Mapping[str, Mapping[str, Any]]) -> str:
         if first["people"] > 1
         else "no interval, because one person says nothing about others"
     )
-    return "\n".join([counts, *lines])
+    return f"{counts}\n\n{table(['', *(COLUMNS.get(name, name) for name in numbers)], rows)}"
+
+
+def _place(measure: str) -> int:
+    """Return the place of a measure in tables; those that are not named come last, in their own order."""
+    return list(MEASURES).index(measure) if measure in MEASURES else len(MEASURES)
+
+
+def _cell(numbers: Mapping[str, Any], key: str) -> str:
+    """Write a measure and its interval in percent."""
+    return f"{100 * numbers[key]:.2f}{_percent(numbers[f'{key}_ci95'])}"
 
 
 def _percent(interval: list[float] | None) -> str:
-    return "" if interval is None else f" [{' '.join(f'{100 * bound:5.2f}' for bound in interval)}]"
+    return "" if interval is None else f" [{', '.join(f'{100 * bound:.2f}' for bound in interval)}]"

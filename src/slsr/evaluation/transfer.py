@@ -1,7 +1,7 @@
 """Measure a model on a data set that it was not trained on: the numbers that papers call cross-domain.
 
 Nothing is trained or adapted. The features of the other data set's query and gallery images are computed and compared
-as the stage `evaluate` does.
+as the stage `evaluate` does. Reading a data set loads no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from slsr.datasets.facts import notes_of, read_facts
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
 from slsr.datasets.soundness import require_cameras, require_sound
-from slsr.embedding.encoder import LoadedEncoder
-from slsr.embedding.engine import extract_features
 from slsr.errors import InputError
 from slsr.evaluation.measures import (
     Images,
@@ -40,6 +38,9 @@ from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features
+
+if TYPE_CHECKING:
+    from slsr.embedding.encoder import LoadedEncoder
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +198,8 @@ def transfer(encoder: LoadedEncoder, data: EvaluationSet, settings: Evaluate = P
 
 
 def _features(encoder: LoadedEncoder, images: Images, settings: Evaluate) -> Features:
+    from slsr.embedding.engine import extract_features  # loads torch, which a data set is refused without
+
     return extract_features(
         encoder.network,
         images.encoded,
@@ -229,6 +232,6 @@ def as_json(encoder: LoadedEncoder, data: EvaluationSet, measured: Measured, set
 
 
 def render(data: EvaluationSet, measured: Measured) -> str:
-    """Format the main measures for people to read, as `slsr score` prints them."""
+    """Format the main measures as Markdown, as `slsr score` prints them."""
     text = f"{data.dataset}: {render_numbers(measured.metrics)}"
-    return f"{text}\n{CAMERAS_UNKNOWN}" if data.protocol.get("cameras") == "unknown" else text
+    return f"{text}\n\n{CAMERAS_UNKNOWN}" if data.protocol.get("cameras") == "unknown" else text

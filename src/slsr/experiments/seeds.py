@@ -1,4 +1,4 @@
-"""Which seeds of params.yaml an experiment sets."""
+"""Which seeds of params.yaml an experiment sets, and what a comparison is a mean over."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 SeedsOf = Literal["training", "pipeline"]
 Over = Literal["seeds", "splits"]
 SEED = "train.seed"
+SPLIT = "dataset.split"
 EARLIER_SEEDS = ("encoder.seed", "cluster.seed", "gan.seed", "generate.seed")
 
 

@@ -32,10 +32,8 @@ from slsr.experiments.comparison import (
     without_earlier_seeds,
 )
 from slsr.experiments.networks import EvaluatedNetwork
-from slsr.experiments.seeds import SeedsOf
+from slsr.experiments.seeds import SPLIT, SeedsOf
 from slsr.experiments.seeds_and_people import CrossedMean, mean_with_interval
-
-SPLIT = "dataset.split"
 
 
 @dataclass(frozen=True)

@@ -142,10 +142,8 @@ def read_study(root: Path, name: str, options: Mapping[str, Any]) -> tuple[str, 
     path = Path(name) if name.endswith(".yaml") else STUDIES / f"{name}.yaml"
     in_file = read_yaml(root / path) if (root / path).is_file() else None
     if in_file is None and (path == Path(name) or not {"vary", "seeds"} & options.keys()):
-        known = ", ".join(study_names(root))
-        raise InputError(
-            f"study {name!r}: no file {path}; choose one of {known}, or give -S or --seeds for a new study"
-        )
+        known = f"choose one of {', '.join(found)}, or " if (found := study_names(root)) else ""
+        raise InputError(f"study {name!r}: no file {path}; {known}give -S or --seeds for a new study")
     if not NAME.fullmatch(path.stem):
         raise InputError(f"study {name!r}: experiments are named after it; use letters, digits, - and _ only")
     of_file = validated(Study, in_file or {}, str(path), see="docs/experiments.md")

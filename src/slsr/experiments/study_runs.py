@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slsr.errors import CheckFailed, InputError
-from slsr.experiments.seeds import EARLIER_SEEDS
-from slsr.experiments.splits import SPLIT
+from slsr.experiments.seeds import EARLIER_SEEDS, SPLIT
 from slsr.experiments.study import REGULARIZERS_KEY, STEPS_KEY, Study, settings_of
 from slsr.files import read_json, require_readable, write_json
 from slsr.labels.regularizers import committed_names, studied_names

@@ -16,7 +16,6 @@ from slsr.experiments.generated_quality import quality_columns, quality_table
 from slsr.experiments.networks import CODE, DATA
 from slsr.experiments.splits import SplitGroup
 from slsr.markdown import table
-from slsr.reporting.figures import Estimate, draw_estimates
 from slsr.reporting.published import NOTE, Published
 from slsr.reporting.titles import title_of
 
@@ -78,26 +77,31 @@ def _short_hash(parts: Sequence[str]) -> str:
 def render_markdown(comparison: ExperimentComparison) -> str:
     """Write two tables: differences to the baseline over seeds and people, and the same over people only."""
     settings = varying_settings(comparison.groups)
-    parts = [_setting(comparison), _main_table(comparison, settings), *_table_over_people(comparison, settings)]
+    parts = [_searched(comparison), _main_table(comparison, settings), _legend(comparison)]
     parts += [UNEQUAL] if any(comparison.unequal) else []
+    parts += _table_over_people(comparison, settings)
     parts += quality_table(comparison.groups, _labels(comparison, settings))
     if any(comparison.published):
         parts.append(NOTE)
     return "\n\n".join(parts) + "\n"
 
 
-def _setting(comparison: ExperimentComparison) -> str:
+def _searched(comparison: ExperimentComparison) -> str:
+    """Say what was searched for, and among how many images."""
     networks = [network for group in comparison.groups for network in group.networks]
-    control = comparison.against
     tested = [network.values.people_count for network in networks if network.values is not None]
     people = f" of {_range(tested)} people" if tested else ""
-    text = (
+    return (
         f"{comparison.ranking.replace('_', ' ')}: {_range([one.metrics['queries'] for one in networks])} queries"
-        f"{people}, {_range([one.metrics['gallery'] for one in networks])} gallery images. "
-        f"{OVER[comparison.over]} {SEEDS[comparison.seeds_of]}"
+        f"{people}, {_range([one.metrics['gallery'] for one in networks])} gallery images"
     )
-    if control is not None:
-        names = ", ".join(network.experiment for network in control.networks)
+
+
+def _legend(comparison: ExperimentComparison) -> str:
+    """Say what the numbers of the main table are."""
+    text = f"{OVER[comparison.over]} {SEEDS[comparison.seeds_of]}"
+    if comparison.against is not None:
+        names = ", ".join(network.experiment for network in comparison.against.networks)
         text += f" Differences are to {names}, whatever else differs in the row."
     return text
 
@@ -124,7 +128,12 @@ def _main_table(comparison: ExperimentComparison, settings: Mapping[str, Sequenc
         cells += [_over_seeds_and_people(found.get(measure)) + _mark(comparison, number) for measure in measures]
         cells += [_published(comparison.published[number])] if with_published else []
         lines.append(cells)
-    return table(header, lines)
+    return table(header, lines, _numbers_right(settings, len(header)))
+
+
+def _numbers_right(settings: Mapping[str, Sequence[str]], columns: int) -> list[bool]:
+    """Align what says which row it is to the left, and the other columns to the right."""
+    return [column > len(settings) for column in range(columns)]
 
 
 def _table_over_people(comparison: ExperimentComparison, settings: Mapping[str, Sequence[str]]) -> list[str]:
@@ -139,10 +148,11 @@ def _table_over_people(comparison: ExperimentComparison, settings: Mapping[str, 
     ]
     if not lines or comparison.over == "splits":
         return []
+    header = ["", *_short(settings), *(MEASURES[key] for key in measures)]
     return [
         "The same differences by a paired bootstrap over people with all their queries, for these seeds only (another "
         "seed may differ):",
-        table(["", *_short(settings), *(MEASURES[key] for key in measures)], lines),
+        table(header, lines, _numbers_right(settings, len(header))),
     ]
 
 
@@ -272,6 +282,8 @@ def _difference_columns(name: str, mean: float, ci95: tuple[float, float] | None
 
 def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
     """Draw means with the values of single seeds, and differences to the baseline, each with its interval."""
+    from slsr.reporting.figures import Estimate, draw_estimates  # loads matplotlib, which no table needs
+
     settings = varying_settings(comparison.groups)
     names = [
         f"{name} (unequal)" if _mark(comparison, number).startswith(" (unequal") else name
@@ -281,12 +293,12 @@ def draw_comparison(path: Path, comparison: ExperimentComparison) -> None:
     zero = []
     for measure in _shown_measures(comparison):
         panels[f"{MEASURES[measure]}, %"] = [
-            _estimate(name, comparison, number, measure) for number, name in enumerate(names)
+            Estimate(name, *_estimate(comparison, number, measure)) for number, name in enumerate(names)
         ]
         if any(comparison.differences):
             zero.append(f"{MEASURES[measure]} minus {_baseline(comparison, settings)}, points")
             panels[zero[-1]] = [
-                _difference_estimate(name, found.get(measure))
+                Estimate(name, *_difference_estimate(found.get(measure)))
                 for name, found in zip(names, comparison.differences, strict=True)
             ]
     note = {
@@ -302,15 +314,21 @@ def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None
     return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
-def _estimate(name: str, comparison: ExperimentComparison, number: int, measure: str) -> Estimate:
+def _estimate(
+    comparison: ExperimentComparison, number: int, measure: str
+) -> tuple[float, tuple[float, float] | None, list[float], float | None]:
+    """Return mean, interval, values of single seeds and published value of a row, in percent."""
     group, row = comparison.groups[number], comparison.published[number]
     values = 100 * group.measured(measure)
     published_value = None if row is None else 100 * float(getattr(row, measure))
-    return Estimate(name, float(values.mean()), _percent(group.interval(measure)), values.tolist(), published_value)
+    return float(values.mean()), _percent(group.interval(measure)), values.tolist(), published_value
 
 
-def _difference_estimate(name: str, found: Difference | None) -> Estimate:
+def _difference_estimate(
+    found: Difference | None,
+) -> tuple[float | None, tuple[float, float] | None, list[float]]:
+    """Return mean and interval of a difference, in points, without values of single seeds."""
     if found is None:
-        return Estimate(name, None, None, [])
+        return None, None, []
     interval = None if found.both is None else _percent(found.both.ci95)
-    return Estimate(name, 100 * found.mean, interval, [])
+    return 100 * found.mean, interval, []

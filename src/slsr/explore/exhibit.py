@@ -19,6 +19,7 @@ from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
 from slsr.explore.activation import MAP_KINDS, map_size
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, problem_of, unreadable_rows
+from slsr.explore.checks import check_shown
 from slsr.explore.image_table import ImageTable, Rows
 from slsr.explore.rankings import can_be_judged
 from slsr.explore.uploads import Uploads
@@ -50,13 +51,7 @@ class Sources:
     generated: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.models and self.gallery is None:
-            raise InputError("no gallery to search in; name an image table with --gallery, or run `dvc repro`")
-        if not self.models and self.generated is None and (self.clusters is None or self.train is None):
-            raise InputError(
-                "nothing to show: no model, clusters or generated images under artifacts/; run `dvc repro` or `dvc "
-                "pull`, or name a MODEL and a --gallery"
-            )
+        check_shown(self.models, self.gallery, self.train, self.clusters, self.generated)
 
 
 @dataclass(frozen=True, eq=False)

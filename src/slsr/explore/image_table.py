@@ -52,14 +52,8 @@ class ImageTable:
         self._kept_bytes = kept_bytes
         self._file = _open(path)
         present = set(self._file.schema_arrow.names)
-        if missing := {"image", "name"} - present:
-            raise InputError(f"{path}: no column {', '.join(sorted(missing))}; give a table as `prepare` writes it")
-        if not _is_binary(self._file.schema_arrow.field("image").type):
-            raise InputError(f"{path}: the column image has no encoded images; give a table as `prepare` writes it")
         wanted = ("name", "identity", "camera", "cluster", "label_index", "label_weight")
         columns = self._read(lambda: self._file.read([name for name in wanted if name in present]))
-        if not len(columns):
-            raise InputError(f"{path}: this table has no images; give another one")
         self.names: list[str] = [str(name) for name in columns.column("name").to_pylist()]
         labeled = {"identity", "camera"} <= present
         self.identities = _integers(path, columns, "identity") if labeled else None
@@ -145,13 +139,27 @@ class ImageTable:
             raise InputError(f"{self.path}: damaged ({error}); make it again with `dvc repro`") from error
 
 
+def check_table(path: Path) -> None:
+    """Raise the InputError that `ImageTable` raises if a file is no image table; its rows are not read."""
+    _open(path).close()
+
+
 def _open(path: Path) -> Any:
+    """Open an image table, and check that it has images and names."""
     if not path.is_file():
         raise InputError(f"{path}: no such table; run `dvc repro` to make it, or `dvc pull` to fetch it")
     try:
-        return pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable Parquet table ({error}); make it again with `dvc repro`") from error
+    schema = file.schema_arrow
+    if missing := {"image", "name"} - set(schema.names):
+        raise InputError(f"{path}: no column {', '.join(sorted(missing))}; give a table as `prepare` writes it")
+    if not _is_binary(schema.field("image").type):
+        raise InputError(f"{path}: the column image has no encoded images; give a table as `prepare` writes it")
+    if not file.metadata.num_rows:
+        raise InputError(f"{path}: this table has no images; give another one")
+    return file
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from flask import Flask
 from waitress.server import create_server
 
 from slsr.errors import InputError
+from slsr.explore.addresses import refusal, resolve
 from slsr.explore.uploads import MAXIMUM_BYTES
 
 THREADS = 6
@@ -43,28 +43,15 @@ def open_server(app: Flask, host: str, port: int) -> Any:
             clear_untrusted_proxy_headers=True,
         )
     except OSError as error:
-        raise InputError(_refusal(host, port, error)) from error
+        raise InputError(refusal(host, port, error)) from error
     except ValueError as error:
         raise InputError(f"{host}: cannot listen on this address ({error}); use --host 127.0.0.1") from error
 
 
-def _refusal(host: str, port: int, error: OSError) -> str:
-    """Say why a port cannot be opened, and what to do."""
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is taken; choose another with --port, or 0 for any free port"
-    if error.errno == errno.EACCES:
-        return f"port {port} may not be opened by this user; choose a port above 1023 with --port"
-    return f"{host}: cannot listen on this address ({error.strerror}); use --host 127.0.0.1"
-
-
 def _listen(host: str, port: int) -> str:
-    """Return an address as waitress takes it; only one, although a name may have several."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise InputError(f"{host}: no such address; use --host 127.0.0.1") from error
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+    """Return an address as waitress takes it."""
+    family, (address, number) = resolve(host, port)
+    return f"[{address}]:{number}" if family == socket.AF_INET6 else f"{address}:{number}"
 
 
 def address_of(server: Any, token: str | None = None) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from slsr.embedding.files import Origin, read_features, read_origin
+from slsr.embedding.files import NamedFeatures, Origin, read_features, read_origin
 from slsr.embedding.npz import array_names
 from slsr.embedding.sources import ImageSources, find_images
 from slsr.errors import InputError
-from slsr.search.kinds import Floats, wrong_lengths
+from slsr.search.kinds import wrong_lengths
 from slsr.search.store import Index, check_origin
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ def embedded_queries(
     device: str = "auto",
     batch_size: int = 64,
     strict: bool = False,
-) -> tuple[list[str], Floats]:
-    """Read or compute the names and features of queries.
+) -> NamedFeatures:
+    """Read or compute the features of queries, with their names, and with their labels if these are known.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def are_embedded(queries: Sequence[str]) -> bool:
     return any(query.endswith(".npz") for query in queries)
 
 
-def _embedded(encoder: LoadedEncoder, sources: ImageSources, batch_size: int, strict: bool) -> tuple[list[str], Floats]:
+def _embedded(encoder: LoadedEncoder, sources: ImageSources, batch_size: int, strict: bool) -> NamedFeatures:
     from slsr.embedding.stream import Skipped, embed_sources
 
     skipped = None if strict else Skipped()
@@ -73,14 +75,23 @@ def _embedded(encoder: LoadedEncoder, sources: ImageSources, batch_size: int, st
         raise InputError(f"none of the {sources.count} queries can be read")
     if skipped is not None and skipped.count:
         log.warning("skipped %d unreadable queries of %d", skipped.count, sources.count)
-    names = [name for block in blocks for name in block.names]
-    return names, np.concatenate([block.features for block in blocks])
+    return NamedFeatures(
+        np.concatenate([block.features for block in blocks]),
+        [name for block in blocks for name in block.names],
+        _joined([block.identities for block in blocks]),
+        _joined([block.cameras for block in blocks]),
+    )
+
+
+def _joined(parts: Sequence[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
+    """Join the labels of blocks; None if those of one of them are unknown."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _encoder_of(path: Path, origin: Origin, model: Path | None, device: str) -> LoadedEncoder:
     """Load the model that an index was built with, and refuse another one."""
-    from slsr.embedding.checkpoint_file import checkpoint_file, fingerprint
-    from slsr.embedding.encoder import load_encoder
+    from slsr.embedding.checkpoint_file import check_encoder, checkpoint_file, fingerprint
 
     place = Path(origin.model) if model is None else model
     try:
@@ -89,11 +100,14 @@ def _encoder_of(path: Path, origin: Origin, model: Path | None, device: str) -> 
         if model is not None:
             raise
         raise InputError(f"{path}: the model of this index, {origin}, is not there any more; give --model") from error
+    check_encoder(checkpoint)
     check_origin(path, origin, Origin(fingerprint(checkpoint), origin.flip, str(place)))
+    from slsr.embedding.encoder import load_encoder
+
     return load_encoder(place, device, flip=origin.flip)
 
 
-def _from_file(path: Path, index: Index, queries: Path) -> tuple[list[str], Floats]:
+def _from_file(path: Path, index: Index, queries: Path) -> NamedFeatures:
     check_origin(path, index.origin, read_origin(queries))
     found = read_features(queries, "query" if "query_features" in array_names(queries) else "gallery")
     features = np.ascontiguousarray(found.features)
@@ -103,4 +117,4 @@ def _from_file(path: Path, index: Index, queries: Path) -> tuple[list[str], Floa
             f"{queries}: {len(wrong):,} features do not have length 1; the first, of {found.names[first]}, has length "
             f"{np.linalg.norm(features[first]):.4g}; embed the queries again with `slsr embed`"
         )
-    return found.names, features
+    return replace(found, features=features)

@@ -57,10 +57,7 @@ def ranked_lists(
     InputError
         `depth` is below 1, or above `candidates` if re-ranked; or the queries have another shape.
     """
-    if depth < 1:
-        raise InputError(f"-k {depth}: give at least 1")
-    if reranked and candidates < depth:
-        raise InputError(f"--candidates {candidates}: fewer than the {depth} images of -k; give at least as many")
+    check_depth(depth, candidates if reranked else None)
     scores, rows = index.search(queries, max(depth, candidates) if reranked else depth)
     lists = []
     for query, near, found in zip(queries, scores, rows, strict=True):
@@ -72,6 +69,14 @@ def ranked_lists(
             near, found = near[order], found[order]
         lists.append(_matches(index, near[:depth], found[:depth], distances))
     return lists
+
+
+def check_depth(depth: int, candidates: int | None) -> None:
+    """Refuse a `depth` below 1, or above the number of candidates that are re-ranked; None: nothing is re-ranked."""
+    if depth < 1:
+        raise InputError(f"-k {depth}: give at least 1")
+    if candidates is not None and candidates < depth:
+        raise InputError(f"--candidates {candidates}: fewer than the {depth} images of -k; give at least as many")
 
 
 def _rerank(query: Floats, candidates: Floats) -> tuple[Rows, Floats]:

@@ -14,8 +14,8 @@ from slsr.project.repository import cache_folder, load_config
 
 def examine(
     root: Path, environment: Mapping[str, str], seconds: float, torch: machine.TorchProbe = machine.ask_torch
-) -> list[Finding]:
-    """Examine a clone.
+) -> Iterator[Finding]:
+    """Examine a clone; torch, which takes seconds to answer, is asked last.
 
     Parameters
     ----------
@@ -29,13 +29,18 @@ def examine(
         Asks torch about the machine.
     """
     params, read = _parameters(root)
-    answer = torch(root, environment, params)
-    findings = [*machine.packages(root / "requirements.txt"), read, *machine.processor(), *machine.device(answer)]
+    yield from machine.packages(root / "requirements.txt")
+    yield read
+    yield from machine.processor()
     if params is not None:
-        findings += machine.precision(answer, params)
-        findings += _tried("weights", machine.weights(root, answer, params))
-        findings += _tried("data", clone.data(root, params))
-    return [*findings, *_of_dvc(root, seconds)]
+        yield from _tried("data", clone.data(root, params))
+        yield from _tried("weights", machine.weights_files(root, params))
+    yield from _of_dvc(root, seconds)
+    answer = torch(root, environment, params)
+    yield from machine.device(answer)
+    if params is not None:
+        yield from machine.precision(answer, params)
+    yield from _tried("weights", machine.imagenet_weights(root, answer))
 
 
 def _parameters(root: Path) -> tuple[Params | None, Finding]:

@@ -23,6 +23,7 @@ LITTLE_DISK, NO_DISK = 10 * GIB, GIB
 LITTLE_MEMORY = 4 * GIB
 SECONDS_FOR_TORCH = 60.0
 SECONDS_FOR_WEIGHTS = 3.0
+MEASURING = ("tf_efficientnet_lite0", "tf_efficientnet_lite1")  # the quality of generated images; installed packages
 AMPERE = 8  # major compute capability of the first GPUs with tf32 and bf16
 
 TorchAnswer = dict[str, Any] | str  # what torch says, or a sentence if it says nothing
@@ -101,10 +102,10 @@ def pins(requirements: str) -> dict[str, str]:
 
 
 def ask_torch(root: Path, environment: Mapping[str, str], params: Params | None) -> TorchAnswer:
-    """Ask torch about the machine."""
-    backbones = set()
+    """Ask torch about the machine, and about the ImageNet weights that a run needs."""
+    backbones = set(MEASURING)
     if params is not None:
-        backbones = {one.backbone for one in (params.encoder, params.train) if one.weights == "imagenet"}
+        backbones |= {one.backbone for one in (params.encoder, params.train) if one.weights == "imagenet"}
     return ask(TORCH_PROBE, sorted(backbones), root, environment, SECONDS_FOR_TORCH)
 
 
@@ -153,8 +154,8 @@ def precision(answer: TorchAnswer, params: Params) -> Iterator[Finding]:
         yield Finding("precision", "ok", text)
 
 
-def weights(root: Path, answer: TorchAnswer, params: Params) -> Iterator[Finding]:
-    """Check whether the weights that training starts from are on this machine, or can be downloaded."""
+def weights_files(root: Path, params: Params) -> Iterator[Finding]:
+    """Check whether the files of weights that training starts from are in weights/."""
     for name in sorted({params.encoder.weights, params.train.weights} - {"imagenet", "none"}):
         if (root / "weights" / name).is_file():
             yield Finding("weights", "ok", f"weights/{name} exists")
@@ -162,7 +163,11 @@ def weights(root: Path, answer: TorchAnswer, params: Params) -> Iterator[Finding
             remedy = "put it there, or choose imagenet or none"
             yield Finding("weights", "problem", f"weights/{name}: no such file", remedy)
     if {params.encoder.weights, params.train.weights} == {"none"}:
-        yield Finding("weights", "ok", "none are needed: training starts from scratch")
+        yield Finding("weights", "ok", "training starts from scratch")
+
+
+def imagenet_weights(root: Path, answer: TorchAnswer) -> Iterator[Finding]:
+    """Check whether the ImageNet weights that a run needs are on this machine, or can be downloaded."""
     if not isinstance(answer, str):
         for backbone, file in answer["weights"].items():
             yield _imagenet(root, backbone, **file)

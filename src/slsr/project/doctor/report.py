@@ -16,6 +16,7 @@ import slsr
 Level = Literal["ok", "note", "problem"]
 
 GIB = 2**30
+TOPIC = 14  # columns for a topic; that of a remote with a long name takes more
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,10 @@ class Finding:
     remedy: str = ""
 
 
-def render(findings: Sequence[Finding]) -> str:
-    """Return the report as text: one line per finding, its remedy in the next line."""
-    width = max(len(finding.topic) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.level:<8}{finding.topic:<{width}}  {finding.text}")
-        if finding.remedy:
-            lines.append(f"{'':<8}{'':<{width}}  -> {finding.remedy}")
-    return "\n".join(lines)
+def render(finding: Finding) -> str:
+    """Return a finding as one line, with its remedy in the next line."""
+    line = f"{finding.level:<8}{finding.topic:<{TOPIC}}  {finding.text}"
+    return f"{line}\n{'':<{8 + TOPIC}}  -> {finding.remedy}" if finding.remedy else line
 
 
 def as_json(findings: Sequence[Finding]) -> str:

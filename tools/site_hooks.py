@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import html
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
+from site_commands import commands
+from site_parameters import parameters
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -48,11 +48,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Make links to files outside docs/ links to their pages."""
+    """Make links to files outside docs/ links to their pages, and draw commands as commands.
+
+    In a fence of `console`, only what follows a prompt is a command for the highlighter; our fences have no prompts.
+    """
     up = "../" * page.file.src_uri.count("/")
     for outside, name in PAGES.items():
         markdown = markdown.replace(f"]({up}{outside}", f"]({up}{name}")
-    return markdown
+    return markdown.replace("```console\n", "```sh\n")
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -83,61 +86,3 @@ def report() -> str:
     """Return metrics/report.md without the pictures of people, which may be real ones."""
     text = (ROOT / "metrics/report.md").read_text(encoding="utf-8")
     return text.partition("## Pictures of people")[0]
-
-
-def parameters() -> str:
-    """Return presets/defaults.yaml, every parameter with its comment."""
-    text = (ROOT / "presets/defaults.yaml").read_text(encoding="utf-8")
-    return (
-        "# Parameters\n\n`params.yaml` has every parameter, and each stage checks all of them before it starts. The "
-        "values below are `presets/defaults.yaml`, made for the paper's scale. `slsr preset NAME` writes them with the "
-        f"changes of a preset.\n\n```yaml\n{text}```\n"
-    )
-
-
-def commands() -> str:
-    """Describe every command with its arguments and options, from the program itself."""
-    sys.path.insert(0, str(ROOT / "src"))
-    import typer.main
-
-    from slsr.cli.main import app
-
-    intro = "Exit codes: 0 success, 1 a check failed, 2 bad input, 130 interrupted. Errors go to standard error.\n"
-    return "\n".join(["# Commands\n", intro, *_describe(typer.main.get_command(app), "slsr")])
-
-
-def _describe(command: Any, path: str) -> Iterator[str]:
-    subcommands = getattr(command, "commands", None)
-    if subcommands is not None:
-        for name, one in sorted(subcommands.items()):
-            yield from _describe(one, f"{path} {name}")
-        return
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    options = [one for one in command.params if one.param_type_name == "option"]
-    usage = " ".join([path, *map(_usage, arguments), *(["[OPTIONS]"] if options else [])])
-    yield f"## {path}\n\n{command.help}\n\n```console\n{usage}\n```\n"
-    rows = [f"| `{_names(one)}` | {_explain(one)} |" for one in (*arguments, *options)]
-    if rows:
-        yield "\n".join(["| argument or option | meaning |", "| --- | --- |", *rows]) + "\n"
-
-
-def _value(parameter: Any) -> str:
-    return str(parameter.metavar or parameter.name.upper())
-
-
-def _usage(argument: Any) -> str:
-    value = _value(argument) + ("..." if argument.nargs == -1 else "")
-    return value if argument.required else f"[{value}]"
-
-
-def _names(parameter: Any) -> str:
-    if parameter.param_type_name == "argument":
-        return _value(parameter)
-    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
-    return names if parameter.is_flag else f"{names} {_value(parameter)}"
-
-
-def _explain(parameter: Any) -> str:
-    default = parameter.default
-    text = (parameter.help or "").replace("|", "\\|").replace("*", "\\*")
-    return text if default is None or isinstance(default, (bool, list, tuple)) else f"{text} (default: `{default}`)"

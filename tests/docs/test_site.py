@@ -130,18 +130,31 @@ def test_pages_fit_the_window_and_fetch_nothing_from_elsewhere(site, address, br
     assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
 
 
-def test_the_search_finds_a_page(address, browser):
-    page = browser.new_page()
+def found_by_searching(browser, page_address, word):
+    """The pages that the search box offers for a word, and the addresses that were asked for anything."""
+    context = browser.new_context(offline=page_address.startswith("file:"))
+    requests, page = [], context.new_page()
+    context.on("request", lambda request: requests.append(request.url))
     page.set_default_timeout(PATIENCE)
-    page.goto(address + "index.html")
+    page.goto(page_address)
     page.keyboard.press("/")
-    page.keyboard.type("memorization")
+    page.keyboard.type(word)
     page.wait_for_selector(".md-search-result__item a")
-    assert any(
-        "generators.html" in (one.get_attribute("href") or "")
-        for one in page.query_selector_all(".md-search-result__item a")
-    )
-    page.close()
+    found = [one.get_attribute("href") for one in page.query_selector_all(".md-search-result__item a")]
+    context.close()
+    return {re.search(r"(\w+)\.html", address)[1] for address in found}, requests
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("memorization", "generators"), ("resume", "resuming"), ("r1", "parameters")]
+)
+@pytest.mark.parametrize("opened", ["served", "from disk"])
+def test_the_search_finds_a_page(site, address, browser, opened, word, name):
+    start = address + "index.html" if opened == "served" else (site / "index.html").as_uri()
+    found, requests = found_by_searching(browser, start, word)
+    assert name in found
+    allowed = (address, site.as_uri(), "data:", "blob:", "about:")
+    assert not [url for url in requests if not url.startswith(allowed)]
 
 
 def test_a_page_opens_from_disk(site, browser):

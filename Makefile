@@ -50,5 +50,5 @@ bench: env ## measure speed and memory beside other tools (after make repro); pr
 	@for script in $(filter-out benchmarks/gpu.py benchmarks/real_people.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 requirements: ## compile requirements.txt again from pyproject.toml
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --upgrade \
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra all --extra dev --upgrade \
 	  --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.txt

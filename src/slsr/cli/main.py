@@ -18,6 +18,7 @@ import typer
 
 from slsr.cli import data, explore, project, results, score, stages, studies, use
 from slsr.cli.commands import Commands
+from slsr.cli.extras import describe_missing
 from slsr.errors import CheckFailed, InputError, Interrupted
 
 BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
@@ -73,6 +74,11 @@ def main() -> None:
         sys.exit(_say(error, 130))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; nothing half-written was left behind", 130))
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "slsr"):
+            raise
+        sys.exit(_say(describe_missing(module, next(iter(sys.argv[1:]), "")), 2))
     except OSError as error:
         if error.filename is None and error.errno not in DISK_IS_FULL:
             raise

@@ -12,9 +12,14 @@ Directions = Literal["one", "both"]
 Cameras = Literal["known", "unknown"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery", "multi_query")
 
+TABLE_SUFFIX = ".parquet"  # of a table of images
 JUNK = -1
 DISTRACTOR = 0
 UNKNOWN_CAMERA = -1  # it differs from every camera, also from another unknown one
+CAMERAS_UNKNOWN = (
+    "Cameras are unknown: images of the query's own camera count as right matches, so that every number is higher than "
+    "with known cameras."
+)
 LARGEST_IDENTITY = 2**31 - 1
 LARGEST_CAMERA = 2**15 - 1
 

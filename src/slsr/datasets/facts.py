@@ -12,12 +12,20 @@ from typing import Any, get_args
 import numpy as np
 
 from slsr.datasets.arrangement import TABLES, Arrangement, TableName, queries_without_match, queries_without_pool
-from slsr.datasets.collection import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Collection, Entry, ProtocolName, counted
+from slsr.datasets.collection import (
+    CAMERAS_UNKNOWN,
+    DISTRACTOR,
+    JUNK,
+    UNKNOWN_CAMERA,
+    Collection,
+    Entry,
+    ProtocolName,
+    counted,
+)
 from slsr.datasets.inspection import Inspection
 from slsr.errors import InputError
 from slsr.files import read_json
 from slsr.images.listing import described
-from slsr.images.tables import CAMERAS_UNKNOWN
 
 Inspections = Mapping[TableName, Sequence[Inspection]]
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from slsr.datasets.collection import Cameras, Directions, EvaluationProtocol, ProtocolName
-from slsr.datasets.facts import read_facts
+from slsr.datasets.collection import TABLE_SUFFIX, Cameras, Directions, EvaluationProtocol, ProtocolName
 from slsr.embedding.npz import array_names, read_arrays
-from slsr.embedding.sources import TABLE_SUFFIX
 from slsr.errors import InputError
 
 ARRAYS = ("protocol", "directions", "dataset", "split", "cameras")
@@ -70,6 +68,8 @@ def protocol_of_tables(tables: Iterable[Path]) -> DataProtocol | None:
 
 
 def _of_facts(path: Path) -> DataProtocol:
+    from slsr.datasets.facts import read_facts  # which reads images, and so needs more packages
+
     facts = read_facts(path)
     evaluation = facts["evaluation"]
     found = known_protocol(evaluation["protocol"], evaluation.get("directions"), evaluation.get("cameras", "known"))

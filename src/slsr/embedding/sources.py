@@ -13,11 +13,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slsr.datasets.collection import UNKNOWN_CAMERA
+from slsr.datasets.collection import TABLE_SUFFIX, UNKNOWN_CAMERA
 from slsr.errors import InputError, first_line
 from slsr.images.listing import IMAGE_SUFFIXES, described, files_below, is_image, unused_files
 
-TABLE_SUFFIX = ".parquet"
 ROWS_AT_ONCE = 64
 LABELS = ("identity", "camera")
 

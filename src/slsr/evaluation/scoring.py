@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from slsr.datasets.collection import Directions, EvaluationProtocol, ProtocolName
+from slsr.datasets.collection import CAMERAS_UNKNOWN, Directions, EvaluationProtocol, ProtocolName
 from slsr.datasets.numbering import is_nothing, number_cameras, number_identities
 from slsr.embedding.npz import array_names, read_arrays
 from slsr.embedding.protocol import DataProtocol, chosen_protocol
 from slsr.errors import InputError
-from slsr.evaluation.per_query import PER_QUERY, write_per_query
 from slsr.files import write_json
-from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.markdown import table
 from slsr.retrieval.bootstrap import headline
 from slsr.retrieval.distances import euclidean_distances
@@ -61,7 +58,6 @@ COLUMNS = {
     "multi_query_rerank": "multi-query, re-ranked",
     GALLERY_SHOT: "single gallery shot",
 }
-WIDE = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
 
 K1 = 20  # the default of `evaluate_reranked`
 
@@ -371,11 +367,16 @@ def score_file(
 
 def _write_per_query(path: Path, scores: Scores) -> None:
     """Write the table of queries: named by their rows, and gallery images that are queries by `gallery ROW`."""
+    import pyarrow as pa
+
+    from slsr.evaluation.per_query import PER_QUERY, write_per_query
+
+    wide = pa.schema([*list(PER_QUERY)[:2], ("identity", pa.int64()), ("camera", pa.int64()), *list(PER_QUERY)[4:]])
     labels = scores.labels
     names = [*map(str, range(labels.queries)), *(f"gallery {row}" for row in range(labels.gallery))]
     identities = np.concatenate([labels.query_identities, labels.gallery_identities])
     cameras = np.concatenate([labels.query_cameras, labels.gallery_cameras])
-    write_per_query(path, scores.evaluations, names, identities, cameras, schema=WIDE)
+    write_per_query(path, scores.evaluations, names, identities, cameras, schema=wide)
 
 
 def _check_target(target: Path, source: Path) -> None:

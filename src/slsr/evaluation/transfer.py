@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from slsr.datasets.arrangement import arrange, queries_without_pool
-from slsr.datasets.collection import Collection, Entry
+from slsr.datasets.collection import CAMERAS_UNKNOWN, Collection, Entry
 from slsr.datasets.facts import notes_of, read_facts
 from slsr.datasets.inspection import Unreadable, inspect_images
 from slsr.datasets.opening import choose, open_collection, recognize
@@ -34,7 +34,6 @@ from slsr.evaluation.measures import (
     reranked,
 )
 from slsr.evaluation.scoring import render as render_numbers
-from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.dataset import DatasetVariant
 from slsr.params.evaluate import Bootstrap, Evaluate, RankedList, Rerank
 from slsr.retrieval.distances import Features

@@ -19,10 +19,6 @@ import pyarrow.parquet as pq
 
 from slsr.errors import InputError
 
-CAMERAS_UNKNOWN = (
-    "Cameras are unknown: images of the query's own camera count as right matches, so that every number is higher than "
-    "with known cameras."
-)
 LABELED = pa.schema([("image", pa.binary()), ("name", pa.string()), ("identity", pa.int32()), ("camera", pa.int16())])
 TRAINING = LABELED.append(pa.field("label", pa.int32()))
 RANKED = LABELED.append(pa.field("role", pa.string()))

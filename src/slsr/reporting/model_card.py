@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from slsr.datasets.collection import CAMERAS_UNKNOWN
 from slsr.errors import CheckFailed, InputError
 from slsr.files import METRICS, read_json
-from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.labels.regularizers import regularizer_named
 from slsr.markdown import table
 from slsr.params.dataset import SAMPLE

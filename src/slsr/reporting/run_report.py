@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slsr.images.tables import CAMERAS_UNKNOWN
+from slsr.datasets.collection import CAMERAS_UNKNOWN
 from slsr.markdown import table
 from slsr.params.dataset import Dataset
 from slsr.params.generate import Generate

@@ -72,7 +72,7 @@ def page(tmp_path, chromium):
         file = tmp_path / "dvc_plots/index.html"
         render_html(list(renderers), file, html_template=str(TEMPLATE))
         page.goto(file.as_uri())
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function("[...document.images].every(image => image.complete)")
         assert said == []
         return page
 

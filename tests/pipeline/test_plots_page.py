@@ -23,7 +23,7 @@ def test_plots_diff_draws_both_experiments(chromium, copied_run):
     page.on("requestfailed", lambda request: said.append(request.url))
     page.goto((copied_run.folder / "dvc_plots" / "index.html").as_uri())
     page.wait_for_selector("svg.marks")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
     if folder := os.environ.get("SLSR_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / "plots-diff.png", full_page=True)
     assert said == []

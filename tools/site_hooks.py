@@ -103,9 +103,9 @@ def commands() -> str:
     from slsr.cli.main import app
 
     intro = (
-        "`slsr --help` lists the commands, `slsr COMMAND -h` says the same as this page, and `slsr --install-completion` lets "
-        "your shell complete commands and options. Exit codes: 0 success, 1 a check failed, 2 bad input, 130 interrupted. "
-        "Errors go to standard error.\n"
+        "`slsr --help` lists the commands, `slsr COMMAND -h` says what this page says, and `slsr --install-completion` "
+        "lets your shell complete commands and options. Exit codes: 0 success, 1 a check failed, 2 bad input, 130 "
+        "interrupted. Errors go to standard error.\n"
     )
     return "\n".join(["# Commands\n", intro, *_describe(typer.main.get_command(app), "slsr")])
 

@@ -48,7 +48,7 @@ def test_prose_is_wrapped_without_marks_and_code_is_left_alone():
     text = fitted(
         f"## Title\n\nSee `slsr gate` and **this** {'word ' * 40}\n\n```diff\n- `a`\n+ {'b ' * 80}\n```\n", 80
     )
-    assert text.startswith("Title\n\nSee slsr gate and this word")
+    assert text.startswith("Title\n\nSee `slsr gate` and this word")
     prose, code = text.split("\n\n- ")
     assert max(map(len, prose.splitlines())) <= 80
     assert code.startswith("`a`\n+ b b")

@@ -131,7 +131,7 @@ def test_edited_rules_must_be_valid_and_match(project, gate):
     project.commit(gate=GATE.replace("slsr.json:loss", "slsr.json:losss"))
     code, out, _ = gate()
     assert code == 1
-    assert "rule 2 of the edited metrics/gate.yaml: slsr.json:losss matches no metric" in " ".join(out.split())
+    assert "rule 2 of the edited metrics/gate.yaml: `slsr.json:losss` matches no metric" in " ".join(out.split())
     project.commit(gate=GATE.replace("higher", "up"))
     code, _, err = gate()
     assert code == 2

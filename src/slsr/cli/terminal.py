@@ -12,7 +12,8 @@ WIDTH = 100
 GAP = "  "
 NARROW, TEXT = 12, 40  # text in the last column is wrapped into three lines, but between these widths
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARKS = re.compile(r"\*\*|(?<!\\)`|^#+ ", re.MULTILINE)
+MARKS = re.compile(r"\*\*|^#+ ", re.MULTILINE)
+MARKS_OF_CELLS = re.compile(r"\*\*|(?<!\\)`")
 CELLS = re.compile(r"(?<!\\)\|")
 
 Rows = Sequence[Sequence[str]]
@@ -36,8 +37,9 @@ def fitted(markdown: str, width: int = WIDTH) -> str:
 
     Returns
     -------
-    The same without marks. A table that is too wide is divided into several with the same rows, each with the columns
-    that say what a row is: those before the first one that is aligned to the right. Text that is too wide is wrapped.
+    The same without marks, but for those of commands in sentences. A table that is too wide is divided into several with
+    the same rows, each with the columns that say what a row is: those before the first one that is aligned to the right.
+    Text that is too wide is wrapped.
 
     >>> print(fitted("Of **one** run:\n\n|     | rank-1 |\n| --- | -----: |\n| all |   69.6 |"))
     Of one run:
@@ -67,7 +69,7 @@ def _wrapped(line: str, width: int, indent: str) -> str:
 def _tables(lines: Sequence[str], width: int) -> str:
     """Write one Markdown table as one plain table, or as several, each of which fits."""
     header, rule, *rows = [[cell.strip() for cell in CELLS.split(line)[1:-1]] for line in lines]
-    plain = [[MARKS.sub("", cell).replace("\\|", "|") for cell in row] for row in (header, *rows)]
+    plain = [[MARKS_OF_CELLS.sub("", cell).replace("\\|", "|") for cell in row] for row in (header, *rows)]
     right = [mark.endswith(":") for mark in rule]
     keys = right.index(True) if True in right else 1
     parts = [

@@ -37,9 +37,9 @@ def fitted(markdown: str, width: int = WIDTH) -> str:
 
     Returns
     -------
-    The same without marks, but for those of commands in sentences. A table that is too wide is divided into several with
-    the same rows, each with the columns that say what a row is: those before the first one that is aligned to the right.
-    Text that is too wide is wrapped.
+    The same without marks, but for those of commands in sentences. A table that is too wide is divided into several
+    with the same rows, each with the columns that say what a row is: those before the first one that is aligned to the
+    right. Text that is too wide is wrapped.
 
     >>> print(fitted("Of **one** run:\n\n|     | rank-1 |\n| --- | -----: |\n| all |   69.6 |"))
     Of one run:

@@ -1,4 +1,4 @@
-"""The page of commands: arguments and options from the program itself, examples from command_examples.yaml."""
+"""The page of commands, from the program itself; command_examples.yaml has examples that its help does not have."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = Path(__file__).with_name("command_examples.yaml")
 INTRODUCTION = """# Commands
 
-`slsr --help` lists the commands, and `slsr COMMAND --help` explains one. Exit codes: 0 success, 1 a check failed, 2 bad
-input, 130 interrupted. Errors go to standard error.
+`slsr --help` lists the commands, and `slsr COMMAND -h` says what this page says. `slsr --install-completion` lets your
+shell complete commands and options. Exit codes: 0 success, 1 a check failed, 2 bad input, 130 interrupted. Errors go to
+standard error.
 """
 STAGES = """`dvc repro` runs these commands in the right order and skips what is up to date; `dvc repro evaluate@slsr`
 runs one stage and the stages that it needs. `dvc.yaml` calls the commands below. They read `params.yaml` and the
@@ -45,8 +46,14 @@ def _is_of_stages(group: str) -> bool:
 
 
 def examples() -> dict[str, str]:
-    """Read what to type, in lines of a shell, for each command, such as `slsr data add`."""
+    """Return what to type, in lines of a shell, for each command, such as `slsr data add`.
+
+    The examples are those at the end of the command's own help, or those of command_examples.yaml if it has none.
+    """
     found: dict[str, str] = yaml.safe_load(EXAMPLES.read_text(encoding="utf-8"))
+    for path, command, _ in leaves(root_command()):
+        if command.epilog:
+            found[path] = "\n".join(line.strip() for line in command.epilog.splitlines()[1:])
     return found
 
 

@@ -1,7 +1,10 @@
 """embed, index, search, export and transfer as they are typed, good and bad input alike."""
 
+import base64
+import io
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from builders import picture
+from PIL import Image
 from trained import write_model
 
 from slsr.cli import main as cli
@@ -120,6 +124,51 @@ def test_search_finds_an_image_in_its_gallery(index):
         assert query["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert out.splitlines()[0] == "shots/03.jpg"
     assert out.splitlines()[2].split() == ["1", "1.0000", "-", "-", "shots/03.jpg"]
+
+
+PICTURE = re.compile(r'<img src="data:image/jpeg;base64,([^"]+)"')
+
+
+def test_search_writes_a_page_with_its_pictures(index):
+    """The first image of each list is the query itself; nothing but the page is needed to see it."""
+    code, out, err = index("search", "index", "shots/03.jpg", "shots/11.jpg", "-k", "3", "--html", "found.html")
+    assert (code, err) == (0, "")
+    assert out.endswith("wrote found.html: the pictures of 2 queries and of their ranked lists\n")
+    page = Path("found.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    images = [base64.b64decode(found) for found in PICTURE.findall(page)]
+    assert len(images) == page.count("<img") == 2 * (1 + 3)
+    for place, number in ((0, 3), (4, 11)):
+        assert images[place] == images[place + 1]
+        shown = np.asarray(Image.open(io.BytesIO(images[place])), float)
+        original = np.asarray(Image.open(io.BytesIO(picture(number))).convert("RGB"), float)
+        assert np.abs(shown - original).mean() < 6
+    refused(index("search", "index", "shots/03.jpg", "--html", "found.html"), "found.html", "--force")
+    assert Path("found.html").read_text(encoding="utf-8") == page
+    assert index("search", "index", "shots/03.jpg", "-k", "1", "--html", "found.html", "--force")[0] == 0
+    assert Path("found.html").read_text(encoding="utf-8").count("<img") == 2
+
+
+def test_a_page_of_images_that_were_moved_needs_their_place(index):
+    Path("shots").rename("moved")
+    code, out, err = index("search", "index", "gallery.npz", "-k", "1", "--html", "found.html")
+    assert (code, Path("found.html").exists()) == (2, False)
+    assert out.count("1.0000") == 30, "the lists are printed before"
+    assert "no such image (30 are missing); name the folder" in err
+    assert index("search", "index", "gallery.npz", "-k", "1", "--html", "found.html", "--images", "moved")[0] == 0
+    assert Path("found.html").read_text(encoding="utf-8").count("<img") == 60
+
+
+def test_a_page_of_labeled_tables_marks_right_and_wrong(slsr):
+    write_table(Path("gallery.parquet"), 20, camera=2)
+    write_table(Path("query.parquet"), 6)
+    assert slsr("embed", "model", "gallery.parquet", "-o", "g.npz")[0] == 0
+    assert slsr("index", "g.npz", "-o", "index")[0] == 0
+    asked = ["search", "index", "query.parquet", "-k", "20", "--html", "found.html"]
+    assert slsr(*asked, "--images", "gallery.parquet")[0] == 0
+    page = Path("found.html").read_text(encoding="utf-8")
+    assert page.count("✓ right") == 6 * 4, "4 of the 20 images show each of the 5 people"
+    assert page.count("✗ wrong") == 6 * 16
 
 
 def test_search_reranks(index):

@@ -44,6 +44,8 @@ def test_every_command_and_option_is_on_the_page_of_commands():
 def test_every_command_has_an_example_and_nothing_else_has():
     examples = site_commands.examples()
     assert set(examples) == {path for path, _ in leaves(root_command())}
+    own = {path for path, command in leaves(root_command()) if command.epilog}
+    assert not own & set(yaml.safe_load(site_commands.EXAMPLES.read_text())), "an example in two places"
     for path, example in examples.items():
         assert any(line.startswith(path) for line in example.splitlines()), path
 

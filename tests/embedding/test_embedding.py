@@ -18,7 +18,7 @@ from tiny import encode, make_image, noise
 from trained import write_model
 
 import slsr
-from slsr.embedding.checkpoint_file import fingerprint
+from slsr.embedding.checkpoint_file import check_encoder, fingerprint
 from slsr.embedding.encoder import load_encoder
 from slsr.embedding.engine import extract_features
 from slsr.embedding.pictures import MAXIMUM_BYTES, open_picture
@@ -265,6 +265,13 @@ def test_what_is_known_of_an_encoder(model, encoder):
     assert make_image().resize_height == 36
 
 
+def test_its_text_is_one_line(encoder):
+    text = repr(encoder)
+    assert len(text) < 200 and "\n" not in text
+    for part in ("resnet18", "16 dimensions", "on cpu", encoder.fingerprint[:12]):
+        assert part in text
+
+
 def test_other_files_are_refused(tmp_path, model):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pth")
     save_file({"weights": torch.zeros(1)}, tmp_path / "foreign.safetensors")
@@ -283,6 +290,10 @@ def test_other_files_are_refused(tmp_path, model):
             load_encoder(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+        with pytest.raises(InputError, match=message):  # the check of the commands, which loads no torch
+            check_encoder(tmp_path / name)
+    check_encoder(model)
+    check_encoder(model.parent)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, model):

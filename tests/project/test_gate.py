@@ -3,6 +3,7 @@
 import json
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 from git_project import GitProject
@@ -42,7 +43,7 @@ def test_no_change_passes(project, gate):
     project.commit()
     code, out, err = gate()
     assert (code, err) == (0, "")
-    assert "## Metrics gate: passed" in out
+    assert out.startswith("Metrics gate: passed\n")
     assert "where HEAD leaves main" in out
 
 
@@ -51,7 +52,7 @@ def test_a_drop_beyond_the_tolerance_fails_committed_or_not(project, gate, commi
     (project.commit if committed else project.write)(slsr=metrics(rank1=0.7))
     code, out, err = gate()
     assert code == 1
-    assert "| **fail** | `slsr.json:single.rank1` |" in out
+    assert re.search(r"^fail +slsr\.json:single\.rank1 +0\.8 +0\.7 ", out, re.MULTILINE)
     assert "1 of 2 metrics fail" in err
     assert "docs/gate.md" in err
 
@@ -60,14 +61,14 @@ def test_a_drop_within_the_tolerance_passes(project, gate):
     project.commit(slsr=metrics(rank1=0.72))  # two deviations are 0.0816
     code, out, _ = gate()
     assert code == 0
-    assert "1 worse, within tolerance" in out
+    assert "1 worse, within tolerance" in " ".join(out.split())
 
 
 def test_a_warning_passes_and_is_shown(project, gate):
     project.commit(slsr=metrics(loss=2.0))
     code, out, _ = gate()
     assert code == 0
-    assert "| warn | `slsr.json:loss` |" in out
+    assert re.search(r"^warn +slsr\.json:loss ", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", [json.dumps(metrics()).replace("0.8,", "NaN,", 1),
@@ -93,7 +94,7 @@ def test_a_change_cannot_loosen_the_rules_it_is_judged_by(project, gate):
     assert code == 1
     assert "this change edits it; the rules of" in out
     assert '+- {metric: "slsr.json:*.rank1", better: higher, tolerance: {deviations: 200}, minimum: 0.3}' in out
-    assert "`slsr.json:single.rank1`" in out
+    assert "slsr.json:single.rank1" in out
 
 
 def test_a_change_cannot_remove_the_rules(project, gate):
@@ -130,7 +131,7 @@ def test_edited_rules_must_be_valid_and_match(project, gate):
     project.commit(gate=GATE.replace("slsr.json:loss", "slsr.json:losss"))
     code, out, _ = gate()
     assert code == 1
-    assert "rule 2 of the edited metrics/gate.yaml: `slsr.json:losss` matches no metric" in out
+    assert "rule 2 of the edited metrics/gate.yaml: `slsr.json:losss` matches no metric" in " ".join(out.split())
     project.commit(gate=GATE.replace("higher", "up"))
     code, _, err = gate()
     assert code == 2
@@ -163,7 +164,7 @@ def test_an_accepted_drop_passes_with_its_reason_and_a_worse_one_fails(project, 
     project.commit(slsr=metrics(rank1=0.66), accepted=ACCEPTED)
     code, out, _ = gate()
     assert code == 0
-    assert "half of the channels, for twice the speed" in out
+    assert "half of the channels, for twice the speed" in " ".join(out.split())
     project.commit(slsr=metrics(rank1=0.64))
     code, out, _ = gate()
     assert code == 1
@@ -201,7 +202,7 @@ def test_other_queries_cannot_be_compared_unless_told(project, gate):
     project.commit(accepted="accepted: [{protocol: 'slsr.json:single.queries', reason: one more query was labeled}]")
     code, out, _ = gate()
     assert code == 0
-    assert "one more query was labeled" in out
+    assert "one more query was labeled" in " ".join(out.split())
 
 
 def test_dropping_the_number_of_queries_does_not_lift_the_check(project, gate):
@@ -288,8 +289,8 @@ def tables(text):
 
 def test_the_table_is_markdown_of_one_width(project, gate):
     project.commit(slsr=metrics(rank1=0.66, loss=3), accepted=ACCEPTED.replace("half of", "a | b: half of"))
-    _, out, _ = gate()
-    (table,) = tables(out)
+    gate("--markdown", "gate.md")
+    (table,) = tables(Path("gate.md").read_text())
     assert {len(line) for line in table} == {8}
     assert len({tuple(map(len, line)) for line in table}) == 1
     assert all(set(cell.strip()) <= set("-:") for cell in table[1])

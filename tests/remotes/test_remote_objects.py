@@ -53,7 +53,16 @@ def push_that_dies(project) -> None:
 def named(done: subprocess.CompletedProcess) -> list[str]:
     """The paths of what is not there."""
     assert done.returncode == 1, done.stderr
-    return [line.split()[0] for line in done.stdout.splitlines()[1:]]
+    found, folder = [], ""
+    for line in done.stdout.splitlines()[1:]:
+        name = line.split()[0].removesuffix(":")
+        if line.startswith("    "):
+            assert name != "and", "a list that is cut off"
+            found.append(f"{folder}{name}")
+        else:
+            folder = name
+            found += [name.rstrip("/")] if not name.endswith("/") or "the list of its files" in line else []
+    return sorted(found)
 
 
 def pushed_without_generators(project) -> None:
@@ -250,7 +259,9 @@ def test_a_remote_that_does_not_answer_or_does_not_exist(stand_in):
     commit(stand_in)
     done = stand_in.slsr("remote")
     assert done.returncode == 2
-    assert "no remote specified" in done.stderr
+    assert done.stderr == (
+        "slsr: no default remote is set, so nothing is shared yet; name a remote, or see docs/sharing.md\n"
+    )
     done = stand_in.slsr("remote", "nowhere")
     assert done.returncode == 2
     assert "nowhere" in done.stderr

@@ -10,9 +10,10 @@ from itertools import groupby
 
 WIDTH = 100
 GAP = "  "
-LEAST = 40  # the last column is wrapped to this width, and not more narrowly
+NARROW, TEXT = 12, 40  # text in the last column is wrapped into three lines, but between these widths
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARKS = re.compile(r"\*\*|(?<!\\)`|^#+ ", re.MULTILINE)
+MARKS = re.compile(r"\*\*|^#+ ", re.MULTILINE)
+MARKS_OF_CELLS = re.compile(r"\*\*|(?<!\\)`")
 CELLS = re.compile(r"(?<!\\)\|")
 
 Rows = Sequence[Sequence[str]]
@@ -36,8 +37,9 @@ def fitted(markdown: str, width: int = WIDTH) -> str:
 
     Returns
     -------
-    The same without marks. A table that is too wide is divided into several with the same rows, each with the columns
-    that say what a row is: those before the first one that is aligned to the right. Text that is too wide is wrapped.
+    The same without marks, but for those of commands in sentences. A table that is too wide is divided into several
+    with the same rows, each with the columns that say what a row is: those before the first one that is aligned to the
+    right. Text that is too wide is wrapped.
 
     >>> print(fitted("Of **one** run:\n\n|     | rank-1 |\n| --- | -----: |\n| all |   69.6 |"))
     Of one run:
@@ -67,20 +69,21 @@ def _wrapped(line: str, width: int, indent: str) -> str:
 def _tables(lines: Sequence[str], width: int) -> str:
     """Write one Markdown table as one plain table, or as several, each of which fits."""
     header, rule, *rows = [[cell.strip() for cell in CELLS.split(line)[1:-1]] for line in lines]
-    plain = [[MARKS.sub("", cell).replace("\\|", "|") for cell in row] for row in (header, *rows)]
+    plain = [[MARKS_OF_CELLS.sub("", cell).replace("\\|", "|") for cell in row] for row in (header, *rows)]
     right = [mark.endswith(":") for mark in rule]
     keys = right.index(True) if True in right else 1
     parts = [
         _table([[row[column] for column in columns] for row in plain], [right[column] for column in columns], width)
-        for columns in _divided(plain, width, keys)
+        for columns in _divided(plain, right, width, keys)
     ]
     return "\n\n".join(parts)
 
 
-def _divided(rows: Rows, width: int, keys: int) -> Iterator[list[int]]:
+def _divided(rows: Rows, right: Sequence[bool], width: int, keys: int) -> Iterator[list[int]]:
     """Divide the columns into groups that fit, each with the keys before it."""
     widths = _widths(rows)
-    widths[-1] = min(widths[-1], LEAST)
+    if not right[-1]:
+        widths[-1] = min(widths[-1], max(NARROW, min(TEXT, -(-widths[-1] // 3))))
     first = list(range(keys))
     group = list(first)
     for column in range(keys, len(widths)):
@@ -98,13 +101,13 @@ def _widths(rows: Rows) -> list[int]:
 
 
 def _table(rows: Rows, right: Sequence[bool], width: int) -> str:
-    """Write a table; what is too wide of its last column is wrapped, and continued in lines of its own."""
+    """Write a table; text in its last column that is too wide is wrapped, and continued in lines of its own."""
     widths = _widths(rows)
     before = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
-    widths[-1] = min(widths[-1], max(LEAST, width - before))
+    widths[-1] = widths[-1] if right[-1] else min(widths[-1], max(NARROW, width - before))
     lines = []
     for row in rows:
-        first, *others = _wrapped(row[-1], widths[-1], "").split("\n")
+        first, *others = [row[-1]] if right[-1] else _wrapped(row[-1], widths[-1], "").split("\n")
         cells = [
             cell.rjust(size) if to_right else cell.ljust(size)
             for cell, size, to_right in zip([*row[:-1], first], widths, right, strict=True)

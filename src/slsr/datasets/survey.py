@@ -178,11 +178,11 @@ def _title(variant: DatasetVariant, drawn: bool) -> str:
 
 def _render_counts(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     columns = ("images", "identities", "cameras", "junk", "distractors")
-    yield f"{'':12}" + "".join(f"{column:>13}" for column in (*columns, "height", "width"))
+    yield f"{'':12}" + "".join(f"{column:>12}" for column in (*columns, "height", "width"))
     for name in ("train", "query", "gallery", "multi_query"):
         counts = splits[name]
         cells = [f"{counts[column]:,}" for column in columns] + [_span(counts["height"]), _span(counts["width"])]
-        yield f"{name:12}" + "".join(f"{cell:>13}" for cell in cells)
+        yield f"{name:12}" + "".join(f"{cell:>12}" for cell in cells)
 
 
 def _span(values: Mapping[str, float] | None) -> str:

@@ -44,6 +44,14 @@ class LoadedEncoder:
     fingerprint: str
     flip: bool = True
 
+    def __repr__(self) -> str:
+        height, width = self.size
+        mirrored = "with" if self.flip else "without"
+        return (
+            f"<LoadedEncoder {self.network.description.backbone}: {self.dimension} dimensions, images of "
+            f"{height}x{width} pixels {mirrored} mirrored ones, on {self.device}, fingerprint {self.fingerprint[:12]}>"
+        )
+
     @property
     def dimension(self) -> int:
         """D, the number of values in a feature."""

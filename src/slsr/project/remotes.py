@@ -8,6 +8,7 @@ sends the `.dir` alone, and from then on every command believes that the files w
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import urllib.error
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 LEGACY_HASH = "md5-dos2unix"
 SECONDS_FOR_HTTP = 10
+NAMED = 5  # missing files of a folder; the others are counted
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Lacking:
         Its name.
     path
         The path of the file, from the root of the project; for the list of a folder's files, the path of the folder.
+    out
+        The output that it belongs to: a folder, or the file itself.
     oid
         The name of the object: the md5 of its content.
     taken_for_sent
@@ -53,6 +57,7 @@ class Lacking:
 
     remote: str
     path: str
+    out: str
     oid: str
     taken_for_sent: bool
     at_hand: bool
@@ -80,13 +85,15 @@ class _Out(NamedTuple):
 class _Store:
     """A remote, this clone's cache, and what should be in both.
 
-    `paths` maps each object to its path in the project, `folders` to the `.dir` objects that list it.
+    `paths` maps each object to its path in the project, `outs` to its output, `folders` to the `.dir` objects that list
+    it.
     """
 
     name: str
     remote: HashFileDB
     cache: HashFileDB
     paths: dict[HashInfo, str] = field(default_factory=dict)
+    outs: dict[HashInfo, str] = field(default_factory=dict)
     folders: dict[HashInfo, set[str]] = field(default_factory=dict)
 
 
@@ -148,19 +155,37 @@ def forget_notes(root: Path) -> None:
 
 
 def describe(found: Holdings) -> str:
-    """Return the result as text, one line per missing object."""
+    """Return the result as text: what is missing, by output, with the first files of a folder."""
     if not found.asked:
         return "nothing to check: no output goes to a remote other than this clone's cache"
     names = ", ".join(found.remotes)
     if not found.lacking:
         return f"{names}: all {found.asked} objects are there"
     lines = [f"{names}: {len(found.lacking)} of {found.asked} objects are not there"]
-    for one in sorted(found.lacking, key=lambda one: (one.remote, one.path)):
-        notes = [one.remote, one.oid]
-        notes += ["DVC believes that it was sent"] if one.taken_for_sent else []
-        notes += [] if one.at_hand else ["not in this clone's cache either"]
-        lines.append(f"  {one.path}  ({', '.join(notes)})")
+    ordered = sorted(found.lacking, key=lambda one: (one.remote, one.out, one.path))
+    for (remote, out), group in itertools.groupby(ordered, lambda one: (one.remote, one.out)):
+        lines += _described(out, list(group), f" ({remote})" if len(found.remotes) > 1 else "")
     return "\n".join(lines)
+
+
+def _described(out: str, lacking: Sequence[Lacking], remote: str) -> Iterator[str]:
+    """Describe what is missing of one output; the list of a folder's files has the path of the folder."""
+    if len(lacking) == 1 and lacking[0].path == out and not lacking[0].oid.endswith(".dir"):
+        yield f"  {out}{remote}{_notes(lacking[0])}"
+        return
+    files = [one for one in lacking if one.path != out]
+    lists = [one for one in lacking if one.path == out]
+    counts = [f"{len(files)} file{'s' * (len(files) != 1)}"] * bool(files) + ["the list of its files"] * bool(lists)
+    yield f"  {out}/{remote}: {' and '.join(counts)}{_notes(lists[0]) if lists else ''}"
+    yield from (f"    {one.path.removeprefix(f'{out}/')}{_notes(one)}" for one in files[:NAMED])
+    if len(files) > NAMED:
+        yield f"    and {len(files) - NAMED} more"
+
+
+def _notes(one: Lacking) -> str:
+    notes = ["DVC believes that it was sent"] if one.taken_for_sent else []
+    notes += [] if one.at_hand else ["not in this clone's cache either"]
+    return f"  ({', '.join(notes)})" if notes else ""
 
 
 def _outs(repo: Repo, rev: str | None) -> list[_Out]:
@@ -184,6 +209,8 @@ def _outs(repo: Repo, rev: str | None) -> list[_Out]:
 
 def _stores(repo: Repo, remote: str | None, rev: str | None) -> list[_Store]:
     """Return the remotes that the outputs go to, each with what should be there."""
+    if remote is None and not repo.config["core"].get("remote"):
+        raise InputError("no default remote is set, so nothing is shared yet; name a remote, or see docs/sharing.md")
     repo.cloud.get_remote(remote, "push")  # raises if there is no such remote
     found: dict[tuple[str, str], _Store] = {}
     for out in _outs(repo, rev):
@@ -207,7 +234,7 @@ def _add(store: _Store, out: _Out) -> None:
     """Add the objects of an output: its file, or the list of its files and the files, if the list can be found."""
     from dvc_data.hashfile.transfer import find_tree_by_obj_id
 
-    store.paths[out.info] = out.path
+    store.paths[out.info] = store.outs[out.info] = out.path
     if out.info.isdir:
         with _asking(store):
             tree = find_tree_by_obj_id([store.cache, store.remote], out.info)
@@ -220,6 +247,7 @@ def _add(store: _Store, out: _Out) -> None:
             )
         for key, _, info in tree or ():
             store.paths[info] = "/".join([out.path, *key])
+            store.outs[info] = out.path
             store.folders.setdefault(info, set()).add(str(out.info.value))
 
 
@@ -239,6 +267,7 @@ def _lacking(store: _Store) -> list[Lacking]:
         Lacking(
             remote=store.name,
             path=path,
+            out=store.outs[info],
             oid=str(info.value),
             taken_for_sent=not there.isdisjoint(store.folders.get(info, ())),
             at_hand=info.value in cached,

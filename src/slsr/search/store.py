@@ -265,7 +265,7 @@ def open_index(path: Path) -> Index:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             description = Description.model_validate_json(archive.read(DESCRIPTION_ENTRY))
-            names = pq.read_table(pa.BufferReader(archive.read(NAMES_ENTRY)))
+            names = _read_names(archive.read(NAMES_ENTRY))
             with archive.open(FAISS_ENTRY) as entry:
                 index = faiss.read_index(faiss.PyCallbackIOReader(entry.read))
             half = _map_features(file, archive) if description.kind == "ivf-pq" else None
@@ -277,6 +277,16 @@ def open_index(path: Path) -> Index:
             f"build it again with `slsr index FEATURES.npz -o {path} --force`"
         ) from error
     return Index(description, names, index, half)
+
+
+def _read_names(encoded: bytes) -> pa.Table:
+    """Read the table of names in this thread alone.
+
+    A thread of Arrow may let go of the bytes, for which it needs the interpreter, when the program is already ending;
+    Python then ends that thread in a way that aborts the whole program.
+    """
+    with pq.ParquetFile(pa.BufferReader(encoded), pre_buffer=False) as file:
+        return file.read(use_threads=False)
 
 
 def _reason(error: Exception) -> str:

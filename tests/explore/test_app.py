@@ -163,10 +163,10 @@ def measured(exhibit):
     [
         ("order=hardest-0", [5, 1, 6, 2, 3, 0, 4, 7], "AP 0.100"),
         ("order=hardest-1&by=rank", [4, 3, 5, 0, 1, 2, 6, 7], "rank 7"),
-        ("order=gain-0-1", [4, 0, 2, 5, 3, 6, 1, 7], "+0.80 0.20 → 1.00"),
-        ("order=loss-0-1", [1, 6, 3, 5, 2, 0, 4, 7], "-0.60 0.80 → 0.20"),
-        ("order=gain-0-1&by=rank", [4, 0, 2, 3, 6, 1, 5, 7], "rank 7 → 1"),
-        ("order=loss-0-1&by=rank", [5, 1, 6, 0, 2, 3, 4, 7], "rank 2 → 9"),
+        ("order=gain-0-1", [4, 0, 2, 5, 3, 6, 1, 7], "+0.80\n0.20→1.00"),
+        ("order=loss-0-1", [1, 6, 3, 5, 2, 0, 4, 7], "-0.60\n0.80→0.20"),
+        ("order=gain-0-1&by=rank", [4, 0, 2, 3, 6, 1, 5, 7], "rank\n7 → 1"),
+        ("order=loss-0-1&by=rank", [5, 1, 6, 0, 2, 3, 4, 7], "rank\n2 → 9"),
     ],
 )
 def test_queries_in_order_of_how_well_models_rank(measured, address, order, note):
@@ -180,7 +180,25 @@ def test_queries_in_order_of_how_well_models_rank(measured, address, order, note
 
 def test_a_query_of_an_order_opens_the_models_that_it_is_about(measured):
     for order, rankings in (("hardest-1", "left=1-plain"), ("loss-0-1", "left=0-plain&amp;right=1-plain")):
-        assert f'href="/search?query=q1&amp;{rankings}"' in measured.get(f"/pick/q?order={order}").text
+        link = f"/search?query=q1&amp;{rankings}&amp;order={order}&amp;by=precision"
+        assert f'href="{link}"' in measured.get(f"/pick/q?order={order}").text
+
+
+def test_previous_and_next_follow_the_order_that_a_query_was_picked_from(measured):
+    """The order of the losses of model 0 is 1, 6, 3, 5, 2, 0, 4, 7."""
+    key, seen = "q1", []
+    while key:
+        answer = measured.get(f"/search?query={key}&order=loss-0-1&depth=50")
+        seen.append(int(key[1:]))
+        assert f"{len(seen)} of 8, in this order" in text_of(answer)
+        assert '<a href="/pick/q?page=1&amp;order=loss-0-1&amp;by=precision">Queries</a>' in answer.text
+        after = re.search(
+            r'id="next"[^>]*href="/search\?query=(q\d)&amp;[^"]*depth=50&amp;order=loss-0-1&amp;', answer.text
+        )
+        key = after.group(1) if after else None
+    assert seen == [1, 6, 3, 5, 2, 0, 4, 7]
+    assert "2 of 8 ← Previous" in text_of(measured.get("/search?query=q1"))
+    assert measured.get("/search?query=q1&order=best").status_code == 400
 
 
 def test_the_strip_shows_each_model(client, exhibit):

@@ -51,7 +51,7 @@ def visit(chromium, address):
         context = chromium.new_context(viewport={"width": width, "height": height}, base_url=address, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)  # the machine may be shared
+        page.set_default_timeout(120_000)  # the machine may be shared
         page.said = []
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))
@@ -327,8 +327,37 @@ def test_the_strip_leads_to_the_queries_where_a_model_gains_most(visit):
     assert page.locator("#order").input_value() == "gain-0-1"
     assert page.locator(".count").text_content().endswith("average precision: baseline → SLSR")
     page.locator("[data-grid] a").first.click()
-    page.wait_for_url("**/search?**left=0-plain&right=1-plain")
+    page.wait_for_url("**/search?**left=0-plain&right=1-plain&order=gain-0-1**")
     assert page.locator("h2").all_text_contents() == ["SLSR plain", "baseline plain"]
+
+
+def test_letters_follow_the_order_and_choices_keep_it(visit, exhibit):
+    page = visit("search?query=q3&order=hardest-0&by=precision")
+    page.locator("#depth").select_option("50")
+    page.wait_for_url("**order=hardest-0**depth=50")
+    settled(page)
+    expected = page.locator("#next").get_attribute("href")
+    page.evaluate("document.activeElement.blur()")
+    press(page, "n", f"**{expected.replace('?', '**')}")
+    assert page.locator(".around .quiet").text_content().endswith("in this order")
+
+
+def test_a_generated_image_is_enlarged_beside_its_nearest_real_one(visit):
+    page = visit("generated")
+    page.keyboard.press("e")
+    images = page.locator("dialog[open] img")
+    images.nth(1).wait_for()
+    assert "/image/x/0/large.jpg" in images.nth(0).get_attribute("src")
+    assert re.search(r"/image/t/\d+/large.jpg", images.nth(1).get_attribute("src"))
+    assert "nearest real image: id" in page.locator("dialog figcaption").nth(1).text_content()
+
+
+def test_a_wrong_file_is_answered_at_the_form_without_scripts(visit):
+    page = visit("search?query=q3&depth=50", java_script_enabled=False)
+    page.locator("details.own summary").click()
+    upload_file(page, b"no image")
+    assert page.get_by_role("alert").is_visible()
+    assert page.locator("#depth").input_value() == "50"
 
 
 def test_the_order_changes_at_once_and_can_be_undone(visit):
@@ -426,7 +455,7 @@ def test_a_chosen_picture_is_searched_with(visit):
     upload_file(page, person(2, 77), "../../<img src=x>.png")
     page.wait_for_url("**/search?query=u**")
     assert page.locator("figure img").evaluate("image => image.decode().then(() => image.naturalHeight)") == 40
-    assert page.locator(".crumbs li").text_content() == "<img src=x>.png"
+    assert page.locator(".crumbs [aria-current]").text_content() == "<img src=x>.png"
     assert page.locator(".caution").text_content().startswith("Any picture gets a ranking")
     assert page.locator("[data-grid] li").count() == 40
 
@@ -449,7 +478,7 @@ def test_a_dropped_or_pasted_picture_is_searched_with_under_the_same_choices(vis
     page.evaluate(DROP, [list(person(4, 5)), kind])
     page.wait_for_url("**/search?query=u**left=1-plain**")
     assert "depth=50" in page.url
-    assert page.locator(".crumbs li").text_content() == "dropped.png"
+    assert page.locator(".crumbs [aria-current]").text_content() == "dropped.png"
 
 
 @pytest.mark.parametrize(

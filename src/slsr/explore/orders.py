@@ -14,7 +14,8 @@ from slsr.explore.exhibit import Exhibit, Model
 from slsr.explore.image_table import Rows
 
 TABLE = "table"
-MEASURED_BY = {"precision": "average precision", "rank": "rank of the first right match"}
+PRECISION = "precision"
+MEASURED_BY = {PRECISION: "average precision", "rank": "rank of the first right match"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class OrderedRows:
-    """Query rows in order, with a note on each, and the rankings to compare them by: arguments of a search address."""
+    """Query rows in order; `note` says of a row why it is where it is.
+
+    `link` are arguments of a search address: the rankings that show the difference, and the order itself.
+    """
 
     rows: Rows
-    notes: dict[int, str] = field(default_factory=dict)
-    rankings: dict[str, str] = field(default_factory=dict)
+    note: Callable[[int], str | None] = lambda row: None
+    link: dict[str, str] = field(default_factory=dict)
     explained: str = ""
 
 
@@ -86,14 +90,14 @@ def in_order(exhibit: Exhibit, rows: Rows, key: str, by: str) -> OrderedRows:
     own = _measured(exhibit.models[order.model], by)
     if order.other is None:
         return OrderedRows(
-            _sorted(rows, _goodness(own, by)), _notes(rows, lambda row: _value(own[row], by)), _beside(order)
+            _sorted(rows, _goodness(own, by)), lambda row: _value(own[row], by), _link(order, by), MEASURED_BY[by]
         )
     other = _measured(exhibit.models[order.other], by)
     gain = _goodness(own, by) - _goodness(other, by)
     return OrderedRows(
         _sorted(rows, gain if order.losses else -gain),
-        _notes(rows, lambda row: _change(other[row], own[row], by)),
-        _beside(order),
+        lambda row: _change(other[row], own[row], by),
+        _link(order, by),
         f"{MEASURED_BY[by]}: {exhibit.models[order.other].name} → {exhibit.models[order.model].name}",
     )
 
@@ -112,7 +116,7 @@ def count_against_baseline(exhibit: Exhibit) -> dict[str, Comparison]:
 
 
 def _compare(models: Sequence[Model], model: Model, other: Model) -> Comparison:
-    difference = _measured(model, "precision") - _measured(other, "precision")
+    difference = _measured(model, PRECISION) - _measured(other, PRECISION)
     one, two = models.index(model), models.index(other)
     gains, losses = ("gain", "loss") if one < two else ("loss", "gain")
     pair = f"{min(one, two)}-{max(one, two)}"
@@ -121,36 +125,34 @@ def _compare(models: Sequence[Model], model: Model, other: Model) -> Comparison:
 
 def _measured(model: Model, by: str) -> NDArray[np.float64]:
     measures: NDArray[np.float64] = np.empty((0, 2)) if model.measures is None else model.measures
-    return measures[:, 1 if by == "precision" else 0]
+    return measures[:, 1 if by == PRECISION else 0]
 
 
 def _goodness(values: NDArray[np.float64], by: str) -> NDArray[np.float64]:
-    return values if by == "precision" else -values
+    return values if by == PRECISION else -values
 
 
 def _sorted(rows: Rows, keys: NDArray[np.float64]) -> Rows:
     return rows[np.argsort(np.where(np.isnan(keys), np.inf, keys)[rows], kind="stable")]
 
 
-def _notes(rows: Rows, write: Callable[[int], str]) -> dict[int, str]:
-    return {row: write(row) for row in rows.tolist()}
-
-
 def _value(value: float, by: str) -> str:
     if np.isnan(value):
         return "no right match"
-    return f"AP {value:.3f}" if by == "precision" else f"rank {value:,.0f}"
+    return f"AP {value:.3f}" if by == PRECISION else f"rank {value:,.0f}"
 
 
 def _change(before: float, after: float, by: str) -> str:
     if np.isnan(before) or np.isnan(after):
         return "no right match"
-    if by == "precision":
-        return f"{after - before:+.2f} {before:.2f} → {after:.2f}"
-    return f"rank {before:,.0f} → {after:,.0f}"
+    if by == PRECISION:
+        return f"{after - before:+.2f}\n{before:.2f}→{after:.2f}"
+    return f"rank\n{before:,.0f} → {after:,.0f}"
 
 
-def _beside(order: Order) -> dict[str, str]:
-    """Return which rankings a query of this order is opened with: the plain ones of the models it is about."""
-    left = {"left": f"{order.model}-plain"}
-    return left if order.other is None else left | {"right": f"{order.other}-plain"}
+def _link(order: Order, by: str) -> dict[str, str]:
+    """Return how a query of this order is opened: with the plain rankings of the models that the order is about."""
+    rankings = {"left": f"{order.model}-plain"}
+    if order.other is not None:
+        rankings["right"] = f"{order.other}-plain"
+    return rankings | {"order": order.key, "by": by}

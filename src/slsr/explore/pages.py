@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, abort, current_app, redirect, render_template, request, url_for
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as AnyResponse
@@ -51,7 +53,7 @@ def _pick_page(table: str, arguments: Mapping[str, str], problem: str | None = N
     if not exhibit.searchable:
         abort(404)
     text, camera = arguments.get("find", "")[:100], views.whole_number(arguments, "camera")
-    order, by = orders.TABLE, "precision"
+    order, by = orders.TABLE, orders.PRECISION
     if table == "q":
         order, by = arguments.get("order", order), arguments.get("by", by)
     ordered = orders.in_order(exhibit, find_rows(shelf.table, text, camera), order, by)
@@ -60,7 +62,7 @@ def _pick_page(table: str, arguments: Mapping[str, str], problem: str | None = N
     return render_template(
         "pick.html",
         shelf=shelf,
-        leaf=views.leaf_through(shelf, ordered.rows, number, ordered.notes.get),
+        leaf=views.leaf_through(shelf, ordered.rows, number, ordered.note),
         ordered=ordered,
         asked=asked,
         cameras=_cameras(shelf.table),
@@ -80,14 +82,15 @@ def search() -> Answer:
 def _search_page(arguments: Mapping[str, str], problem: str | None = None) -> str:
     query = query_or_404(arguments.get("query", ""))
     options = views.read_options(shown(), arguments)
+    around = _around(query, options)
     return render_template(
         "search.html",
         query=query,
         options=options,
         heading=views.heading_of(query),
         panels=views.panels(shown(), query, options),
-        around=_neighbors_of(query),
-        parent=_parent_of(query),
+        around=around,
+        parent=_parent_of(query, options, around),
         label=_label_of(query),
         wide=_is_wide(query),
         depths=views.DEPTHS,
@@ -220,23 +223,41 @@ def query_or_404(key: str) -> Query:
     return query
 
 
-def _neighbors_of(query: Query) -> tuple[str | None, str | None]:
-    """Return the keys of the queries before and after this one in its table."""
-    if query.shelf is None or query.row is None:
-        return None, None
-    before = f"{query.shelf.letter}{query.row - 1}" if query.row > 0 else None
-    after = f"{query.shelf.letter}{query.row + 1}" if query.row + 1 < len(query.shelf.table) else None
-    return before, after
+@dataclass(frozen=True)
+class Around:
+    """Where a query is in its list, counted from 1, and the keys of those before and after it."""
+
+    place: int
+    length: int
+    before: str | None
+    after: str | None
 
 
-def _parent_of(query: Query) -> tuple[str, str] | None:
-    """Return the title and the address of the list that the query is in; None for an upload."""
+def _around(query: Query, options: views.Options) -> Around | None:
+    """Find a query in its table, or in the order that it was picked from; None for an upload."""
     if query.shelf is None or query.row is None:
         return None
-    letter, row, exhibit = query.shelf.letter, query.row, shown()
+    letter, rows = query.shelf.letter, np.arange(len(query.shelf.table))
+    if letter == "q":
+        rows = orders.in_order(shown(), rows, options.order, options.by).rows
+    place = int(np.flatnonzero(rows == query.row)[0])
+    before = f"{letter}{rows[place - 1]}" if place > 0 else None
+    after = f"{letter}{rows[place + 1]}" if place + 1 < len(rows) else None
+    return Around(place + 1, len(rows), before, after)
+
+
+def _parent_of(query: Query, options: views.Options, around: Around | None) -> tuple[str, str] | None:
+    """Return the title and the address of the list that the query is in; of the first list for an upload."""
+    exhibit = shown()
+    letter = query.shelf.letter if query.shelf else "q" if "q" in exhibit.shelves else "g"
     if letter in "qg":
-        title = "Queries" if letter == "q" else "Gallery"
-        return title, url_for("pages.pick", table=letter, page=views.page_of(row))
+        asked: dict[str, Any] = {} if around is None else {"page": views.page_of(around.place - 1)}
+        if letter == "q" and options.order != orders.TABLE:
+            asked |= {"order": options.order, "by": options.by}
+        return "Queries" if letter == "q" else "Gallery", url_for("pages.pick", table=letter, **asked)
+    if query.shelf is None or query.row is None:
+        return None
+    row = query.row
     if letter == "t":
         if exhibit.clusters is None:
             return None

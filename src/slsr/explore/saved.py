@@ -26,7 +26,7 @@ def saved_ranking(exhibit: Exhibit, query: Query, options: views.Options) -> str
 
 
 def _row(exhibit: Exhibit, query: Query, panel: views.RankedPanel, encoded: bytes) -> GalleryRow:
-    lines = [f"{panel.ranker.title} (file {panel.ranker.model.encoder.fingerprint[:12]})", panel.summary]
+    lines = [f"{panel.ranker.title} (checkpoint {panel.ranker.model.encoder.fingerprint[:12]})", panel.summary]
     if panel.ranks:
         lines.append(f"Right matches at ranks {panel.ranks}.")
     lines += [line for line in (panel.left_out, f"Below each image: rank, {panel.scale}.") if line]

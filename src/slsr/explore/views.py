@@ -11,6 +11,7 @@ import numpy as np
 from slsr.errors import InputError
 from slsr.explore.exhibit import Exhibit, Model, Query, Shelf
 from slsr.explore.image_table import ImageTable, Rows
+from slsr.explore.orders import PRECISION, TABLE
 from slsr.explore.rankings import RankedGallery, cosine_similarity, rank_gallery
 from slsr.retrieval.matching import JUNK
 from slsr.retrieval.one_query import distances_to_gallery
@@ -58,13 +59,15 @@ def all_rankers(exhibit: Exhibit) -> dict[str, Ranker]:
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """What a search page is asked to show."""
+    """What a search page is asked to show; `order` and `by` are those of the list of queries that it came from."""
 
     query: str
     left: Ranker
     right: Ranker | None
     maps: str
     depth: int
+    order: str = TABLE
+    by: str = PRECISION
 
     def address(self, **differences: Any) -> dict[str, Any]:
         """Return the arguments of an address, with some of them replaced."""
@@ -75,6 +78,8 @@ class Options:
             "maps": self.maps,
             "depth": self.depth,
         }
+        if self.order != TABLE:
+            given |= {"order": self.order, "by": self.by}
         return given | differences
 
 
@@ -94,7 +99,8 @@ def read_options(exhibit: Exhibit, arguments: Mapping[str, str]) -> Options:
     _pick(MAPS, maps, "maps")
     depths = {str(depth): depth for depth in DEPTHS}
     depth = _pick(depths, arguments.get("depth", str(DEPTHS[0])), "depth")
-    return Options(arguments.get("query", ""), left, right, maps, depth)
+    order, by = arguments.get("order", TABLE), arguments.get("by", PRECISION)
+    return Options(arguments.get("query", ""), left, right, maps, depth, order, by)
 
 
 def _pick(among: Mapping[str, Any], key: str, name: str) -> Any:

@@ -293,7 +293,7 @@ def test_the_nearest_training_image_is_shown_below_each_generated_one(client, pl
     similarity = generated @ train.T
     text = client.get("/generated?page=2").text
     found = re.findall(
-        r'<img src="/image/t/(\d+).jpg[^>]*>\s*<span class="note">nearest real image: id (\d+), similarity ([\d.]+)',
+        r'<img src="/image/t/(\d+).jpg[^>]*>\s*<span class="note">nearest real image: id (\d+) \(([\d.]+)\)',
         text,
     )
     assert len(found) == 10

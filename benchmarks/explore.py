@@ -125,11 +125,11 @@ def measure_pages(port: int, gallery: int) -> None:
     rows = generator.integers(0, gallery, 20 * ASKED + 1).tolist()
     for name, paths in (
         ("page of queries, 60 images", [f"/pick/q?page={page}" for page in range(1, ASKED + 2)]),
-        ("ranking of a query, plain", [f"/search?query=q{row}&right=none" for row in queries]),
-        ("ranking of a query, re-ranked", [f"/search?query=q{row}&left=0-reranked&right=none" for row in queries]),
+        ("ranking of a query, plain", [f"/search?query=q{row}&right=off" for row in queries]),
+        ("ranking of a query, re-ranked", [f"/search?query=q{row}&left=0-reranked&right=off" for row in queries]),
         ("both side by side", [f"/search?query=q{row}" for row in queries]),
-        ("ranking of an upload, plain", [f"{path}&right=none" for path in uploads]),
-        ("ranking of an upload, re-ranked", [f"{path}&left=0-reranked&right=none" for path in uploads]),
+        ("ranking of an upload, plain", [f"{path}&right=off" for path in uploads]),
+        ("ranking of an upload, re-ranked", [f"{path}&left=0-reranked&right=off" for path in uploads]),
         ("thumbnail of a random gallery image", [f"/image/g/{row}.jpg" for row in rows]),
         ("similarity map over a gallery image", [f"/map/similarity/0/q1/g{row}.jpg" for row in rows[: ASKED + 1]]),
     ):

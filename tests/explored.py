@@ -11,7 +11,9 @@ import torch
 from PIL import Image as PillowImage
 from tiny import build_tiny_backbone, make_image
 
+from slsr.embedding.encoder import load_encoder
 from slsr.explore.exhibit import Sources
+from slsr.explore.image_table import ImageTable
 from slsr.files import write_json
 from slsr.images.tables import GENERATED, LABELED, TRAINING, table_writer
 from slsr.models import backbones
@@ -75,9 +77,42 @@ def make_place(folder: Path) -> Place:
         ),
         clusters=folder / "clusters",
         generated=write_generated(folder / "generated.parquet"),
+        encoder=models[1],
+        train_features=folder / "train.npy",
     )
     write_clusters(folder / "clusters", sources.train, training)
+    write_json(folder / "quality.json", QUALITY)
+    write_train_features(sources)
     return Place(folder, sources, folder / "cache")
+
+
+def quality_of(cluster, sizes, verdict, coverage=0.15):
+    """The measures of one set of generated images, as in quality.json."""
+    measures = {
+        "kernel": {"value": 0.2536, "deviation": 0.01, "reference": 0.0007, "reference_deviation": 0.006},
+        "coverage": {"value": coverage, "deviation": 0.02, "reference": 0.96, "reference_deviation": 0.02},
+    }
+    encoder = {"coverage": {"value": 0.35, "deviation": 0.02, "reference": 0.97, "reference_deviation": 0.02}}
+    generated, real = sizes
+    found = {"cluster": cluster, "generated": generated, "real": real, "verdict": verdict}
+    return found | {"imagenet": measures, "encoder": encoder}
+
+
+QUALITY = {
+    "overall": quality_of(None, (70, 72), "recognizable, but poorer"),
+    "clusters": [quality_of(0, (50, 48), "not usable"), quality_of(1, (20, 24), None, None)],
+    "alarms": [
+        {"cluster": None, "space": "imagenet", "alarm": "collapse", "measure": "coverage", "value": 0.15, "limit": 0.2}
+    ],
+}
+
+
+def write_train_features(sources: Sources) -> None:
+    """As `extract_features` writes them: without the mirrored image, and not of length 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_backbone(patch)
+        encoder = load_encoder(sources.encoder, "cpu", flip=False)
+        np.save(sources.train_features, 3 * encoder.embed(list(ImageTable(sources.train).iterate())))
 
 
 def use_tiny_backbone(patch) -> None:

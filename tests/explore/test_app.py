@@ -5,6 +5,7 @@ import io
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from builders import enormous_png
 from explored import GALLERY_LABELS, QUERY_LABELS, person
 from PIL import Image
 
+from slsr.embedding.encoder import load_encoder
 from slsr.explore import uploads
 from slsr.explore.app import create_app
 from slsr.explore.exhibit import find_query
@@ -40,7 +42,7 @@ def text_of(answer):
 
 def cards(answer, side):
     """Gallery rows of a panel in order, with their verdicts."""
-    found = re.findall(rf'<li class="card (\w*)">\s*<a id="{side}-(\d+)"', answer.text)
+    found = re.findall(rf'<li class="card (\w*)"[^>]*>\s*<a id="{side}-(\d+)"', answer.text)
     return [(int(row), verdict) for verdict, row in found]
 
 
@@ -48,12 +50,13 @@ def cards(answer, side):
     "address",
     [
         "/pick/q",
-        "/pick/q?order=0&find=3&camera=1&page=9999",
+        "/pick/q?order=hardest-0&find=3&camera=1&page=9999",
         "/pick/g?page=2",
+        "/pick/q?order=loss-0-1&by=rank",
         "/search?query=q3",
         "/search?query=g7&left=1-reranked&right=0-plain&depth=50&maps=activation",
         "/search?query=t5&maps=similarity",
-        "/search?query=x1&right=none",
+        "/search?query=x1&right=off",
         "/clusters",
         "/clusters?cluster=1",
         "/generated",
@@ -116,37 +119,142 @@ def test_two_models_stand_side_by_side(client, exhibit):
         similarity = model.gallery_features @ model.query_features[2]
         assert sorted(similarity[shown], reverse=True) == pytest.approx(similarity[shown].tolist(), abs=1e-6)
     assert "SLSR plain" in text_of(answer)
-    assert "baseline (none) plain" in text_of(answer)
+    assert "baseline plain" in text_of(answer)
+
+
+UNJUDGED = {
+    "t": "The people of the training images are not in the gallery, so no match is right or wrong.",
+    "x": "A generated image shows no real person, so no match is right or wrong.",
+    "g": "No labels to judge by.",
+}
 
 
 def test_images_without_labels_are_ranked_and_not_judged(client):
     for key in ("t3", "x3", "g60", "g50"):  # training, generated, junk, distractor
-        answer = client.get(f"/search?query={key}&right=none&depth=100")
+        answer = client.get(f"/search?query={key}&right=off&depth=100")
         shown = cards(answer, "left")
         assert {verdict for _, verdict in shown} == {"", "junk"}
         assert len(shown) == len(GALLERY_LABELS) - key.startswith("g")
-        assert "No labels to judge by." in text_of(answer)
+        assert UNJUDGED[key[0]] in text_of(answer)
 
 
 def test_a_gallery_image_is_a_query_like_any_other(client):
-    shown = cards(client.get("/search?query=g0&right=none&depth=100"), "left")
+    shown = cards(client.get("/search?query=g0&right=off&depth=100"), "left")
     assert 0 not in [row for row, _ in shown]
     assert sum(verdict == "right" for _, verdict in shown) == 8
 
 
-def test_the_hardest_queries_come_first(client, exhibit):
-    text = client.get("/pick/q?order=1").text
-    order = [int(row) for row in re.findall(r'href="/search\?query=q(\d+)"', text)]
-    precision = exhibit.models[1].measures[:, 1]
-    assert len(order) == len(QUERY_LABELS)
-    assert precision[order].tolist() == sorted(precision)
+NEVER = float("nan")
+# The rank of the first right match and the average precision of each query, by two models; the last query has no match.
+MEASURED = [
+    [(1, 0.9), (4, 0.2), (1, 0.5), (2, 0.6), (1, 1.0), (9, 0.1), (3, 0.3), (NEVER, NEVER)],
+    [(1, 0.4), (1, 0.8), (1, 0.5), (2, 0.9), (7, 0.2), (2, 0.3), (1, 0.7), (NEVER, NEVER)],
+]
+
+
+@pytest.fixture
+def measured(exhibit):
+    models = [replace(model, measures=np.array(values)) for model, values in zip(exhibit.models, MEASURED, strict=True)]
+    return create_app(replace(exhibit, models=models)).test_client()
+
+
+@pytest.mark.parametrize(
+    ("address", "order", "note"),
+    [
+        ("order=hardest-0", [5, 1, 6, 2, 3, 0, 4, 7], "AP 0.100"),
+        ("order=hardest-1&by=rank", [4, 3, 5, 0, 1, 2, 6, 7], "rank 7"),
+        ("order=gain-0-1", [4, 0, 2, 5, 3, 6, 1, 7], "+0.80\n0.20→1.00"),
+        ("order=loss-0-1", [1, 6, 3, 5, 2, 0, 4, 7], "-0.60\n0.80→0.20"),
+        ("order=gain-0-1&by=rank", [4, 0, 2, 3, 6, 1, 5, 7], "rank\n7 → 1"),
+        ("order=loss-0-1&by=rank", [5, 1, 6, 0, 2, 3, 4, 7], "rank\n2 → 9"),
+    ],
+)
+def test_queries_in_order_of_how_well_models_rank(measured, address, order, note):
+    text = measured.get(f"/pick/q?{address}").text
+    shown = [int(row) for row in re.findall(r'href="/search\?query=q(\d+)&amp;left=(?:[01]-plain)', text)]
+    assert shown == order
+    notes = re.findall(r'<span class="note">([^<]*)</span>', text)
+    assert html.unescape(notes[0]) == note
+    assert notes[-1] == "no right match"
+
+
+def test_a_query_of_an_order_opens_the_models_that_it_is_about(measured):
+    for order, rankings in (("hardest-1", "left=1-plain"), ("loss-0-1", "left=0-plain&amp;right=1-plain")):
+        link = f"/search?query=q1&amp;{rankings}&amp;order={order}&amp;by=precision"
+        assert f'href="{link}"' in measured.get(f"/pick/q?order={order}").text
+
+
+def test_previous_and_next_follow_the_order_that_a_query_was_picked_from(measured):
+    """The order of the losses of model 0 is 1, 6, 3, 5, 2, 0, 4, 7."""
+    key, seen = "q1", []
+    while key:
+        answer = measured.get(f"/search?query={key}&order=loss-0-1&depth=50")
+        seen.append(int(key[1:]))
+        assert f"{len(seen)} of 8, in this order" in text_of(answer)
+        assert '<a href="/pick/q?page=1&amp;order=loss-0-1&amp;by=precision">Queries</a>' in answer.text
+        after = re.search(
+            r'id="next"[^>]*href="/search\?query=(q\d)&amp;[^"]*depth=50&amp;order=loss-0-1&amp;', answer.text
+        )
+        key = after.group(1) if after else None
+    assert seen == [1, 6, 3, 5, 2, 0, 4, 7]
+    assert "2 of 8 ← Previous" in text_of(measured.get("/search?query=q1"))
+    assert measured.get("/search?query=q1&order=best").status_code == 400
+
+
+def test_the_strip_shows_each_model(client, exhibit):
+    text = text_of(client.get("/pick/q"))
+    for model in exhibit.models:
+        first, precision = model.measures.T
+        assert f"{model.name} {100 * np.mean(first == 1):.1f} % {100 * np.mean(precision):.1f} %" in text
+    assert "How accurate the models are" not in client.get("/pick/g").text
+
+
+def test_the_strip_counts_gains_and_losses_against_the_baseline(measured):
+    answer = measured.get("/pick/q")
+    assert "2 better , 4 worse" in text_of(answer)
+    links = re.findall(r'href="(/pick/q\?order=[^"]*)">\d', answer.text)
+    assert links == ["/pick/q?order=gain-0-1", "/pick/q?order=loss-0-1"]
+
+
+def test_the_baseline_is_never_called_none(client):
+    for address in ("/pick/q", "/search?query=q1&left=1-plain", "/about"):
+        text = text_of(client.get(address))
+        assert "baseline" in text
+        assert not re.search(r"\b[Nn]one\b", text)
+
+
+def test_a_page_says_where_it_is(client):
+    for address, current in (
+        ("/pick/q", "Queries"),
+        ("/pick/g", "Gallery"),
+        ("/clusters", "Clusters"),
+        ("/generated", "Generated"),
+    ):
+        assert f'aria-current="page">{current}</a>' in client.get(address).text
+    for key, section, back in (
+        ("q3", "Queries", "/pick/q?page=1"),
+        ("g70", "Gallery", "/pick/g?page=2"),
+        ("t60", "Clusters", "/clusters?cluster=1"),
+        ("x55", "Generated", "/generated?cluster=1"),
+    ):
+        answer = client.get(f"/search?query={key}")
+        assert f'aria-current="true">{section}</a>' in answer.text
+        crumbs = re.search(r'<nav class="crumbs".*?</nav>', answer.text, re.DOTALL).group()
+        assert f'<a href="{back}">{section}</a>' in crumbs
+        assert client.get(back).text.count(f'/search?query={key}"') == 1
+
+
+def test_all_ranks_of_right_matches_are_listed(client):
+    answer = client.get("/search?query=q2&right=off&depth=100")
+    ranks = [rank for rank, (_, verdict) in enumerate(cards(answer, "left"), start=1) if verdict == "right"]
+    assert f"Right matches at ranks {', '.join(map(str, ranks))}." in text_of(answer)
 
 
 def test_generated_images_show_their_labels(client):
     text = text_of(client.get("/generated?cluster=0"))
     assert "50 images" in text
-    assert "labels 0, 1, 0.500 each" in text
-    assert "label 2, 1.000 each" in text_of(client.get("/generated?cluster=1"))
+    assert "ids 11, 12, 0.500 each" in text
+    assert "id 13, 1.000 each" in text_of(client.get("/generated?cluster=1"))
 
 
 def test_clusters_show_sizes_people_and_silhouettes(client):
@@ -154,6 +262,121 @@ def test_clusters_show_sizes_people_and_silhouettes(client):
     assert "Cluster 0 48 Cluster 1 24" in text
     assert "48 images of 2 identities" in text
     assert "2 (used) 0.250 0.500" in text
+
+
+def test_members_of_a_cluster_begin_at_its_centroid(client, place):
+    features = np.load(place.sources.train_features)
+    own = features[48:]
+    distances = np.linalg.norm(own - own.mean(axis=0), axis=1)
+    shown = [int(row) for row in re.findall(r"query=t(\d+)", client.get("/clusters?cluster=1").text)]
+    assert sorted(shown) == list(range(48, 72))
+    assert distances[np.array(shown) - 48].tolist() == sorted(distances)
+
+
+def test_the_quality_of_all_generated_images_and_of_a_cluster(client):
+    whole = text_of(client.get("/generated"))
+    assert "70 generated images are compared with 72 real images. They are recognizable, but poorer" in whole
+    assert "Alarm: collapse (few different images): coverage is 0.150, below the limit 0.2 (ImageNet space)." in whole
+    assert "KID (kernel distance) 0.254 real 0.001; lower is better" in whole
+    assert "coverage 0.150 [0.960] 0.350 [0.970]" in whole
+    one = text_of(client.get("/generated?cluster=1"))
+    assert "20 generated images are compared with 24 real images. There is no verdict" in one
+    assert "There is no alarm." in one
+    assert "All 70 ⚠ , 1 alarm Cluster 0 50 Cluster 1 20" in one
+
+
+def test_the_nearest_training_image_is_shown_below_each_generated_one(client, place, exhibit):
+    """Beside a search over the features of the pixels that the encoder gets, without the mirrored image."""
+    encoder = load_encoder(place.sources.encoder, "cpu", flip=False)
+    tables = (exhibit.shelves[letter].table for letter in "xt")
+    generated, train = (encoder.embed(list(table.iterate())) for table in tables)
+    similarity = generated @ train.T
+    text = client.get("/generated?page=2").text
+    found = re.findall(
+        r'<img src="/image/t/(\d+).jpg[^>]*>\s*<span class="note">nearest real image: id (\d+) \(([\d.]+)\)',
+        text,
+    )
+    assert len(found) == 10
+    for row, (nearest, identity, shown) in enumerate(found, start=60):
+        assert similarity[row, int(nearest)] == pytest.approx(similarity[row].max(), abs=1e-6)
+        assert float(shown) == pytest.approx(similarity[row].max(), abs=0.0051)
+        assert exhibit.shelves["t"].table.identities[int(nearest)] == int(identity)
+
+
+def test_a_saved_ranking_has_the_images_and_marks_of_the_page(client):
+    address = "query=q3&left=0-plain&right=1-reranked&depth=50"
+    answer = client.get(f"/search/ranking.html?{address}")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="ranking-0002_c2_3.html"'
+    shown = client.get(f"/search?{address}")
+    expected = [verdict for side in ("left", "right") for _, verdict in cards(shown, side)]
+    assert re.findall(r'<figure class="(right|wrong)">', answer.text) == expected
+    assert answer.text.count("data:image/jpeg;base64,") == len(expected) + 2
+    assert "Query: identity 2, camera 2 – 0002_c2_3.png" in text_of(answer)
+    assert "SLSR, plain" in text_of(answer)
+    assert "baseline, re-ranked" in text_of(answer)
+    for summary in re.findall(r"First right match at rank [^.]*\.", text_of(shown)):
+        assert summary in text_of(answer)
+    assert not re.search(r"<script|https?://|src=\"/", answer.text)
+    assert answer.data == client.get(f"/search/ranking.html?{address}").data
+
+
+def test_an_upload_is_saved_under_a_harmless_name(client):
+    location = send(client, person(2, 4), "é/x y<i>.png").headers["Location"]
+    answer = client.get(location.replace("/search", "/search/ranking.html"))
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="ranking-x-y-i.html"'
+    assert "<i>" not in answer.text
+    assert 'class="right"' not in answer.text
+
+
+def test_enlarged_images_have_the_resolution_of_the_table(client):
+    for key, size in (("q3", (20, 40)), ("t3", (20, 40))):
+        large = re.search(r'<figure class="query" data-large="([^"]+)"', client.get(f"/search?query={key}").text).group(
+            1
+        )
+        assert Image.open(io.BytesIO(client.get(html.unescape(large)).data)).size == size
+
+
+def picture_of(width, height):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "gray").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("size", "hint"), [((60, 40), True), ((40, 60), False), ((50, 50), False)])
+def test_an_upload_is_said_to_get_a_ranking_whatever_it_is(client, size, hint):
+    text = text_of(client.get(send(client, picture_of(*size)).headers["Location"]))
+    assert "Any picture gets a ranking" in text
+    assert ("This picture is wider than tall." in text) == hint
+    assert "Any picture gets a ranking" not in client.get("/search?query=q3").text
+
+
+@pytest.mark.parametrize(("content", "status"), [(b"no image", 400), (bytes(MAXIMUM_BYTES + 1), 413)])
+@pytest.mark.parametrize(
+    ("page", "kept"),
+    [
+        (
+            "/pick/q?order=gain-0-1&by=rank&find=c1",
+            ['value="gain-0-1" selected', 'value="rank" selected', 'value="c1"'],
+        ),
+        ("/pick/g?camera=2", ["<option selected>2<", "<h1>Gallery</h1>"]),
+        (
+            "/search?query=q3&left=1-plain&depth=50",
+            ['value="1-plain" selected', "<option selected>50<", "0002_c2_3.png"],
+        ),
+    ],
+)
+def test_a_wrong_file_keeps_the_page_and_the_choices(client, page, kept, content, status):
+    form = re.search(r'action="(/upload[^"]*)"', client.get(page).text).group(1)
+    data = {"picture": (io.BytesIO(content), "me.png")}
+    answer = client.post(html.unescape(form), data=data, headers=SAME, content_type="multipart/form-data")
+    assert answer.status_code == status
+    for part in kept:
+        assert part in answer.text
+    problem = re.search(r'<p class="error" id="picture-problem" role="alert" data-status>(.*?)</p>', answer.text).group(
+        1
+    )
+    assert ("not an image" if status == 400 else "larger than 20 MB") in problem
+    assert re.search(r'<input id="picture"[^>]*aria-describedby="picture-problem', answer.text)
 
 
 def test_an_upload_is_ranked_as_the_library_ranks_it(client, exhibit):
@@ -343,7 +566,9 @@ def test_other_pages_cannot_embed_an_image(client):
         ("/search?query=q1&maps=<script>", 400),
         ("/pick/q?page=x", 400),
         ("/pick/q?camera=1e9", 400),
-        ("/pick/q?order=7", 400),
+        ("/pick/q?order=hardest-7", 400),
+        ("/pick/q?order=gain-0-0", 400),
+        ("/pick/q?by=recall", 400),
         ("/pick/q?order=" + "9" * 5000, 400),
         ("/pick/q?camera=" + "9" * 5000, 400),
         ("/clusters?cluster=-" + "9" * 5000, 400),

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 PAGES = {
     "queries": "pick/q",
     "gallery": "pick/g",
-    "ranking": "search?query=q3&right=none",
+    "ranking": "search?query=q3&right=off",
     "side-by-side": "search?query=q3",
     "models": "search?query=q3&left=0-plain&right=1-plain&maps=activation",
     "similarity": "search?query=q3&maps=similarity",
@@ -174,7 +174,7 @@ def test_tab_begins_with_the_skip_link_then_header_query_choices_results(visit):
 
 
 def test_enter_searches_with_the_image_in_place(visit):
-    page = visit("search?query=q3&right=none")
+    page = visit("search?query=q3&right=off")
     page.evaluate("window.same = true")
     first = page.locator("[data-grid] a").first
     row = first.get_attribute("id").removeprefix("left-")
@@ -187,31 +187,62 @@ def test_enter_searches_with_the_image_in_place(visit):
     assert focused(page) == page.locator("[data-grid] a").first.get_attribute("id")
     page.go_back()
     page.locator(".facts", has_text="queries").wait_for()
-    assert page.url.endswith("query=q3&right=none")
+    assert page.url.endswith("query=q3&right=off")
 
 
-def test_letters_work_in_the_ranked_list_alone_and_say_what_came(visit):
+def press(page, key, expected):
+    """Press a key, and wait until the address of the page has changed as expected and the page is there."""
+    page.keyboard.press(key)
+    page.wait_for_url(expected)
+    settled(page)
+
+
+def test_letters_work_at_once_after_loading_and_say_what_came(visit):
     page = visit("search?query=q3")
-    page.keyboard.press("n")
-    assert "query=q3" in page.url
-    page.locator("[data-grid]").nth(1).locator("a").first.focus()
-    page.keyboard.press("n")
-    page.wait_for_url("**/search?query=q4&**")
-    settled(page)
-    assert focused(page).startswith("right-")
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
+    press(page, "n", "**/search?query=q4&**")
     assert status(page).startswith("0003_c1_4.png. SLSR, plain: First right match")
-    page.keyboard.press("p")
-    page.wait_for_url("**/search?query=q3&**")
-    settled(page)
-    page.keyboard.press("m")
-    page.wait_for_url("**maps=activation**")
-    settled(page)
+    assert page.locator("h1").text_content() == "Query: identity 3, camera 1"
+    press(page, "p", "**/search?query=q3&**")
+    press(page, "m", "**maps=activation**")
     assert "/map/activation/" in page.locator("[data-grid] img").first.get_attribute("src")
+    press(page, "b", "**right=1-plain**")
+    assert page.locator("h2").all_text_contents() == ["SLSR plain", "baseline plain"]
+
+
+def test_letters_keep_the_list_that_has_the_focus(visit):
+    page = visit("search?query=q3")
+    page.locator("[data-grid]").nth(1).locator("a").first.focus()
+    press(page, "n", "**/search?query=q4&**")
     assert focused(page).startswith("right-")
-    page.keyboard.press("b")
-    page.wait_for_url("**right=1-plain**")
+    press(page, "m", "**maps=activation**")
+    assert focused(page).startswith("right-")
+
+
+@pytest.mark.parametrize("control", ["#left", "#maps", "#picture", ".own button"])
+def test_letters_do_nothing_while_a_control_of_a_form_has_the_focus(visit, control):
+    page = visit("search?query=q3")
+    page.evaluate("document.querySelector('details.own').open = true")
+    page.locator(control).focus()
+    before = page.url
+    for key in "npbe":
+        page.keyboard.press(key)
+    page.keyboard.press("Control+b")
+    page.wait_for_timeout(300)
+    assert "query=q3" in page.url
+    assert page.url == before or control == "#left", "a letter may choose an option of a menu by its first letter"
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_letters_written_into_the_filter_are_text(visit):
+    page = visit("pick/q")
+    page.locator("#find").focus()
+    page.keyboard.type("png")
+    page.wait_for_url("**find=png**")
     settled(page)
-    assert page.locator("h2").all_text_contents() == ["SLSR plain", "baseline (none) plain"]
+    assert page.locator("#find").input_value() == "png"
+    assert focused(page) == "find"
+    assert page.locator("dialog[open]").count() == 0
 
 
 def test_a_choice_changes_the_page_in_place_and_keeps_the_focus(visit):
@@ -223,17 +254,16 @@ def test_a_choice_changes_the_page_in_place_and_keeps_the_focus(visit):
     settled(page)
     assert page.evaluate("window.same") is True
     assert focused(page) == "left"
-    assert page.locator("h2").first.text_content() == "baseline (none) plain"
-    assert "baseline (none), plain" in status(page)
+    assert page.locator("h2").first.text_content() == "baseline plain"
+    assert "baseline, plain" in status(page)
 
 
-OWN_PICTURE = """() => {
-  document.querySelector('details.own').open = true;
-  return [document.querySelector('.own .drop'), document.querySelector('.results')].map((one) => {
-    const box = one.getBoundingClientRect();
-    return [box.left, box.right];
-  });
-}"""
+BOXES = """(names) => names.map((name) => {
+  const box = document.querySelector(name).getBoundingClientRect();
+  return { left: box.left, right: box.right, top: box.top + scrollY, bottom: box.bottom + scrollY };
+})"""
+
+
 LINES = """(word) => {
   const text = [...document.querySelectorAll('.facts dd')].find((one) => one.textContent.includes(word)).firstChild;
   const range = document.createRange();
@@ -243,10 +273,163 @@ LINES = """(word) => {
 }"""
 
 
-def test_the_form_for_a_picture_leaves_the_results_free(visit):
-    page = visit("search?query=q3&maps=activation")
-    (_, right), (left, _) = page.evaluate(OWN_PICTURE)
-    assert right <= left
+@pytest.mark.parametrize("width", [320, 375, 1000, 1280, 1600, 1920])
+def test_the_form_for_a_picture_leaves_the_results_free(visit, width):
+    page = visit("search?query=q3&maps=activation", width=width)
+    page.evaluate("document.querySelector('details.own').open = true")
+    asked, form, results = page.evaluate(BOXES, [".asked", ".own .drop", ".results"])
+    assert asked["left"] <= form["left"] < form["right"] <= asked["right"]
+    if width < 960:
+        assert form["bottom"] <= results["top"]
+    else:
+        assert asked["right"] <= results["left"]
+
+
+def test_the_sidebar_can_be_scrolled_to_its_end_where_the_window_is_low(visit):
+    page = visit("search?query=q3&maps=activation", height=500)
+    page.evaluate("document.querySelector('details.own').open = true")
+    page.locator(".own button").scroll_into_view_if_needed()
+    assert page.locator(".own button").evaluate("(one) => one.getBoundingClientRect().bottom <= innerHeight")
+
+
+def test_on_a_narrow_screen_controls_are_folded_and_images_come_early(visit):
+    page = visit("search?query=q3", width=375, height=812)
+    assert not page.locator("#left").is_visible()
+    (image,) = page.evaluate(BOXES, ["[data-grid] .frame"])
+    assert image["top"] < 600
+    page.locator("summary", has_text="Ranking, maps").click()
+    assert page.locator("#left").is_visible()
+    page.locator("#depth").select_option("50")
+    page.wait_for_url("**depth=50**")
+    settled(page)
+    assert page.locator("#left").is_visible(), "it stays open"
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert page.locator("#left").is_visible()
+    assert not page.locator("summary", has_text="Ranking, maps").is_visible()
+
+
+def test_controls_are_there_on_a_narrow_screen_without_scripts(visit):
+    page = visit("search?query=q3", width=375, java_script_enabled=False)
+    assert page.locator("#left").is_visible()
+
+
+def test_the_header_begins_where_the_content_does(visit):
+    for width in (1280, 1920):
+        brand, heading = visit("pick/q", width=width).evaluate(BOXES, [".brand", "h1"])
+        assert brand["left"] == pytest.approx(heading["left"], abs=1)
+
+
+def test_the_strip_leads_to_the_queries_where_a_model_gains_most(visit):
+    page = visit("pick/q")
+    assert page.locator(".strip tbody th").all_text_contents() == ["SLSR", "baseline"]
+    page.locator(".strip a", has_text="better").click()
+    page.wait_for_url("**order=gain-0-1**")
+    assert page.locator("#order").input_value() == "gain-0-1"
+    assert page.locator(".count").text_content().endswith("average precision: baseline → SLSR")
+    page.locator("[data-grid] a").first.click()
+    page.wait_for_url("**/search?**left=0-plain&right=1-plain&order=gain-0-1**")
+    assert page.locator("h2").all_text_contents() == ["SLSR plain", "baseline plain"]
+
+
+def test_letters_follow_the_order_and_choices_keep_it(visit, exhibit):
+    page = visit("search?query=q3&order=hardest-0&by=precision")
+    page.locator("#depth").select_option("50")
+    page.wait_for_url("**order=hardest-0**depth=50")
+    settled(page)
+    expected = page.locator("#next").get_attribute("href")
+    page.evaluate("document.activeElement.blur()")
+    press(page, "n", f"**{expected.replace('?', '**')}")
+    assert page.locator(".around .quiet").text_content().endswith("in this order")
+
+
+def test_a_generated_image_is_enlarged_beside_its_nearest_real_one(visit):
+    page = visit("generated")
+    page.keyboard.press("e")
+    images = page.locator("dialog[open] img")
+    images.nth(1).wait_for()
+    assert "/image/x/0/large.jpg" in images.nth(0).get_attribute("src")
+    assert re.search(r"/image/t/\d+/large.jpg", images.nth(1).get_attribute("src"))
+    assert "nearest real image: id" in page.locator("dialog figcaption").nth(1).text_content()
+
+
+def test_a_wrong_file_is_answered_at_the_form_without_scripts(visit):
+    page = visit("search?query=q3&depth=50", java_script_enabled=False)
+    page.locator("details.own summary").click()
+    upload_file(page, b"no image")
+    assert page.get_by_role("alert").is_visible()
+    assert page.locator("#depth").input_value() == "50"
+
+
+def test_the_order_changes_at_once_and_can_be_undone(visit):
+    page = visit("pick/q")
+    assert not page.get_by_role("button", name="Show").is_visible()
+    first = page.locator("[data-grid] a").first.get_attribute("href")
+    page.locator("#order").focus()
+    page.locator("#order").select_option("hardest-1")
+    page.wait_for_url("**order=hardest-1**")
+    settled(page)
+    assert focused(page) == "order"
+    assert page.locator("[data-grid] .note").first.text_content().startswith("AP ")
+    page.go_back()
+    page.wait_for_url("**/pick/q")
+    settled(page)
+    assert page.locator("[data-grid] a").first.get_attribute("href") == first
+
+
+def test_the_chosen_order_is_not_cut_off(visit):
+    page = visit("pick/q", width=1280)
+    width = """(select) => {
+      const style = getComputedStyle(select);
+      const paint = document.createElement('canvas').getContext('2d');
+      paint.font = style.font;
+      const longest = Math.max(...[...select.options].map((one) => paint.measureText(one.text).width));
+      return select.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - longest;
+    }"""
+    assert page.locator("#order").evaluate(width) > 16  # the arrow
+
+
+def test_an_image_is_enlarged_beside_the_query_by_a_key_and_by_the_mouse(visit):
+    page = visit("search?query=q3&right=off&maps=activation")
+    links = page.locator("[data-grid] a")
+    links.nth(1).focus()
+    page.keyboard.press("e")
+    images = page.locator("dialog[open] img")
+    images.nth(2).wait_for()
+    sources = [image.get_attribute("src") for image in images.all()]
+    row = links.nth(1).get_attribute("id").removeprefix("left-")
+    assert "/image/q/3/large.jpg" in sources[0]
+    assert f"/image/g/{row}/large.jpg" in sources[1]
+    assert "/map/activation/" in sources[2]
+    assert images.first.evaluate("image => image.decode().then(() => image.naturalHeight)") == 40
+    assert "rank 2" in page.locator("dialog figcaption").nth(1).text_content()
+    page.keyboard.press("n")
+    assert "query=q3" in page.url
+    page.keyboard.press("ArrowRight")
+    assert "rank 3" in page.locator("dialog figcaption").nth(1).text_content()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    assert focused(page) == links.nth(2).get_attribute("id")
+    links.nth(4).hover()
+    page.locator("[data-grid] li").nth(4).get_by_role("button").click()
+    assert "rank 5" in page.locator("dialog figcaption").nth(1).text_content()
+    page.get_by_role("button", name="Close").click()
+    assert page.said == []
+
+
+def test_a_ranking_is_saved_as_a_file_that_opens_by_itself(visit, tmp_path):
+    page = visit("search?query=q3")
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == "ranking-0002_c2_3.html"
+    download.value.save_as(tmp_path / "saved.html")
+    shown = page.locator("[data-grid] .verdict").all_text_contents()
+    page.goto((tmp_path / "saved.html").as_uri())
+    assert page.locator(".mark").all_text_contents() == [text.strip() for text in shown]
+    assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalHeight > 0)")
+    for width in (320, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.said == []
 
 
 def test_words_are_not_broken(visit):
@@ -257,7 +440,7 @@ def test_it_works_without_scripts(visit):
     page = visit("search?query=q3", java_script_enabled=False)
     page.locator("#left").select_option("1-reranked")
     page.get_by_role("button", name="Show").click()
-    assert page.locator("h2").first.text_content() == "baseline (none) re-ranked"
+    assert page.locator("h2").first.text_content() == "baseline re-ranked"
     page.get_by_role("link", name="About").click()
     assert page.locator("h1").text_content() == "About this page"
 
@@ -272,7 +455,8 @@ def test_a_chosen_picture_is_searched_with(visit):
     upload_file(page, person(2, 77), "../../<img src=x>.png")
     page.wait_for_url("**/search?query=u**")
     assert page.locator("figure img").evaluate("image => image.decode().then(() => image.naturalHeight)") == 40
-    assert page.locator(".asked .name").text_content() == "Name: <img src=x>.png"
+    assert page.locator(".crumbs [aria-current]").text_content() == "<img src=x>.png"
+    assert page.locator(".caution").text_content().startswith("Any picture gets a ranking")
     assert page.locator("[data-grid] li").count() == 40
 
 
@@ -290,24 +474,45 @@ DROP = """([bytes, kind]) => {
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_dropped_or_pasted_picture_is_searched_with_under_the_same_choices(visit, kind):
-    page = visit("search?query=q3&left=1-plain&right=none&depth=50")
+    page = visit("search?query=q3&left=1-plain&right=off&depth=50")
     page.evaluate(DROP, [list(person(4, 5)), kind])
     page.wait_for_url("**/search?query=u**left=1-plain**")
     assert "depth=50" in page.url
-    assert page.locator(".asked .name").text_content() == "Name: dropped.png"
+    assert page.locator(".crumbs [aria-current]").text_content() == "dropped.png"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"<svg onload=alert(1)>", "not an image"), (enormous_png(), "more than 50,000,000 pixels")],
 )
-def test_a_hostile_picture_is_answered_with_one_line(visit, content, message):
-    page = visit("pick/q")
+def test_a_hostile_picture_is_answered_at_the_form_and_the_choices_stay(visit, content, message):
+    page = visit("pick/q?order=hardest-1&find=c1")
     upload_file(page, content)
     alert = page.get_by_role("alert")
     assert message in alert.text_content()
-    page.get_by_role("link", name="Back to the start").click()
+    assert focused(page) == "picture"
+    assert page.locator("#order").input_value() == "hardest-1"
+    assert page.locator("#find").input_value() == "c1"
+    assert "/pick/q?" in page.url, "the address can be opened again"
+    page.reload()
     assert page.locator("h1").text_content() == "Queries"
+    assert page.get_by_role("alert").count() == 0
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("content", [b"no image", bytes(21 * 2**20)], ids=["no image", "too large"])
+def test_a_wrong_file_keeps_the_ranking(visit, width, content):
+    page = visit("search?query=q3&left=1-plain&right=off&depth=50", width=width)
+    page.locator("details.own summary").click()
+    upload_file(page, content)
+    alert = page.get_by_role("alert")
+    assert ("larger than 20 MB" if len(content) > 100 else "not an image") in alert.text_content()
+    assert alert.is_visible()
+    assert page.locator("h1").text_content() == "Query: identity 2, camera 2"
+    assert page.locator("h2").all_text_contents() == ["baseline plain"]
+    assert page.url.endswith("query=q3&left=1-plain&right=off&maps=off&depth=50")
+    upload_file(page, person(2, 1))
+    page.wait_for_url("**/search?query=u**left=1-plain**")
 
 
 CONTRAST = """() => {
@@ -400,7 +605,7 @@ def test_a_name_bound_to_this_address_gets_nothing(visit, address):
 
 
 def test_going_through_the_queries_by_hand_reaches_every_one(visit):
-    page = visit("search?query=q0&right=none")
+    page = visit("search?query=q0&right=off")
     for row in range(1, len(QUERY_LABELS)):
         page.locator("#next").click()
         page.wait_for_url(f"**/search?query=q{row}&**")

@@ -227,7 +227,7 @@ def test_a_gallery_without_labels_is_ranked_without_marks(place, tmp_path, monke
     client = create_app(open_exhibit(sources, tmp_path / "cache", "cpu", print)).test_client()
     assert client.get("/").headers["Location"] == "/pick/g"
     page = client.get("/search?query=g4&depth=100").text
-    assert page.count('<li class="card ">') == 2 * 71
+    assert page.count('<li class="card "') == 2 * 71
     assert "verdict" not in page
 
 

@@ -147,7 +147,16 @@ def _files(models: list[Path], given: dict[str, Path | None]) -> dict[str, Any]:
 
     The query table of the pipeline is used only with the gallery of the pipeline.
     """
-    from slsr.stages.paths import CLUSTERS, GALLERY_TABLE, GENERATED_IMAGES, QUERY_TABLE, TRAIN_TABLE, TRAINED
+    from slsr.stages.paths import (
+        CLUSTERS,
+        ENCODER_MODEL,
+        GALLERY_TABLE,
+        GENERATED_IMAGES,
+        QUERY_TABLE,
+        TRAIN_FEATURES,
+        TRAIN_TABLE,
+        TRAINED,
+    )
 
     def default(path: Path, wanted: bool = True) -> Path | None:
         return path if wanted and path.exists() else None
@@ -164,6 +173,8 @@ def _files(models: list[Path], given: dict[str, Path | None]) -> dict[str, Any]:
         "train": train,
         "clusters": clusters,
         "generated": given["generated"] or default(GENERATED_IMAGES),
+        "encoder": default(ENCODER_MODEL),
+        "train_features": default(TRAIN_FEATURES, given["train"] is None),
     }
 
 

@@ -22,6 +22,7 @@ from slsr.runtime.devices import to_device
 MapKind = Literal["activation", "similarity"]
 MAP_KINDS: tuple[MapKind, ...] = ("activation", "similarity")
 FINEST_ROWS = 8
+COARSE_ROWS = 4  # a map with fewer rows is drawn in blocks: smoothed, it would seem to say more than it does
 FADED = 0.45
 # A perceptually uniform scale from dark violet over red to light yellow, also for color-blind readers.
 SCALE = np.array(
@@ -74,6 +75,8 @@ def similarity_map(encoder: LoadedEncoder, image: PillowImage.Image, feature: ND
 def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, int], view: Image) -> PillowImage.Image:
     """Draw a map over its image, from dark (the lowest value) to yellow (the highest value).
 
+    A map with fewer than `COARSE_ROWS` rows is drawn as blocks, others smoothly.
+
     Parameters
     ----------
     size : (width, height), the largest size of the result
@@ -83,7 +86,9 @@ def draw_map(image: PillowImage.Image, found: ActivationMap, size: tuple[int, in
     seen.thumbnail(size, PillowImage.Resampling.BICUBIC)
     height = float(found.values.max()) - found.lowest
     scaled = np.maximum(found.values - found.lowest, 0) / height if height > 0 else np.zeros_like(found.values)
-    resized = PillowImage.fromarray(scaled.astype(np.float32)).resize(seen.size, PillowImage.Resampling.BICUBIC)
+    smooth = len(scaled) >= COARSE_ROWS
+    method = PillowImage.Resampling.BICUBIC if smooth else PillowImage.Resampling.NEAREST
+    resized = PillowImage.fromarray(scaled.astype(np.float32)).resize(seen.size, method)
     weight = np.clip(np.asarray(resized), 0, 1)
     gray = np.asarray(seen.convert("L"), np.float64)[..., None].repeat(3, axis=2)
     places = np.linspace(0, 1, len(SCALE))

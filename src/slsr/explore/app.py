@@ -14,16 +14,16 @@ from slsr.errors import InputError
 from slsr.explore import views
 from slsr.explore.exhibit import Exhibit
 from slsr.explore.pages import EXTENSION, Answer, pages
-from slsr.explore.pictures import image_url
+from slsr.explore.pictures import image_url, large_url
 from slsr.explore.security import HEADERS, Doors, refuse_request, token_matches
-from slsr.explore.uploads import MAXIMUM_BYTES
+from slsr.explore.uploads import MAXIMUM_BYTES, TOO_LARGE
 
 COOKIE = "slsr-explore-"
 REMEDIES = {
     400: "This page does not make such an address or form.",
     404: "There is no such page or image here.",
     405: "This address does not take that kind of request.",
-    413: f"The file is larger than {MAXIMUM_BYTES // 2**20} MB; crop it to the person or make it smaller.",
+    413: TOO_LARGE,
 }
 
 
@@ -76,6 +76,8 @@ def fill_app(app: Flask, exhibit: Exhibit) -> None:
         assets=_version_of_assets(Path(app.root_path) / "static"),
         rankers=views.all_rankers(exhibit),
         image_url=image_url,
+        large_url=large_url,
+        OFF=views.OFF,
     )
 
 

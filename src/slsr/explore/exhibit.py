@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
@@ -21,21 +22,26 @@ from slsr.explore.activation import MAP_KINDS, map_size
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, problem_of, unreadable_rows
 from slsr.explore.checks import check_shown
 from slsr.explore.image_table import ImageTable, Rows
+from slsr.explore.nearest import NearestImages, distances_to_centroids, open_nearest, read_train_features
 from slsr.explore.rankings import can_be_judged
+from slsr.explore.run_results import Accuracy, read_accuracy, read_quality
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json
 from slsr.images.tables import column_numpy, read_table
-from slsr.reporting.titles import title_of
+from slsr.reporting.titles import short_title_of
 from slsr.retrieval import Labels
 from slsr.retrieval.distances import Features
 from slsr.retrieval.one_query import OneQueryReranker
 
 Say = Callable[[str], None]
+BASELINE = short_title_of("none")
 
 
 @dataclass(frozen=True)
 class Sources:
     """The files to show; None for what is missing. `clusters` is a folder and needs `train`.
+
+    `encoder` is the network whose features of the training images, `train_features`, were clustered.
 
     Raises
     ------
@@ -49,6 +55,8 @@ class Sources:
     train: Path | None = None
     clusters: Path | None = None
     generated: Path | None = None
+    encoder: Path | None = None
+    train_features: Path | None = None
 
     def __post_init__(self) -> None:
         check_shown(self.models, self.gallery, self.train, self.clusters, self.generated)
@@ -81,6 +89,7 @@ class Model:
     gallery_features: Features
     reranker: OneQueryReranker
     measures: NDArray[np.float64] | None
+    accuracy: Accuracy | None = None
 
     @property
     def headline(self) -> tuple[float, float] | None:
@@ -98,25 +107,41 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """The cluster of every training image, and what the stage `cluster` wrote about the clusters."""
+    """The cluster of every training image, and what the stage `cluster` wrote about the clusters.
+
+    `rule` says how k was chosen; `distances` are those of the images to the centroid of their cluster, if known.
+    """
 
     assignments: Rows
     silhouettes: Sequence[dict[str, Any]]
     figure: Path | None
+    rule: str | None = None
+    distances: Features | None = None
 
     @cached_property
     def numbers(self) -> list[int]:
         """The clusters, ascending."""
         return [int(number) for number in np.unique(self.assignments)]
 
+    def members(self, cluster: int) -> Rows:
+        """Return the training images of a cluster, the nearest to its centroid first if the distances are known."""
+        rows = np.flatnonzero(self.assignments == cluster)
+        return rows if self.distances is None else rows[np.argsort(self.distances[rows], kind="stable")]
+
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """Everything that can be shown. `device` is locked while a network computes: one picture at a time."""
+    """Everything that can be shown. `device` is locked while a network computes: one picture at a time.
+
+    `identities` are those of the training labels; `quality` is the content of quality.json.
+    """
 
     models: Sequence[Model]
     shelves: dict[str, Shelf]
     clusters: Clusters | None
+    identities: Mapping[int, int] = field(default_factory=dict)
+    quality: Mapping[str, Any] | None = None
+    nearest: NearestImages | None = None
     uploads: Uploads = field(default_factory=Uploads)
     device: Lock = field(default_factory=Lock)
 
@@ -128,6 +153,13 @@ class Exhibit:
     def searchable(self) -> bool:
         """Whether there is a model, and so a gallery to search in."""
         return bool(self.models)
+
+    @property
+    def baseline(self) -> Model | None:
+        """The model that the others are compared with: the baseline, or else the last one; None if there is one."""
+        if len(self.models) < 2:
+            return None
+        return next((model for model in self.models if model.name == BASELINE), self.models[-1])
 
     def embed(self, image: PillowImage.Image) -> list[Features]:
         """Compute the feature of an image by each model."""
@@ -172,7 +204,6 @@ def open_exhibit(sources: Sources, cache: Path, device: str, say: Say, *, strict
         )
         if path is not None
     }
-    clusters = _read_clusters(sources.clusters, shelves["t"]) if sources.clusters and "t" in shelves else None
     files = [checkpoint_file(path) for path in sources.models]
     encoders = [(name, load_encoder(file, device)) for name, file in zip(model_names(files), files, strict=True)]
     features = {}
@@ -186,7 +217,40 @@ def open_exhibit(sources: Sources, cache: Path, device: str, say: Say, *, strict
         _open_model(name, encoder, {letter: found[place] for letter, found in features.items()}, shelves, cache, say)
         for place, (name, encoder) in enumerate(encoders)
     ]
-    return Exhibit(models, shelves, clusters)
+    models = [
+        replace(model, accuracy=read_accuracy(file, model.headline)) for model, file in zip(models, files, strict=True)
+    ]
+    return _with_training(Exhibit(models, shelves, None), sources, device, say)
+
+
+def _with_training(exhibit: Exhibit, sources: Sources, device: str, say: Say) -> Exhibit:
+    """Add what is known of the training and the generated images."""
+    train, generated = exhibit.shelves.get("t"), exhibit.shelves.get("x")
+    clusters = nearest = features = None
+    if train is not None and sources.train_features is not None:
+        features = read_train_features(sources.train_features, train.table)
+    if train is not None and sources.clusters is not None:
+        clusters = _read_clusters(sources.clusters, train, features)
+    if train is not None and generated is not None and features is not None and sources.encoder is not None:
+        nearest = open_nearest(sources.encoder, features, train.table, generated.table, device, exhibit.device)
+        if nearest is None:
+            say(f"{sources.train_features}: not the features of {sources.encoder}; nearest images are not shown")
+    return replace(
+        exhibit,
+        clusters=clusters,
+        identities={} if train is None else _identities_by_label(train.table.path),
+        quality=None if generated is None else read_quality(generated.table.path),
+        nearest=nearest,
+    )
+
+
+def _identities_by_label(train: Path) -> dict[int, int]:
+    """Return the identity of each training label; nothing if the table does not have both."""
+    if not {"label", "identity"} <= set(pq.read_schema(train).names):
+        return {}
+    labels = read_table(train, ["label", "identity"])
+    pairs = zip(labels.column("label").to_pylist(), labels.column("identity").to_pylist(), strict=True)
+    return {label: identity for label, identity in pairs if label is not None and identity is not None}
 
 
 def _readable(table: ImageTable, features: list[Features], say: Say) -> tuple[ImageTable, list[Features]]:
@@ -207,7 +271,9 @@ def model_names(files: Sequence[Path]) -> list[str]:
     A `model.safetensors` is named after its folder, or by the title of the regularizer that the folder is named after;
     any other file is named after itself.
     """
-    short = [title_of(file.resolve().parent.name) if file.name == "model.safetensors" else file.stem for file in files]
+    short = [
+        short_title_of(file.resolve().parent.name) if file.name == "model.safetensors" else file.stem for file in files
+    ]
     short = [name or "model" for name in short]
     return [
         name if short.count(name) == 1 else f"{name} ({short[: place + 1].count(name)})"
@@ -238,7 +304,7 @@ def labels_between(query: ImageTable | None, gallery: ImageTable) -> Labels | No
     return Labels(query.identities, gallery.identities, query.cameras, gallery.cameras)
 
 
-def _read_clusters(folder: Path, train: Shelf) -> Clusters:
+def _read_clusters(folder: Path, train: Shelf, features: Features | None) -> Clusters:
     path = folder / "assignments.parquet"
     assignments = read_table(path, ["name", "cluster"])
     if assignments.column("name").to_pylist() != train.table.names:
@@ -247,10 +313,15 @@ def _read_clusters(folder: Path, train: Shelf) -> Clusters:
             "`dvc repro`, or name the right table with --train"
         )
     silhouette = folder / "silhouette.json"
-    sweep = read_json(silhouette).get("sweep", []) if silhouette.is_file() else []
+    found = read_json(silhouette) if silhouette.is_file() else {}
     figure = folder / "clusters.png"
+    clusters = np.asarray(column_numpy(assignments, "cluster"), np.int64)
     return Clusters(
-        np.asarray(column_numpy(assignments, "cluster"), np.int64), sweep, figure if figure.is_file() else None
+        clusters,
+        found.get("sweep", []),
+        figure if figure.is_file() else None,
+        found.get("rule"),
+        None if features is None else distances_to_centroids(features, clusters),
     )
 
 

@@ -14,6 +14,7 @@ from slsr.explore.image_table import THUMBNAIL_SIZE, as_jpeg, shrink, thumbnail
 from slsr.explore.pages import Answer, pages, query_or_404, shelf_or_404, shown
 
 MAP_SIZE = (192, 256)
+LARGE_SIZE = (1024, 1024)
 FOR_EVER = "private, max-age=31536000, immutable"
 
 
@@ -26,13 +27,36 @@ def table_image(letter: str, row: int) -> Answer:
     return _lasting(lambda: thumbnail(shelf.table.encoded(row), shelf.table.names[row]), shelf.version, f"{row}")
 
 
+@pages.get("/image/<any(q, g, t, x):letter>/<int:row>/large.jpg")
+def large_table_image(letter: str, row: int) -> Answer:
+    """Send a row of a table in its own resolution, up to `LARGE_SIZE`."""
+    shelf = shelf_or_404(letter)
+    if row >= len(shelf.table):
+        abort(404)
+
+    def drawn() -> bytes:
+        return thumbnail(shelf.table.encoded(row), shelf.table.names[row], LARGE_SIZE)
+
+    return _lasting(drawn, shelf.version, f"{row}-large")
+
+
 @pages.get("/image/u/<key>.jpg")
 def upload_image(key: str) -> Answer:
     """Send a small picture of an upload."""
+    return _upload(key, THUMBNAIL_SIZE)
+
+
+@pages.get("/image/u/<key>/large.jpg")
+def large_upload_image(key: str) -> Answer:
+    """Send an upload in the size in which it is kept."""
+    return _upload(key, LARGE_SIZE)
+
+
+def _upload(key: str, size: tuple[int, int]) -> Answer:
     kept = shown().uploads.get(key)
     if kept is None:
         abort(404)
-    return Response(as_jpeg(shrink(kept.image, THUMBNAIL_SIZE)), mimetype="image/jpeg")
+    return Response(as_jpeg(shrink(kept.image, size)), mimetype="image/jpeg")
 
 
 @pages.get("/map/<any(activation, similarity):kind>/<int:model>/<query>/<image>.jpg")
@@ -75,13 +99,21 @@ def _lasting(make: Callable[[], bytes], version: str, name: str) -> Response:
     return answer
 
 
-def image_url(key: str, maps: str = "none", ranker: views.Ranker | None = None, query: str = "") -> str:
+def image_url(key: str, maps: str = views.OFF, ranker: views.Ranker | None = None, query: str = "") -> str:
     """Return the address of an image's picture, plain or under a map, for the templates."""
     shelves = shown().shelves
     shelf = shelves.get(key[0])
-    if maps != "none" and ranker is not None:
+    if maps != views.OFF and ranker is not None:
         version = _map_version(ranker.model, shelves.get(query[0]), shelf)
         return url_for("pages.activation", kind=maps, model=ranker.number, query=query, image=key, v=version)
     if shelf is None:
         return url_for("pages.upload_image", key=key[1:])
     return url_for("pages.table_image", letter=key[0], row=int(key[1:]), v=shelf.version)
+
+
+def large_url(key: str) -> str:
+    """Return the address of an image in its own resolution, for the templates."""
+    shelf = shown().shelves.get(key[0])
+    if shelf is None:
+        return url_for("pages.large_upload_image", key=key[1:])
+    return url_for("pages.large_table_image", letter=key[0], row=int(key[1:]), v=shelf.version)

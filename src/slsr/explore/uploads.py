@@ -20,6 +20,7 @@ MAXIMUM_BYTES = 20 * 2**20
 KEPT = 32
 KEPT_SIZE = (512, 512)
 NAME_LENGTH = 60
+TOO_LARGE = f"The file is larger than {MAXIMUM_BYTES // 2**20} MB; crop it to the person or make it smaller."
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,16 +11,24 @@ import numpy as np
 from slsr.errors import InputError
 from slsr.explore.exhibit import Exhibit, Model, Query, Shelf
 from slsr.explore.image_table import ImageTable, Rows
+from slsr.explore.orders import PRECISION, TABLE
 from slsr.explore.rankings import RankedGallery, cosine_similarity, rank_gallery
 from slsr.retrieval.matching import JUNK
 from slsr.retrieval.one_query import distances_to_gallery
 
 DEPTHS = (20, 50, 100, 200)
 ON_A_PAGE = 60
-MAPS = {"none": "off", "activation": "activation", "similarity": "similarity"}
+OFF = "off"
+MAPS = {OFF: "off", "activation": "activation", "similarity": "similarity"}
 WAYS = {"plain": "plain", "reranked": "re-ranked"}
 SCALES = {"plain": "cosine similarity, higher is nearer", "reranked": "re-ranked distance, lower is nearer"}
 FIRST = 10
+LISTED_RANKS = 15
+UNJUDGED = {
+    "t": "The people of the training images are not in the gallery, so no match is right or wrong.",
+    "x": "A generated image shows no real person, so no match is right or wrong.",
+    "u": "Your picture has no label, so no match is marked as right or wrong.",
+}
 
 Verdict = Literal["right", "wrong", "junk"]
 
@@ -51,23 +59,27 @@ def all_rankers(exhibit: Exhibit) -> dict[str, Ranker]:
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """What a search page is asked to show."""
+    """What a search page is asked to show; `order` and `by` are those of the list of queries that it came from."""
 
     query: str
     left: Ranker
     right: Ranker | None
     maps: str
     depth: int
+    order: str = TABLE
+    by: str = PRECISION
 
     def address(self, **differences: Any) -> dict[str, Any]:
         """Return the arguments of an address, with some of them replaced."""
         given = {
             "query": self.query,
             "left": self.left.key,
-            "right": self.right.key if self.right else "none",
+            "right": self.right.key if self.right else OFF,
             "maps": self.maps,
             "depth": self.depth,
         }
+        if self.order != TABLE:
+            given |= {"order": self.order, "by": self.by}
         return given | differences
 
 
@@ -81,13 +93,14 @@ def read_options(exhibit: Exhibit, arguments: Mapping[str, str]) -> Options:
     """
     rankers = all_rankers(exhibit)
     left = _pick(rankers, arguments.get("left", next(iter(rankers))), "left")
-    other = arguments.get("right", f"{left.number}-reranked" if left.way == "plain" else "none")
-    right = None if other == "none" else _pick(rankers, other, "right")
-    maps = arguments.get("maps", "none")
+    other = arguments.get("right", f"{left.number}-reranked" if left.way == "plain" else OFF)
+    right = None if other == OFF else _pick(rankers, other, "right")
+    maps = arguments.get("maps", OFF)
     _pick(MAPS, maps, "maps")
     depths = {str(depth): depth for depth in DEPTHS}
     depth = _pick(depths, arguments.get("depth", str(DEPTHS[0])), "depth")
-    return Options(arguments.get("query", ""), left, right, maps, depth)
+    order, by = arguments.get("order", TABLE), arguments.get("by", PRECISION)
+    return Options(arguments.get("query", ""), left, right, maps, depth, order, by)
 
 
 def _pick(among: Mapping[str, Any], key: str, name: str) -> Any:
@@ -110,6 +123,17 @@ class Card:
     score: str | None = None
     other_rank: int | None = None
     note: str | None = None
+    nearest: NearestCard | None = None
+
+
+@dataclass(frozen=True)
+class NearestCard:
+    """The training image that is nearest to a generated one."""
+
+    key: str
+    name: str
+    identity: int | None
+    similarity: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +144,7 @@ class RankedPanel:
     ranker: Ranker
     cards: Sequence[Card]
     summary: str
+    ranks: str
     scale: str
     left_out: str | None
 
@@ -133,7 +158,11 @@ def panels(exhibit: Exhibit, query: Query, options: Options) -> list[RankedPanel
         other = _ranks(rankings[1 - place]) if len(rankings) == 2 else {}
         cards = _ranked_cards(exhibit, ranker, ranking, other, options.depth)
         side, scale = ("left", "right")[place], SCALES[ranker.way]
-        found.append(RankedPanel(side, ranker, cards, summary_of(ranking), scale, left_out_of(ranking)))
+        found.append(
+            RankedPanel(
+                side, ranker, cards, summary_of(ranking, query.key), ranks_of(ranking), scale, left_out_of(ranking)
+            )
+        )
     return found
 
 
@@ -175,10 +204,10 @@ def _ranked_cards(
     return cards
 
 
-def summary_of(ranking: RankedGallery) -> str:
-    """Say how good a ranking is, or that there are no labels to judge by."""
+def summary_of(ranking: RankedGallery, key: str) -> str:
+    """Say how good the ranking for the query of this key is, or why that cannot be said."""
     if ranking.right is None:
-        return "No labels to judge by."
+        return UNJUDGED.get(key[:1], "No labels to judge by.")
     ranks = ranking.ranks
     if not len(ranks):
         return "The gallery holds no right match for this query."
@@ -187,6 +216,14 @@ def summary_of(ranking: RankedGallery) -> str:
         f"First right match at rank {ranks[0]:,}; {first} right in the first {FIRST}, {len(ranks):,} in all; "
         f"average precision {ranking.average_precision:.3f}."
     )
+
+
+def ranks_of(ranking: RankedGallery) -> str:
+    """List the ranks of the right matches, at most `LISTED_RANKS` of them; an empty text if there are none."""
+    ranks = [f"{rank:,}" for rank in ranking.ranks.tolist()]
+    if len(ranks) <= LISTED_RANKS:
+        return ", ".join(ranks)
+    return f"{', '.join(ranks[:LISTED_RANKS])} and {len(ranks) - LISTED_RANKS:,} more, the last at {ranks[-1]}"
 
 
 def left_out_of(ranking: RankedGallery) -> str | None:
@@ -228,43 +265,55 @@ def leaf_through(shelf: Shelf, rows: Rows, number: int, note: Callable[[int], st
     return Leaf(cards, number, pages, len(rows))
 
 
+def with_nearest(exhibit: Exhibit, leaf: Leaf) -> Leaf:
+    """Add to the cards of generated images their nearest training images, if they can be found."""
+    if exhibit.nearest is None:
+        return leaf
+    train = exhibit.shelves["t"].table
+    cards = []
+    for card, (row, similarity) in zip(leaf.cards, exhibit.nearest.of([card.row for card in leaf.cards]), strict=True):
+        nearest = NearestCard(f"t{row}", train.names[row], labels_at(train, row)[0], similarity)
+        cards.append(replace(card, nearest=nearest))
+    return replace(leaf, cards=cards)
+
+
 def sizes_of(clusters: Rows) -> dict[int, int]:
     """Count the images of each cluster, ascending."""
     return {int(number): int(count) for number, count in zip(*np.unique(clusters, return_counts=True), strict=True)}
 
 
-def in_order(exhibit: Exhibit, rows: Rows, order: str) -> tuple[Rows, dict[int, str]]:
-    """Sort query rows as in the table, or the hardest for one model first; return them with a note on each.
+def sparse_label_text(table: ImageTable, row: int, identities: Mapping[int, int], shown: int = 4) -> str:
+    """Write the sparse label of a generated image: the people in it, the heaviest first.
 
-    Raises
-    ------
-    InputError
-        `order` is not `table`, and not the number of a model that has measures.
+    Parameters
+    ----------
+    identities : those of the training labels; labels that are not in it are shown as they are
     """
-    if order == "table":
-        return rows, {}
-    numbered = {str(number): model.measures for number, model in enumerate(exhibit.models)}
-    measures = numbered.get(order)
-    if measures is None:
-        raise InputError(f"order={order[:40]}: choose table, or the number of a model of this page")
-    precision = measures[rows, 1]
-    ordered = rows[np.argsort(np.where(np.isnan(precision), np.inf, precision), kind="stable")]
-    notes = {
-        int(row): "no right match" if np.isnan(measures[row, 1]) else f"AP {measures[row, 1]:.3f}" for row in ordered
-    }
-    return ordered, notes
-
-
-def sparse_label_text(table: ImageTable, row: int, shown: int = 4) -> str:
-    """Write the sparse label of a generated image: the training labels in it, the heaviest first."""
     pairs = sorted(table.sparse_label(row), key=lambda pair: -pair[1])
     if not pairs:
         return ""
+    known = all(label in identities for label, _ in pairs)
+    pairs = [(identities[label], weight) for label, weight in pairs] if known else pairs
     even = len({weight for _, weight in pairs}) == 1
     named = [f"{label}" if even else f"{label}: {weight:.2f}" for label, weight in pairs[:shown]]
     rest = f" and {len(pairs) - shown} more" if len(pairs) > shown else ""
     each = f", {pairs[0][1]:.3f} each" if even else ""
-    return f"{'labels' if len(pairs) > 1 else 'label'} {', '.join(named)}{rest}{each}"
+    kind = "id" if known else "label"
+    return f"{kind}{'s' if len(pairs) > 1 else ''} {', '.join(named)}{rest}{each}"
+
+
+def heading_of(query: Query) -> str:
+    """Return the heading of a ranking: what kind of image the query is, and who is on it."""
+    kinds = {"q": "Query", "g": "Gallery image", "t": "Training image", "x": "Generated image", "u": "Your picture"}
+    kind = kinds[query.key[0]]
+    if query.identity is None:
+        return kind
+    return f"{kind}: identity {query.identity}, camera {query.camera}"
+
+
+def page_of(row: int) -> int:
+    """Return the page of a table, counted from 1, that shows this row."""
+    return row // ON_A_PAGE + 1
 
 
 def whole_number(arguments: Mapping[str, str], name: str, default: int | None = None) -> int | None:

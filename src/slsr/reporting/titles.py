@@ -58,3 +58,12 @@ def title_of(name: str) -> str:
     if name in FLOORS:
         return FLOORS[name]
     return REGULARIZERS[name].title if name in REGULARIZERS else name
+
+
+def short_title_of(name: str) -> str:
+    """Return the title of a regularizer without the name in parentheses that it has in params.yaml.
+
+    >>> short_title_of("none")
+    'baseline'
+    """
+    return title_of(name).removesuffix(f" ({name})")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,21 @@ def test_the_table_says_what_the_experiments_measured(study, project):
     assert (project.folder / "t.png").read_bytes().startswith(b"\x89PNG")
     for name in ("t.csv", "t.md", "t.png"):
         (project.folder / name).unlink()
+
+
+def test_saved_results_give_the_same_table_without_the_cache(study, project):
+    saved = project.slsr("compare", "--save", "saved")
+    assert saved.returncode == 0, saved.stderr
+    assert len(list((project.folder / "saved").glob("*.json"))) == 6, "three networks of two seeds"
+    cache = project.folder / ".dvc/cache"
+    hidden = cache.rename(cache.with_name("hidden"))
+    again = project.slsr("compare", "saved", "--markdown", "saved.md")
+    hidden.rename(cache)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == saved.stdout
+    assert "| SLSR | 2 |" in re.sub(" +", " ", (project.folder / "saved.md").read_text())
+    shutil.rmtree(project.folder / "saved")
+    (project.folder / "saved.md").unlink()
 
 
 def test_a_study_that_was_killed_goes_on(study, project):

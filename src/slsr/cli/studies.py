@@ -46,7 +46,8 @@ ExperimentsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="Names, patterns such as 'table4-*', git revisions, `workspace`. By default, those of the last study.",
+        help="Names, patterns such as 'table4-*', git revisions, `workspace`, folders that --save wrote. By default, "
+        "those of the last study.",
     ),
 ]
 AgainstOption = Annotated[
@@ -128,31 +129,38 @@ def compare(
         Path | None, typer.Option(metavar="OUT.md", help="Write the table as Markdown to this file.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw the table into this file.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the numbers of each network into this folder, for git to keep."),
+    ] = None,
 ) -> None:
     """Compare experiments in one table: means and deviations over seeds, differences to the baseline."""
+    from slsr.experiments.saved import find_sources, save_networks, without_names
     from slsr.experiments.study_runs import finished_of_last_study
     from slsr.files import write_bytes
-    from slsr.project.revisions import find_revisions
 
     for path, suffix in ((csv_path, ".csv"), (markdown, ".md"), (plot, ".png")):
         check_output(path, suffix, replace=True)
     root = Path()
-    revisions = find_revisions(root, experiments or finished_of_last_study(root))
-    others = find_revisions(root, against) if against else None
+    sources = find_sources(root, experiments or finished_of_last_study(root))
+    others = find_sources(root, against or [])
     from slsr.experiments.comparison import compare_networks
-    from slsr.experiments.networks import read_networks
+    from slsr.experiments.networks import files_of
     from slsr.experiments.splits import compare_over_splits
     from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
 
-    networks = read_networks(revisions, ranking)
-    controls = read_networks(others, ranking) if others else None
+    if save is not None:
+        save_networks([files for revision in sources.revisions for files in files_of(revision)], save)
+    networks, controls = sources.read(ranking), others.read(ranking)
+    if sources.folders or others.folders:  # saved queries have no names
+        networks, controls = without_names(networks), without_names(controls)
     compare_rows = compare_over_splits if over == "splits" else compare_networks
-    found = compare_rows(networks, ranking, baseline, controls, seeds_of=seeds_of)
+    found = compare_rows(networks, ranking, baseline, controls or None, seeds_of=seeds_of)
     text = render_markdown(found)
-    if csv_path is not None:
-        write_bytes(csv_path, render_csv(found).encode())
-    if markdown is not None:
-        write_bytes(markdown, text.encode())
+    outputs = {csv_path: render_csv(found), markdown: text}
+    for path, content in outputs.items():
+        if path is not None:
+            write_bytes(path, content.encode())
     if plot is not None:
         draw_comparison(plot, found)
     typer.echo(fitted(text))

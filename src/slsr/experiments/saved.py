@@ -6,15 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
-from slsr.experiments.networks import EvaluatedNetwork, NetworkFiles, Training
+from slsr.experiments.networks import EvaluatedNetwork, NetworkFiles, Training, read_networks
 from slsr.files import read_json, write_json
+from slsr.project.revisions import Revision, find_revisions
 
 PER_QUERY = ".per_query.parquet"
 
@@ -104,6 +105,25 @@ def _read(path: Path, ranking: str) -> EvaluatedNetwork:
         raise InputError(f"{path}: has no {ranking}; choose --ranking of {', '.join(metrics)}")
     values = read_queries(path.with_suffix(PER_QUERY)).get(ranking)
     return replace(network, values=None if values is None else replace(values, names=None))
+
+
+class Sources(NamedTuple):
+    """Where networks are read from: experiments and other revisions, and folders of saved results."""
+
+    revisions: Sequence[Revision]
+    folders: Sequence[Path]
+
+    def read(self, ranking: str) -> list[EvaluatedNetwork]:
+        """Read the networks of all of them; errors are those of `read_networks` and `read_saved`."""
+        found = read_networks(self.revisions, ranking) if self.revisions else []
+        return found + [network for folder in self.folders for network in read_saved(folder, ranking)]
+
+
+def find_sources(root: Path, names: Sequence[str]) -> Sources:
+    """Find what names stand for: a folder, or else experiments and other revisions (errors of `find_revisions`)."""
+    folders = [root / name for name in names if (root / name).is_dir()]
+    others = [name for name in names if not (root / name).is_dir()]
+    return Sources(find_revisions(root, others) if others else [], folders)
 
 
 def without_names(networks: Sequence[EvaluatedNetwork]) -> list[EvaluatedNetwork]:

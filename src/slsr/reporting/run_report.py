@@ -23,7 +23,7 @@ from slsr.reporting.titles import (
     title_of,
 )
 
-ARTIFACTS = "../artifacts"
+ARTIFACTS = "artifacts"
 SEEN = (
     "The discriminator saw features of the network of the ImageNet space, so the generator was trained to deceive this "
     "network. Therefore another network, EfficientNet-Lite1, measures the same images; the verdict is the worse of the "
@@ -241,9 +241,9 @@ def _silhouette(value: float | None) -> str:
 
 
 def _pictures(runs: Sequence[str]) -> str:
-    """Link to pictures that show images of the data set, and so stay out of git."""
+    """Name the pictures that show images of the data set, and so stay out of git; a link would be broken there."""
     shown = {
-        "The clusters on the first two principal components (Figure 4)": f"{ARTIFACTS}/clusters/clusters.png",
+        "Clusters on the first two principal components (Figure 4)": f"{ARTIFACTS}/clusters/clusters.png",
         "Members of each cluster (Figure 3)": f"{ARTIFACTS}/clusters/members.png",
         "Generated images above real images of their cluster (Figure 2)": f"{ARTIFACTS}/generated/sheet.png",
     }
@@ -252,10 +252,10 @@ def _pictures(runs: Sequence[str]) -> str:
             title = f"{title_of(run)}: gallery images {how} for some queries (Figure 6)"
             shown[title] = f"{ARTIFACTS}/evaluate/{run}/{name}.png"
     note = (
-        "DVC caches these pictures and git never has them, because real data sets show real people. They appear here, "
-        "and on the page of `dvc plots show`, after `dvc pull` or `dvc repro`."
+        "Git never has these pictures, because real data sets show real people. DVC caches them: after `dvc pull` or "
+        "`dvc repro`, the page of `dvc plots show --open` shows them all, and these files have them:"
     )
-    return "\n\n".join([note, *(f"{title}:\n\n![{title}]({path})" for title, path in shown.items())])
+    return "\n".join([note, "", *(f"- {title}: `{path}`" for title, path in shown.items())])
 
 
 def _generated(quality: Mapping[str, Any]) -> str:

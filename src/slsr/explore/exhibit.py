@@ -156,7 +156,7 @@ class Exhibit:
 
     @property
     def baseline(self) -> Model | None:
-        """The model that the others are compared with: the baseline, or else the last one; None if there is one."""
+        """The model that the others are compared with: the baseline, or else the last one; None without others."""
         if len(self.models) < 2:
             return None
         return next((model for model in self.models if model.name == BASELINE), self.models[-1])

@@ -21,7 +21,7 @@ function prepareLists() {
     links(grid).forEach((link, place) => { link.tabIndex = place === 0 ? 0 : -1; });
     for (const card of grid.querySelectorAll("li[data-large]")) {
       const button = make("button", { type: "button", className: "enlarge", tabIndex: -1, title: "Enlarge (e)" },
-        make("span", { ariaHidden: "true", textContent: "⤢" }), make("span", { className: "unseen", textContent: "Enlarge" }));
+        make("span", { ariaHidden: "true", textContent: "⤢" }), make("span", { className: "unseen", textContent: `Enlarge ${captionOf(card)}` }));
       card.append(button);
     }
   }

@@ -341,7 +341,7 @@ def _write_page(
     from slsr.search.gallery import gallery_rows
 
     rows = gallery_rows(queries, lists, pictures.of_queries, pictures.of_index)
-    write_bytes(target, gallery_page(f"Ranked lists of {index.name}", rows).encode())
+    write_bytes(target, gallery_page(f"Queries and their nearest images in {index.name}", rows).encode())
     typer.echo(f"\nwrote {target}: the pictures of {len(rows):,} queries and of their ranked lists")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def gallery_rows(
     return rows
 
 
-def find_pictures(names: Collection[str], images: ImageSources | None) -> dict[str, bytes]:
+def find_pictures(names: Iterable[str], images: ImageSources | None) -> dict[str, bytes]:
     """Read images by their names, and make them small.
 
     An image is looked for in `images` under its name, then under its file name if no other has it, and then at the path
@@ -69,15 +70,16 @@ def find_pictures(names: Collection[str], images: ImageSources | None) -> dict[s
         An image is not found, or does not decode.
     """
     found: dict[str, bytes] = {}
+    names = set(names)
     by_file_name = _unique_file_names(names)
     for source in images or ():
         name = source.name if source.name in names else by_file_name.get(Path(source.name).name)
         if name is not None and (name == source.name or name not in found):
             found[name] = _small(source.image, source.name)
-    for name in names:
-        if name not in found and Path(name).is_file():
+    for name in names - found.keys():
+        if Path(name).is_file():
             found[name] = _small(Path(name), name)
-    if missing := [name for name in names if name not in found]:
+    if missing := sorted(names - found.keys()):
         raise InputError(
             f"{missing[0]}: no such image ({len(missing):,} are missing); name the folder or the image tables that "
             "hold them with --images"
@@ -85,10 +87,11 @@ def find_pictures(names: Collection[str], images: ImageSources | None) -> dict[s
     return found
 
 
-def _unique_file_names(names: Collection[str]) -> dict[str, str]:
+def _unique_file_names(names: set[str]) -> dict[str, str]:
     """Map the last part of each name to the name, if only one name ends so."""
-    ends = [Path(name).name for name in names]
-    return {end: name for end, name in zip(ends, names, strict=True) if ends.count(end) == 1}
+    ends = {name: Path(name).name for name in names}
+    counts = Counter(ends.values())
+    return {end: name for name, end in ends.items() if counts[end] == 1}
 
 
 def _small(picture: ImageLike, name: str) -> bytes:

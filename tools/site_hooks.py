@@ -102,11 +102,7 @@ def commands() -> str:
 
     from slsr.cli.main import app
 
-    intro = (
-        "`slsr --help` lists the commands, `slsr COMMAND -h` says what this page says, and `slsr --install-completion` "
-        "lets your shell complete commands and options. Exit codes: 0 success, 1 a check failed, 2 bad input, 130 "
-        "interrupted. Errors go to standard error.\n"
-    )
+    intro = "Exit codes: 0 success, 1 a check failed, 2 bad input, 130 interrupted. Errors go to standard error.\n"
     return "\n".join(["# Commands\n", intro, *_describe(typer.main.get_command(app), "slsr")])
 
 
@@ -123,9 +119,6 @@ def _describe(command: Any, path: str) -> Iterator[str]:
     rows = [f"| `{_names(one)}` | {_explain(one)} |" for one in (*arguments, *options)]
     if rows:
         yield "\n".join(["| argument or option | meaning |", "| --- | --- |", *rows]) + "\n"
-    if command.epilog:
-        heading, *examples = command.epilog.splitlines()
-        yield "\n".join([heading, "", "```console", *(line.strip() for line in examples), "```\n"])
 
 
 def _value(parameter: Any) -> str:

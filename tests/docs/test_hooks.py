@@ -31,9 +31,6 @@ def test_every_command_and_option_is_on_the_page_of_commands():
         for parameter in command.params:
             names = parameter.opts if parameter.param_type_name == "option" else []
             assert all(name in sections[path] for name in names)
-        assert (command.epilog or "").splitlines()[1:] == [
-            f"  {line}" for line in re.findall(r"^slsr .*$", sections[path].partition("Examples:")[2], re.MULTILINE)
-        ]
 
 
 def test_the_report_shows_no_picture_of_a_person():

@@ -419,6 +419,10 @@ def transfer(
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give an archive, or the folder that `prepare` wrote")
     given = load_params(params).evaluate if params is not None else None
+    if not (data / "facts.json").is_file():
+        from slsr.datasets.opening import recognize
+
+        recognize(data)  # refuses what is no data set, sooner than the reading below
     from slsr.evaluation import transfer as stage
     from slsr.files import write_json
 

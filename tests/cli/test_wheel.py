@@ -38,7 +38,7 @@ def uv(*arguments, folder):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, because setuptools writes beside the sources."""
+    """Built from a clone, so from what is committed, because setuptools writes beside the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     run("git", "clone", "--quiet", str(ROOT), "source", folder=folder)
     uv(
@@ -87,7 +87,8 @@ def test_with_all_extras_it_draws_and_reads_a_data_set(wheel, tmp_path):
     where = run(sys.executable, "-c", "import slsr; print(slsr.__file__)", folder=tmp_path, PYTHONPATH=package)
     assert where.startswith(package)
     slsr = (sys.executable, "-m", "slsr")
-    run(*slsr, "sample", "drawn.zip", folder=tmp_path, PYTHONPATH=package)
-    assert "drawn" in run(*slsr, "data", "check", "drawn.zip", folder=tmp_path, PYTHONPATH=package)
+    run(*slsr, "sample", "x.zip", "--identities", "4", folder=tmp_path, PYTHONPATH=package)
+    shown = run(*slsr, "data", "check", "x.zip", folder=tmp_path, PYTHONPATH=package)
+    assert "4 identities" in shown
     program = "import slsr; slsr.load_encoder; import slsr.explore.app, slsr.search.kinds, slsr.embedding.export"
     run(sys.executable, "-c", program, folder=tmp_path, PYTHONPATH=package)

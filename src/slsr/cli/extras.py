@@ -12,7 +12,7 @@ MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "data": ("PIL",),
         "cuhk03": ("h5py",),
         "train": ("torch", "torchvision", "timm", "safetensors", "sklearn", "matplotlib"),
-        "pipeline": ("dvc", "dvclive", "packaging"),
+        "pipeline": ("dvc", "dvc_data", "dvc_objects", "dvclive", "packaging"),
         "ssh": ("dvc_ssh",),
         "s3": ("dvc_s3",),
         "search": ("faiss",),
@@ -70,6 +70,6 @@ def describe_missing(module: str, command: str) -> str:
     extra = EXTRA_OF_COMMAND.get(command, "pipeline")
     chosen = extra if includes(extra, owner) else owner
     return (
-        f"`slsr {command}` needs the package {module}, which is not installed; run pip install 'slsr[{chosen}]', or "
-        "`make env` in a clone"
+        f"`slsr {command}` needs the package {module}, which is not installed; in the clone, run pip install "
+        f"'.[{chosen}]', or `make env` for everything"
     )

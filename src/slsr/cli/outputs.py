@@ -23,7 +23,7 @@ def check_output(target: Path | None, *suffixes: str, replace: bool) -> None:
     Raises
     ------
     InputError
-        It has another suffix, is a folder or in none, exists already, or cannot be created.
+        It has another suffix, is a folder or in none, exists already, is an output of a stage, or cannot be created.
     """
     if target is None:
         return
@@ -33,7 +33,21 @@ def check_output(target: Path | None, *suffixes: str, replace: bool) -> None:
         raise InputError(f"{target}: {'a folder' if target.is_dir() else 'its folder does not exist'}; name a file")
     if target.exists() and not replace:
         raise InputError(f"{target}: exists already; name another file, or replace it with --force")
+    if target.exists() and _is_output_of_stage(target):
+        raise InputError(f"{target}: is an output of the pipeline; name another file")
     check_writable(target.parent)
+
+
+def _is_output_of_stage(target: Path) -> bool:
+    """Tell whether dvc.lock of the project in this folder lists the file, or a folder that it is in."""
+    from slsr.project.lock import LOCK, outputs, parse_lock
+
+    lock = Path(LOCK)
+    if not lock.is_file():
+        return False
+    found = target.resolve()
+    stages = parse_lock(lock.read_bytes(), LOCK)
+    return any(found.is_relative_to(Path(path).resolve()) for entry in stages.values() for path in outputs(entry))
 
 
 def check_writable(folder: Path) -> None:

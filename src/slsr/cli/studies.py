@@ -9,7 +9,7 @@ import typer
 
 from slsr.cli.commands import Commands
 from slsr.cli.options import EXPERIMENTS
-from slsr.cli.outputs import check_output
+from slsr.cli.outputs import check_output, check_writable
 from slsr.cli.terminal import fitted
 from slsr.experiments.seeds import Over, SeedsOf
 
@@ -141,6 +141,8 @@ def compare(
 
     for path, suffix in ((csv_path, ".csv"), (markdown, ".md"), (plot, ".png")):
         check_output(path, suffix, replace=True)
+    if save is not None:
+        check_writable(save)
     root = Path()
     sources = find_sources(root, experiments or finished_of_last_study(root))
     others = find_sources(root, against or [])
@@ -150,7 +152,8 @@ def compare(
     from slsr.experiments.tables import draw_comparison, render_csv, render_markdown
 
     if save is not None:
-        save_networks([files for revision in sources.revisions for files in files_of(revision)], save)
+        found_files = [files for revision in sources.revisions for files in files_of(revision)]
+        typer.echo(f"saved in {save}: {len(save_networks(found_files, save))} networks", err=True)
     networks, controls = sources.read(ranking), others.read(ranking)
     if sources.folders or others.folders:  # saved queries have no names
         networks, controls = without_names(networks), without_names(controls)

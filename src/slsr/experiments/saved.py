@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
 from slsr.experiments.networks import EvaluatedNetwork, NetworkFiles, Training, read_networks
-from slsr.files import read_json, write_json
+from slsr.files import read_json, replaced_file, write_json
 from slsr.project.revisions import Revision, find_revisions
 
 PER_QUERY = ".per_query.parquet"
@@ -31,27 +32,38 @@ def save_networks(networks: Sequence[NetworkFiles], folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        The folder has other numbers under the name of a network.
+        There is no network, or the folder has other measures or settings under the name of one.
     """
+    if not networks:
+        raise InputError(f"{folder}: there is no network to save; name experiments, commits or `workspace`")
     folder.mkdir(parents=True, exist_ok=True)
     return [_save(files, folder) for files in networks]
 
 
 def _save(files: NetworkFiles, folder: Path) -> Path:
-    path = folder / f"{files.experiment}.{files.regularizer}.json"
+    path = folder / f"{files.experiment.replace('/', '-')}.{files.regularizer}.json"
     content = _as_json(files)
     if path.exists():
-        if read_json(path) != content:
-            raise InputError(f"{path}: has other numbers of this name; name another folder, or move the file away")
-        return path
-    table = pq.read_table(files.per_query)
+        known = read_json(path)
+        if differing := [key for key in ("seed", "settings", "metrics") if known.get(key) != content[key]]:
+            raise InputError(
+                f"{path}: has another network of this name ({' and '.join(differing)} differ); name another folder"
+            )
+    table = path.with_suffix(PER_QUERY)
+    if not table.exists():
+        _write_without_names(files.per_query, table)
+    if not path.exists():
+        write_json(path, content)
+    return path
+
+
+def _write_without_names(source: Path, target: Path) -> None:
+    """Copy the table of queries without the names of images."""
+    table = pq.read_table(source)
     place = table.schema.get_field_index("name")
     without = table.set_column(place, table.schema.field(place), pa.nulls(len(table), pa.string()))
-    temporary = folder / f".{path.stem}.partial"
-    pq.write_table(without, temporary, compression="zstd")
-    temporary.rename(path.with_suffix(PER_QUERY))
-    write_json(path, content)
-    return path
+    with replaced_file(target) as partial:
+        pq.write_table(without, partial, compression="zstd")
 
 
 def _as_json(files: NetworkFiles) -> dict[str, Any]:
@@ -103,11 +115,15 @@ def _read(path: Path, ranking: str) -> EvaluatedNetwork:
         raise InputError(f"{path}: not a result that `slsr compare --save` wrote ({error!r})") from error
     if not network.metrics:
         raise InputError(f"{path}: has no {ranking}; choose --ranking of {', '.join(metrics)}")
-    values = read_queries(path.with_suffix(PER_QUERY)).get(ranking)
+    table = path.with_suffix(PER_QUERY)
+    if not table.exists():
+        again = f"slsr compare {network.experiment} --save {path.parent}"
+        raise InputError(f"{table}: no such file; `{again}` writes it again")
+    values = read_queries(table).get(ranking)
     return replace(network, values=None if values is None else replace(values, names=None))
 
 
-class Sources(NamedTuple):
+class ResultSources(NamedTuple):
     """Where networks are read from: experiments and other revisions, and folders of saved results."""
 
     revisions: Sequence[Revision]
@@ -119,11 +135,21 @@ class Sources(NamedTuple):
         return found + [network for folder in self.folders for network in read_saved(folder, ranking)]
 
 
-def find_sources(root: Path, names: Sequence[str]) -> Sources:
-    """Find what names stand for: a folder, or else experiments and other revisions (errors of `find_revisions`)."""
-    folders = [root / name for name in names if (root / name).is_dir()]
-    others = [name for name in names if not (root / name).is_dir()]
-    return Sources(find_revisions(root, others) if others else [], folders)
+def find_sources(root: Path, names: Sequence[str]) -> ResultSources:
+    """Find what names stand for: a folder of saved results, or else experiments and other revisions.
+
+    Raises
+    ------
+    InputError
+        As `find_revisions`; a folder without saved results is taken for a revision.
+    """
+    folders = [name for name in names if (os.sep in name and (root / name).is_dir()) or _has_results(root / name)]
+    others = [name for name in names if name not in folders]
+    return ResultSources(find_revisions(root, others) if others else [], [root / name for name in folders])
+
+
+def _has_results(folder: Path) -> bool:
+    return any(folder.glob(f"*{PER_QUERY}"))
 
 
 def without_names(networks: Sequence[EvaluatedNetwork]) -> list[EvaluatedNetwork]:

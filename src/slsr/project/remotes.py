@@ -209,14 +209,18 @@ def _outs(repo: Repo, rev: str | None) -> list[_Out]:
 
 def _stores(repo: Repo, remote: str | None, rev: str | None) -> list[_Store]:
     """Return the remotes that the outputs go to, each with what should be there."""
-    if remote is None and not repo.config["core"].get("remote"):
-        raise InputError("no default remote is set, so nothing is shared yet; name a remote, or see docs/sharing.md")
-    repo.cloud.get_remote(remote, "push")  # raises if there is no such remote
+    default = remote or repo.config["core"].get("remote")
+    if default is not None:
+        repo.cloud.get_remote(default, "push")  # raises if there is no such remote
     found: dict[tuple[str, str], _Store] = {}
     for out in _outs(repo, rev):
         if remote and out.remote and out.remote != remote:
             continue
-        name = str(out.remote or remote or repo.config["core"]["remote"])
+        name = out.remote or default
+        if name is None:
+            raise InputError(
+                f"{out.path}: it goes to the default remote, and none is set; name a remote, or see docs/sharing.md"
+            )
         key = (name, out.hash_name)
         if key not in found:
             cache = repo.cache.legacy if out.hash_name == LEGACY_HASH else repo.cache.local

@@ -11,13 +11,13 @@ from trained import write_model
 from typer.testing import CliRunner
 
 from slsr.cli.main import app
+from slsr.datasets.collection import CAMERAS_UNKNOWN
 from slsr.embedding.encoder import load_encoder
 from slsr.embedding.protocol import read_protocol
 from slsr.errors import InputError
 from slsr.evaluation.per_query import read_queries
 from slsr.evaluation.scoring import LABELS, score
 from slsr.evaluation.transfer import read_evaluation_set, transfer
-from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.file import run_with_blocks
 from slsr.retrieval import Labels
 from slsr.stages import prepare

@@ -11,10 +11,10 @@ from naive import clustered
 from typer.testing import CliRunner
 
 from slsr.cli.main import app
+from slsr.datasets.collection import CAMERAS_UNKNOWN
 from slsr.errors import InputError
 from slsr.evaluation.per_query import MEASURES, read_queries
 from slsr.evaluation.scoring import FEATURES, LABELS, score, score_file
-from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.retrieval import Labels, evaluate, evaluate_reranked, headline
 
 QUERY, GALLERY, TRUTH = clustered(30, 200, 8, noise=2.0)

@@ -7,13 +7,13 @@ import pytest
 from builders import market_files, params, picture, viper_files, write_folder, write_zip
 from trained import write_model
 
+from slsr.datasets.collection import CAMERAS_UNKNOWN
 from slsr.embedding.encoder import load_encoder
 from slsr.embedding.sources import find_images
 from slsr.embedding.stream import embed_into, origin_of
 from slsr.errors import InputError
 from slsr.evaluation.scoring import score
 from slsr.evaluation.transfer import PUBLISHED, as_json, read_evaluation_set, render, transfer
-from slsr.images.tables import CAMERAS_UNKNOWN
 from slsr.params.file import run_with_blocks
 from slsr.stages import prepare
 

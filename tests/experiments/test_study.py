@@ -209,7 +209,7 @@ def test_a_study_that_contradicts_itself_is_refused(options, said):
 
 
 def test_the_tables_of_the_paper_have_files():
-    assert study_names(ROOT) == ["equal-steps", "splits", "splits20", "table2", "table4"]
+    assert study_names(ROOT) == ["equal-steps", "market1501-lite", "splits", "splits20", "table2", "table4"]
     name, table = read_study(ROOT, "table2", {})
     assert name == "table2"
     assert table.vary["cluster.k"] == [2, 3, 4]
@@ -315,7 +315,7 @@ def test_options_replace_what_a_file_says():
 def test_a_new_study_needs_parameters_or_seeds():
     assert read_study(ROOT, "regularizers", {"seeds": [1, 2]})[1].regularizers == ALL
     for name in ("tabel2", "studies/tabel2.yaml"):
-        with pytest.raises(InputError, match=r"choose one of equal-steps, splits, splits20, table2,"):
+        with pytest.raises(InputError, match=r"choose one of equal-steps, market1501-lite, splits, splits20, table2,"):
             read_study(ROOT, name, {})
     with pytest.raises(InputError, match=r"no file my\.yaml"):
         read_study(ROOT, "my.yaml", {"seeds": [1]})

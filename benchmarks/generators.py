@@ -15,7 +15,8 @@ instead of --seconds. Images are drawn in proportion to the clusters.
 The archive is Market-1501's below ../shared/data, or below the folder that SLSR_REAL_DATA names, or --archive. Its
 clusters are those of k-means on ImageNet features; the sample's are those of the pipeline's run. A line of
 OUT/runs.jsonl is a measurement, numbers only; OUT/<name>.png is a sheet to look at, which shows people, and
-OUT/<name>.pt the state. The same call goes on from there. The table at the end has all names in OUT; --picture puts
+OUT/<name>.pt the state. The same call goes on from there. The table at the end has all names in OUT, and
+the same measures of real images that were left out; --picture puts
 their sheets below each other.
 """
 
@@ -220,15 +221,18 @@ def note(
     start = time.perf_counter()
     drawn = drawn_images(generators, images, options.images)
     found = spaces_of(drawn, next(next(iter(generators.values())).parameters()).device)
-    measures = {
-        f"{space}_{name}": None if one.value is None else round(one.value, 4)
+    assessed = {
+        f"{space}_{name}": one
         for space, names in SPACES.items()
         for name, one in assess(known[space], found[space], names, 1, subsets=3).items()
     }
+    measures = {name: None if one.value is None else round(one.value, 4) for name, one in assessed.items()}
+    real = {name: None if one.reference is None else round(one.reference, 4) for name, one in assessed.items()}
     clusters = int(images.clusters.max()) + 1
     line = {"name": options.name, "clusters": clusters, "steps": step, "seconds": round(seconds, 1)} | measures
+    how = {"threads": options.threads, "set": options.set, "preset": options.preset, "real": real}
     with (options.out / "runs.jsonl").open("a") as file:
-        file.write(json.dumps(line | {"threads": options.threads, "set": options.set, "preset": options.preset}) + "\n")
+        file.write(json.dumps(line | how) + "\n")
     print(json.dumps(line), f"measured in {time.perf_counter() - start:.0f} s", flush=True)
     caption = f"{options.name}: {step:,} steps" if step else options.name
     shown = [Panel(caption, evenly(drawn, SHOWN)), Panel("real", evenly(images.pixels, 16))]
@@ -274,6 +278,10 @@ def summary(path: Path) -> str:
         + ["-" if line[name] is None else f"{line[name]:.2f}" for name in wanted]
         for line in lines
     ]
+    real = next((line["real"] for line in reversed(lines) if "real" in line), None)
+    if real is not None:
+        cells = ["-" if real.get(name) is None else f"{real[name]:.2f}" for name in wanted]
+        rows.append(["real images that were left out", "-", "-", "-", *cells])
     return table(head, rows)
 
 

@@ -35,6 +35,12 @@ def test_marks_are_those_of_the_evaluation(identity, camera, mark):
     assert mark_of(match(identity, camera), None, None) is None
 
 
+@pytest.mark.parametrize("identity", [-1, 0])
+def test_a_query_that_is_junk_or_a_distractor_has_no_marks(identity):
+    others = [match(other, 2) for other in (identity, 7, 0, -1)]
+    assert [mark_of(one, identity, 1) for one in others] == [None] * 4
+
+
 def test_unknown_cameras_differ():
     assert mark_of(match(7, -1), 7, -1) == "right"
     assert mark_of(match(7, None), 7, None) == "right"

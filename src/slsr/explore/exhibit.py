@@ -18,12 +18,12 @@ from slsr.embedding.checkpoint_file import checkpoint_file
 from slsr.embedding.encoder import LoadedEncoder, load_encoder
 from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
+from slsr.evaluation.judging import can_be_judged
 from slsr.explore.activation import MAP_KINDS, map_size
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, problem_of, unreadable_rows
 from slsr.explore.checks import check_shown
 from slsr.explore.image_table import ImageTable, Rows
 from slsr.explore.nearest import NearestImages, distances_to_centroids, open_nearest, read_train_features
-from slsr.explore.rankings import can_be_judged
 from slsr.explore.run_results import Accuracy, read_accuracy, read_quality
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json

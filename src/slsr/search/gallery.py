@@ -14,6 +14,7 @@ from slsr.embedding.files import NamedFeatures
 from slsr.embedding.pictures import ImageLike, open_picture
 from slsr.embedding.sources import ImageSources
 from slsr.errors import InputError
+from slsr.evaluation.judging import can_be_judged
 from slsr.images.decoding import encode_jpeg
 from slsr.reporting.gallery_page import GalleryImage, GalleryRow, Mark
 from slsr.search.ranked_lists import Match
@@ -103,9 +104,12 @@ def _small(picture: ImageLike, name: str) -> bytes:
 def mark_of(match: Match, identity: int | None, camera: int | None) -> Mark | None:
     """Say whether a match shows the person of the query; None if that is unknown, or if evaluations ignore the match.
 
-    They ignore junk, and images of the same person by the same camera.
+    They ignore junk, and images of the same person by the same camera. A query that is junk or a distractor (identity
+    0) has no marks: any image may be a query here, so a query of identity 0 does not say that 0 is a person.
     """
     if identity is None or match.identity is None or match.identity == JUNK:
+        return None
+    if not can_be_judged(identity, None):
         return None
     if match.identity != identity:
         return "wrong"

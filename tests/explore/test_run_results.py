@@ -31,6 +31,14 @@ def test_metrics_of_the_same_gallery_bring_intervals_and_re_ranking(model):
     assert (found.reranked_rank1, found.reranked_mean_precision) == (Score(0.86, (0.8, 0.92)), Score(0.78))
 
 
+def test_metrics_are_found_for_a_checkpoint_that_links_to_the_cache_of_dvc(model, tmp_path):
+    evaluated(model, METRICS)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/86a1").write_bytes(b"weights")
+    model.symlink_to(tmp_path / "cache/86a1")
+    assert read_accuracy(model, (0.82, 0.645)).reranked_rank1 == Score(0.86, (0.8, 0.92))
+
+
 @pytest.mark.parametrize("headline", [(0.6, 0.64), (0.82, 0.7)])
 def test_metrics_of_another_gallery_are_not_shown(model, headline):
     evaluated(model, METRICS)

@@ -269,10 +269,11 @@ def model_names(files: Sequence[Path]) -> list[str]:
     """Give models short names, with a number if two have the same name.
 
     A `model.safetensors` is named after its folder, or by the title of the regularizer that the folder is named after;
-    any other file is named after itself.
+    any other file is named after itself. Links are not followed: DVC may link a checkpoint to its cache, where files
+    are named by hashes.
     """
     short = [
-        short_title_of(file.resolve().parent.name) if file.name == "model.safetensors" else file.stem for file in files
+        short_title_of(file.absolute().parent.name) if file.name == "model.safetensors" else file.stem for file in files
     ]
     short = [name or "model" for name in short]
     return [

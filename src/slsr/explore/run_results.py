@@ -57,7 +57,7 @@ def read_accuracy(model: Path, headline: tuple[float, float] | None) -> Accuracy
     if headline is None:
         return None
     computed = Accuracy(Score(headline[0]), Score(headline[1]))
-    folder = model.resolve().parent
+    folder = model.absolute().parent  # not of a file in DVC's cache that the checkpoint may be a link to
     path = folder.parents[1] / "evaluate" / folder.name / "metrics.json"
     if folder.parent.name != "train" or not path.is_file():
         return computed

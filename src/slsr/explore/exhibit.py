@@ -239,7 +239,7 @@ def _with_training(exhibit: Exhibit, sources: Sources, device: str, say: Say) ->
         exhibit,
         clusters=clusters,
         identities={} if train is None else _identities_by_label(train.table.path),
-        quality=None if generated is None else read_quality(generated.table.path),
+        quality=None if generated is None else read_quality(generated.table.path, say),
         nearest=nearest,
     )
 

@@ -228,13 +228,11 @@ def _with_training(exhibit: Exhibit, sources: Sources, device: str, say: Say) ->
     train, generated = exhibit.shelves.get("t"), exhibit.shelves.get("x")
     clusters = nearest = features = None
     if train is not None and sources.train_features is not None:
-        features = read_train_features(sources.train_features, train.table)
+        features = read_train_features(sources.train_features, train.table, say)
     if train is not None and sources.clusters is not None:
         clusters = _read_clusters(sources.clusters, train, features)
     if train is not None and generated is not None and features is not None and sources.encoder is not None:
-        nearest = open_nearest(sources.encoder, features, train.table, generated.table, device, exhibit.device)
-        if nearest is None:
-            say(f"{sources.train_features}: not the features of {sources.encoder}; nearest images are not shown")
+        nearest = open_nearest(sources.encoder, features, train.table, generated.table, device, exhibit.device, say)
     return replace(
         exhibit,
         clusters=clusters,

@@ -1,6 +1,7 @@
 """Pictures of ranked lists: found by name, made small, marked as the labels say."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from slsr.embedding.files import NamedFeatures
 from slsr.embedding.sources import find_images
 from slsr.errors import InputError
 from slsr.images.tables import LABELED, table_writer
+from slsr.reporting.gallery_page import gallery_page
 from slsr.search.gallery import SHOWN_SIZE, find_pictures, gallery_rows, mark_of
 from slsr.search.ranked_lists import Match
 
@@ -71,6 +73,17 @@ def test_a_file_name_that_two_images_have_finds_neither(tmp_path, monkeypatch):
     (tmp_path / "moved" / "a.jpg").write_bytes(picture(1))
     with pytest.raises(InputError, match="2 are missing"):
         find_pictures(["one/a.jpg", "two/a.jpg"], find_images(["moved"]))
+
+
+def test_captions_do_not_tell_the_folders_of_the_user(tmp_path):
+    names = [str(tmp_path / "customer" / name) for name in ("a.jpg", "b.jpg")]
+    (tmp_path / "customer").mkdir()
+    for number, name in enumerate(names):
+        Path(name).write_bytes(picture(number))
+    queries = NamedFeatures(np.eye(1, 4, dtype=np.float32), names[:1], None, None)
+    (row,) = gallery_rows(queries, [[match(None, None, names[1])]], None, None)
+    assert (row.query.caption, row.results[0].caption) == ("a.jpg", "1: 0.5000\nb.jpg")
+    assert "customer" not in gallery_page("found", [row])
 
 
 def test_the_row_of_a_query_has_its_small_pictures_in_order(tmp_path, monkeypatch):

@@ -31,6 +31,8 @@ def gallery_rows(
 ) -> list[GalleryRow]:
     """Collect the pictures of queries and of their ranked lists, each at most 192x256 pixels.
 
+    Captions have the names of files without their folders, since the page may be sent to others.
+
     Parameters
     ----------
     queries, lists
@@ -50,7 +52,7 @@ def gallery_rows(
     rows = []
     for number, (name, matches) in enumerate(zip(queries.names, lists, strict=True)):
         identity, camera = _label(queries.identities, number), _label(queries.cameras, number)
-        query = GalleryImage(query_pictures[name], f"{name}{_described(identity, camera)}")
+        query = GalleryImage(query_pictures[name], f"{Path(name).name}{_described(identity, camera)}")
         results = [
             GalleryImage(found[match.name], _caption(rank, match), mark_of(match, identity, camera))
             for rank, match in enumerate(matches, start=1)
@@ -123,7 +125,7 @@ def _label(labels: NDArray[np.int64] | None, number: int) -> int | None:
 def _caption(rank: int, match: Match) -> str:
     """Describe a match; a re-ranked list is sorted by the distance."""
     distance = "" if match.distance is None else f"\ndistance {match.distance:.4f}"
-    return f"{rank}: {match.score:.4f}{distance}\n{match.name}{_described(match.identity, match.camera)}"
+    return f"{rank}: {match.score:.4f}{distance}\n{Path(match.name).name}{_described(match.identity, match.camera)}"
 
 
 def _described(identity: int | None, camera: int | None) -> str:

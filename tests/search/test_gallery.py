@@ -97,6 +97,6 @@ def test_the_row_of_a_query_has_its_small_pictures_in_order(tmp_path, monkeypatc
     assert Image.open(io.BytesIO(row.query.encoded)).size == (85, 256)
     assert SHOWN_SIZE[0] >= 85 and row.query.mark is None
     assert [image.mark for image in row.results] == ["right", "wrong"]
-    assert row.query.caption == "large.png\nperson 7, camera 1"
+    assert row.query.caption == "large.png\nidentity 7, camera 1"
     captions = [image.caption for image in row.results]
-    assert captions == ["1: 0.5000\nb.jpg\nperson 7, camera 2", "2: 0.5000\nlarge.png\nperson 8, camera 3"]
+    assert captions == ["1: 0.5000\nb.jpg\nidentity 7, camera 2", "2: 0.5000\nlarge.png\nidentity 8, camera 3"]

@@ -20,7 +20,7 @@ from slsr.reporting.gallery_page import GalleryImage, GalleryRow, Mark
 from slsr.search.ranked_lists import Match
 
 SHOWN_SIZE = (192, 256)  # largest width and height of a picture
-QUALITY = 88
+JPEG_QUALITY = 88
 
 
 def gallery_rows(
@@ -100,7 +100,7 @@ def _unique_file_names(names: set[str]) -> dict[str, str]:
 def _small(picture: ImageLike, name: str) -> bytes:
     image = open_picture(picture, name)
     image.thumbnail(SHOWN_SIZE)
-    return encode_jpeg(np.asarray(image), QUALITY)
+    return encode_jpeg(np.asarray(image), JPEG_QUALITY)
 
 
 def mark_of(match: Match, identity: int | None, camera: int | None) -> Mark | None:
@@ -129,5 +129,5 @@ def _caption(rank: int, match: Match) -> str:
 
 
 def _described(identity: int | None, camera: int | None) -> str:
-    known = [f"{title} {value}" for title, value in (("person", identity), ("camera", camera)) if value is not None]
+    known = [f"{title} {value}" for title, value in (("identity", identity), ("camera", camera)) if value is not None]
     return f"\n{', '.join(known)}" if known else ""

@@ -6,6 +6,7 @@ people are refused.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from collections.abc import Sequence
@@ -26,12 +27,13 @@ from slsr.files import read_json, read_npy, write_bytes
 from slsr.images.decoding import Pixels, decode_resized
 from slsr.images.tables import column_numpy, read_table
 from slsr.params.dataset import SAMPLE
-from slsr.params.file import load_params
+from slsr.project.lock import LOCK, all_outputs, chain, dependencies, other_inputs, parse_lock
 from slsr.reporting.figures import QUERY, RIGHT, WRONG, RankedRow
 from slsr.retrieval import euclidean_distances, evaluate_distances, top_matches
 from slsr.stages.paths import (
     ASSIGNMENTS,
     CLUSTER_IDENTITIES,
+    DATA,
     GALLERY_TABLE,
     GENERATED_IMAGES,
     QUERY_TABLE,
@@ -41,6 +43,7 @@ from slsr.stages.paths import (
 )
 
 TARGET, MODEL = Path("docs/montage.png"), TRAINED / "slsr"
+TABLES = (TRAIN_TABLE, QUERY_TABLE, GALLERY_TABLE, GENERATED_IMAGES)  # whose images are shown
 QUANTILES = {"easy": 0.9, "typical": 0.5, "hard": 0.1}  # of average precision: whose queries are shown
 DEPTH, MEMBERS, CLUSTERS = 6, 4, 3
 IMAGE, PITCH = (64, 128), (70, 144)  # width and height of an image and of its place, in pixels
@@ -160,11 +163,34 @@ def encode(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def require_sample() -> None:
+    """Refuse tables that were not made of the drawn sample, by what dvc.lock records of them, not by params.yaml.
+
+    Raises
+    ------
+    InputError
+        `prepare` read another archive, or a table is not the one that the run of this archive wrote.
+    """
+    if not Path(LOCK).is_file():
+        raise InputError(f"{LOCK}: no such file, so nothing says which people the images show; run `dvc repro`")
+    stages, sample = parse_lock(Path(LOCK).read_bytes(), LOCK), f"{DATA}/{SAMPLE}"
+    archives = [path for path in dependencies(stages.get("prepare", {})) if path.startswith(f"{DATA}/")]
+    if archives != [sample]:
+        found = ", ".join(archives) or "no archive"
+        raise InputError(f"{LOCK}: prepare read {found}, which may show people; this picture is for {sample} alone")
+    recorded = all_outputs(stages)
+    for table in TABLES:
+        stage, md5 = recorded.get(table.as_posix(), ("", None))
+        content = table.read_bytes() if table.is_file() else b""
+        if md5 != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            raise InputError(f"{table}: not the file that {LOCK} records, so it may show people; run `dvc repro`")
+        if others := [path for name in chain(stages, stage) for path, _ in other_inputs(stages, name)]:
+            raise InputError(f"{table}: made of another {others[0]}, which may show people; run `dvc repro`")
+
+
 def main() -> None:
-    """Write the picture, if the data set of params.yaml is drawn."""
-    archive = load_params(Path("params.yaml")).dataset.archive
-    if archive != SAMPLE:
-        raise InputError(f"params.yaml: dataset.archive {archive} may show people; this picture is for {SAMPLE} alone")
+    """Write the picture, if the images are drawn."""
+    require_sample()
     write_bytes(TARGET, encode(draw(ranked_rows(), cluster_rows())))
     print(f"wrote {TARGET}: {TARGET.stat().st_size / 1000:.0f} kB")
 

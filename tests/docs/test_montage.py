@@ -1,10 +1,12 @@
 """tools/montage.py: the picture of the README shows right and wrong matches, and never real people."""
 
+import hashlib
 import io
 import sys
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from tiny import ROOT
 
@@ -55,9 +57,59 @@ def test_the_committed_picture_is_small():
     assert file.stat().st_size <= 400_000
 
 
-def test_real_people_are_refused_before_anything_is_read(tmp_path, monkeypatch):
+def hash_of(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function: write the tables of a run of an archive, and its dvc.lock; params.yaml always names the sample."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(render_preset(ROOT / "presets", "market1501"))
-    with pytest.raises(InputError, match="may show people"):
+    (tmp_path / "params.yaml").write_text(render_preset(ROOT / "presets", "sample"))
+
+    def write(archive, generated_from="train.parquet"):
+        for table in montage.TABLES:
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.write_bytes(table.name.encode())
+        outs = [{"path": table.as_posix(), "md5": hash_of(table.name.encode())} for table in montage.TABLES]
+        read = {"path": "artifacts/prepared/train.parquet", "md5": hash_of(generated_from.encode())}
+        stages = {
+            "prepare": {"deps": [{"path": "src/slsr/datasets"}, {"path": f"data/{archive}"}], "outs": outs[:-1]},
+            "generate": {"deps": [read], "outs": outs[-1:]},
+        }
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+    return write
+
+
+def test_artifacts_of_another_archive_are_refused_whatever_params_yaml_says(run, tmp_path):
+    run("Market-1501-v15.09.15.zip")
+    with pytest.raises(InputError, match=r"prepare read data/Market.* may show people"):
         montage.main()
     assert not (tmp_path / "docs").exists()
+
+
+def test_artifacts_of_the_sample_are_taken_and_exchanged_ones_refused(run):
+    run("slsr-sample.zip")
+    montage.require_sample()
+    for table in montage.TABLES:
+        kept = table.read_bytes()
+        table.write_bytes(b"real people")
+        with pytest.raises(InputError, match=rf"{table}: not the file that dvc.lock records"):
+            montage.require_sample()
+        table.write_bytes(kept)
+    run("slsr-sample.zip", generated_from="a table of real people")
+    with pytest.raises(InputError, match=r"images.parquet: made of another artifacts/prepared/train.parquet"):
+        montage.require_sample()
+
+
+def test_without_a_record_or_a_table_nothing_is_drawn(run, tmp_path):
+    with pytest.raises(InputError, match=r"dvc\.lock: no such file"):
+        montage.main()
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    with pytest.raises(InputError, match="no archive"):
+        montage.main()
+    run("slsr-sample.zip")
+    montage.TABLES[0].unlink()
+    with pytest.raises(InputError, match="not the file"):
+        montage.main()

@@ -1,6 +1,7 @@
 """The template of the page of plots: its files, and what a browser without a network makes of it."""
 
 import hashlib
+import json
 import re
 
 import pytest
@@ -8,6 +9,9 @@ import yaml
 from dvc_render import ImageRenderer, VegaRenderer, render_html
 from PIL import Image
 from tiny import ROOT
+
+from slsr.labels.regularizers import REGULARIZERS
+from slsr.reporting.titles import title_of
 
 PLOTS = ROOT / ".dvc/plots"
 TEMPLATE = PLOTS / "page.html"
@@ -45,6 +49,13 @@ def test_every_plot_has_a_section_and_a_caption(name):
     patterns = re.findall(r"^      \[/(.+)/(i?),", TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE)
     matching = [pattern for pattern, flag in patterns if re.search(pattern, name, re.I if flag else 0)]
     assert matching and "^" not in matching
+
+
+def test_the_page_knows_every_regularizer_by_its_title():
+    (block,) = re.findall(r"^const NAMES = (\{.*?\});$", TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names = json.loads(block.replace(",\n}", "\n}"))
+    assert names == {name: title_of(name) for name in REGULARIZERS}
+    assert next(iter(names)) == "none", "the baseline comes first"
 
 
 def vega(name, datapoints=RUNS):
@@ -103,7 +114,7 @@ def test_plots_are_sorted_into_sections_with_captions(page):
     ]
     assert shown.locator("h3").all_text_contents() == [
         "CMC, single query",
-        "Baseline: re-ranked galleries",
+        "Baseline (none): re-ranked galleries",
         "SLSR: ranked galleries",
         "The discriminators' probability of real, median over the clusters",
         "Generated images",
@@ -113,6 +124,18 @@ def test_plots_are_sorted_into_sections_with_captions(page):
     assert "artifacts/" not in shown.inner_text("body")
     assert shown.locator(".revision").all_text_contents() == ["workspace", "two"]
     assert shown.evaluate("document.documentElement.scrollWidth") == 375
+
+
+@pytest.mark.browser
+def test_an_unknown_run_comes_last(page):
+    runs = ("my-own", "mprl", "slsr-nearest", "none")
+    shown = page(*(image(f"artifacts/evaluate/{run}/ranked_lists.png", "workspace") for run in runs))
+    assert shown.locator("h3").all_text_contents() == [
+        "Baseline (none): ranked galleries",
+        "SLSR, nearest: ranked galleries",
+        "MPRL: ranked galleries",
+        "my-own: ranked galleries",
+    ]
 
 
 @pytest.mark.browser

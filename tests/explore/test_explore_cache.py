@@ -1,5 +1,7 @@
 """What is kept on disk between two starts, and when it is not believed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from explored import GALLERY_LABELS, QUERY_LABELS, use_tiny_backbone, write_table
@@ -194,6 +196,17 @@ def test_keys_of_queries(exhibit):
 def test_models_get_short_names_of_their_own(tmp_path):
     files = ["a/slsr/model.safetensors", "b/slsr/model.safetensors", "b/best.safetensors"]
     assert model_names([tmp_path / file for file in files]) == ["SLSR (1)", "SLSR (2)", "best"]
+
+
+def test_a_model_that_links_to_the_cache_of_dvc_keeps_its_name(tmp_path, monkeypatch):
+    stored, link = tmp_path / "cache/files/md5/3f/86a1", tmp_path / "train/slsr/model.safetensors"
+    for file in (stored, link):
+        file.parent.mkdir(parents=True)
+    stored.write_bytes(b"weights")
+    link.symlink_to(stored)
+    assert model_names([link]) == ["SLSR"]
+    monkeypatch.chdir(link.parent)
+    assert model_names([Path("model.safetensors")]) == ["SLSR"]
 
 
 def test_clusters_of_other_images_are_refused(place, tmp_path):

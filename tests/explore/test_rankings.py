@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slsr.errors import InputError
-from slsr.explore.rankings import can_be_judged, cosine_similarity, rank_gallery
+from slsr.explore.rankings import cosine_similarity, rank_gallery
 from slsr.retrieval import Labels, euclidean_distances, evaluate, rerank
 from slsr.retrieval.one_query import OneQueryReranker, distances_to_gallery, find_neighbors
 
@@ -89,13 +89,6 @@ def test_neighbors_of_other_images_are_refused(sides):
     query, gallery, _ = sides
     with pytest.raises(InputError, match="neighbors of 104 images, but there are 13 queries"):
         OneQueryReranker(query[1:], gallery, find_neighbors(query, gallery))
-
-
-def test_junk_and_distractors_are_no_labeled_queries():
-    assert can_be_judged(7, None)
-    assert not can_be_judged(-1, np.array([-1, 7]))
-    assert not can_be_judged(0, np.array([7]))
-    assert can_be_judged(0, np.array([0, 7]))
 
 
 def test_plain_order_is_that_of_the_library(sides):

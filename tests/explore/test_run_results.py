@@ -3,7 +3,7 @@
 import pytest
 
 from slsr.errors import InputError
-from slsr.explore.run_results import Score, alarms_by_cluster, quality_of, read_accuracy, read_quality
+from slsr.explore.run_results import Accuracy, Score, alarms_by_cluster, quality_of, read_accuracy, read_quality
 from slsr.files import write_json
 
 METRICS = {
@@ -31,6 +31,14 @@ def test_metrics_of_the_same_gallery_bring_intervals_and_re_ranking(model):
     assert (found.reranked_rank1, found.reranked_mean_precision) == (Score(0.86, (0.8, 0.92)), Score(0.78))
 
 
+def test_metrics_are_found_for_a_checkpoint_that_links_to_the_cache_of_dvc(model, tmp_path):
+    evaluated(model, METRICS)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/86a1").write_bytes(b"weights")
+    model.symlink_to(tmp_path / "cache/86a1")
+    assert read_accuracy(model, (0.82, 0.645)).reranked_rank1 == Score(0.86, (0.8, 0.92))
+
+
 @pytest.mark.parametrize("headline", [(0.6, 0.64), (0.82, 0.7)])
 def test_metrics_of_another_gallery_are_not_shown(model, headline):
     evaluated(model, METRICS)
@@ -47,6 +55,21 @@ def test_without_metrics_or_outside_of_a_run_only_the_headline_is_known(model, t
     elsewhere = tmp_path / "mine/slsr/model.safetensors"
     assert read_accuracy(elsewhere, (0.82, 0.64)).reranked_rank1 is None
     assert read_accuracy(model, None) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [METRICS],
+        {"single_query": [0.82, 0.64]},
+        {"single_query": {"rank1": "82 %", "map_trapezoid": 0.64}},
+        {"single_query": {"rank1": 0.82, "map_trapezoid": None}},
+        {"single_query": METRICS["single_query"] | {"rank1_ci95": [0.7]}},
+    ],
+)
+def test_metrics_of_another_form_are_not_shown(model, content):
+    evaluated(model, content)
+    assert read_accuracy(model, (0.82, 0.64)) == Accuracy(Score(0.82), Score(0.64))
 
 
 def test_damaged_metrics_are_an_error(model):
@@ -103,8 +126,29 @@ def test_alarms_are_counted_by_cluster():
 
 
 def test_quality_is_read_beside_the_images(tmp_path):
-    assert read_quality(tmp_path / "images.parquet") is None
+    said = []
+    assert read_quality(tmp_path / "images.parquet", said.append) is None
     write_json(tmp_path / "quality.json", QUALITY)
-    assert read_quality(tmp_path / "images.parquet") == QUALITY
-    write_json(tmp_path / "quality.json", ["something else"])
-    assert read_quality(tmp_path / "images.parquet") is None
+    assert read_quality(tmp_path / "images.parquet", said.append) == QUALITY
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["something else"],
+        {"overall": None},
+        {"clusters": [], "alarms": []},
+        QUALITY | {"overall": {"cluster": None, "generated": 1200, "real": 400, "imagenet": {"kernel": 2.5}}},
+        QUALITY | {"overall": QUALITY["overall"] | {"generated": "many"}},
+        QUALITY | {"overall": QUALITY["overall"] | {"verdict": ["not usable"]}},
+        QUALITY | {"clusters": [{"number": 3}]},
+        QUALITY | {"alarms": [{"cluster": None, "measure": "kernel"}]},
+        QUALITY | {"alarms": ["collapse"]},
+    ],
+)
+def test_quality_of_another_form_is_not_shown_and_the_log_says_so(tmp_path, content):
+    said = []
+    write_json(tmp_path / "quality.json", content)
+    assert read_quality(tmp_path / "images.parquet", said.append) is None
+    assert len(said) == 1 and said[0].startswith(f"{tmp_path / 'quality.json'}: not in the form")

@@ -1,6 +1,7 @@
 """Pictures of ranked lists: found by name, made small, marked as the labels say."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from slsr.embedding.files import NamedFeatures
 from slsr.embedding.sources import find_images
 from slsr.errors import InputError
 from slsr.images.tables import LABELED, table_writer
+from slsr.reporting.gallery_page import gallery_page
 from slsr.search.gallery import SHOWN_SIZE, find_pictures, gallery_rows, mark_of
 from slsr.search.ranked_lists import Match
 
@@ -33,6 +35,12 @@ def match(identity, camera, name="a.jpg"):
 def test_marks_are_those_of_the_evaluation(identity, camera, mark):
     assert mark_of(match(identity, camera), 7, 1) == mark
     assert mark_of(match(identity, camera), None, None) is None
+
+
+@pytest.mark.parametrize("identity", [-1, 0])
+def test_a_query_that_is_junk_or_a_distractor_has_no_marks(identity):
+    others = [match(other, 2) for other in (identity, 7, 0, -1)]
+    assert [mark_of(one, identity, 1) for one in others] == [None] * 4
 
 
 def test_unknown_cameras_differ():
@@ -67,6 +75,17 @@ def test_a_file_name_that_two_images_have_finds_neither(tmp_path, monkeypatch):
         find_pictures(["one/a.jpg", "two/a.jpg"], find_images(["moved"]))
 
 
+def test_captions_do_not_tell_the_folders_of_the_user(tmp_path):
+    names = [str(tmp_path / "customer" / name) for name in ("a.jpg", "b.jpg")]
+    (tmp_path / "customer").mkdir()
+    for number, name in enumerate(names):
+        Path(name).write_bytes(picture(number))
+    queries = NamedFeatures(np.eye(1, 4, dtype=np.float32), names[:1], None, None)
+    (row,) = gallery_rows(queries, [[match(None, None, names[1])]], None, None)
+    assert (row.query.caption, row.results[0].caption) == ("a.jpg", "1: 0.5000\nb.jpg")
+    assert "customer" not in gallery_page("found", [row])
+
+
 def test_the_row_of_a_query_has_its_small_pictures_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     large = Image.fromarray(np.zeros((900, 300, 3), np.uint8))
@@ -78,6 +97,6 @@ def test_the_row_of_a_query_has_its_small_pictures_in_order(tmp_path, monkeypatc
     assert Image.open(io.BytesIO(row.query.encoded)).size == (85, 256)
     assert SHOWN_SIZE[0] >= 85 and row.query.mark is None
     assert [image.mark for image in row.results] == ["right", "wrong"]
-    assert row.query.caption == "large.png\nperson 7, camera 1"
+    assert row.query.caption == "large.png\nidentity 7, camera 1"
     captions = [image.caption for image in row.results]
-    assert captions == ["1: 0.5000\nb.jpg\nperson 7, camera 2", "2: 0.5000\nlarge.png\nperson 8, camera 3"]
+    assert captions == ["1: 0.5000\nb.jpg\nidentity 7, camera 2", "2: 0.5000\nlarge.png\nidentity 8, camera 3"]

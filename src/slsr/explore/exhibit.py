@@ -18,12 +18,12 @@ from slsr.embedding.checkpoint_file import checkpoint_file
 from slsr.embedding.encoder import LoadedEncoder, load_encoder
 from slsr.embedding.pictures import open_picture
 from slsr.errors import InputError
+from slsr.evaluation.judging import can_be_judged
 from slsr.explore.activation import MAP_KINDS, map_size
 from slsr.explore.cache import cached_features, cached_measures, cached_neighbors, problem_of, unreadable_rows
 from slsr.explore.checks import check_shown
 from slsr.explore.image_table import ImageTable, Rows
 from slsr.explore.nearest import NearestImages, distances_to_centroids, open_nearest, read_train_features
-from slsr.explore.rankings import can_be_judged
 from slsr.explore.run_results import Accuracy, read_accuracy, read_quality
 from slsr.explore.uploads import Uploads
 from slsr.files import read_json
@@ -228,18 +228,16 @@ def _with_training(exhibit: Exhibit, sources: Sources, device: str, say: Say) ->
     train, generated = exhibit.shelves.get("t"), exhibit.shelves.get("x")
     clusters = nearest = features = None
     if train is not None and sources.train_features is not None:
-        features = read_train_features(sources.train_features, train.table)
+        features = read_train_features(sources.train_features, train.table, say)
     if train is not None and sources.clusters is not None:
         clusters = _read_clusters(sources.clusters, train, features)
     if train is not None and generated is not None and features is not None and sources.encoder is not None:
-        nearest = open_nearest(sources.encoder, features, train.table, generated.table, device, exhibit.device)
-        if nearest is None:
-            say(f"{sources.train_features}: not the features of {sources.encoder}; nearest images are not shown")
+        nearest = open_nearest(sources.encoder, features, train.table, generated.table, device, exhibit.device, say)
     return replace(
         exhibit,
         clusters=clusters,
         identities={} if train is None else _identities_by_label(train.table.path),
-        quality=None if generated is None else read_quality(generated.table.path),
+        quality=None if generated is None else read_quality(generated.table.path, say),
         nearest=nearest,
     )
 
@@ -269,10 +267,11 @@ def model_names(files: Sequence[Path]) -> list[str]:
     """Give models short names, with a number if two have the same name.
 
     A `model.safetensors` is named after its folder, or by the title of the regularizer that the folder is named after;
-    any other file is named after itself.
+    any other file is named after itself. Links are not followed: DVC may link a checkpoint to its cache, where files
+    are named by hashes.
     """
     short = [
-        short_title_of(file.resolve().parent.name) if file.name == "model.safetensors" else file.stem for file in files
+        short_title_of(file.absolute().parent.name) if file.name == "model.safetensors" else file.stem for file in files
     ]
     short = [name or "model" for name in short]
     return [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from slsr.embedding.encoder import LoadedEncoder, load_encoder
+from slsr.errors import InputError
 from slsr.explore.image_table import ImageTable, Rows
 from slsr.files import read_npy
 from slsr.quality.features import unit_rows
@@ -38,41 +39,67 @@ class NearestImages:
         self._features = unit_rows(features)
         self._generated = generated
         self._device = device
-        self._found: dict[int, tuple[int, float]] = {}
+        self._found: dict[int, tuple[int, float] | None] = {}
 
-    def of(self, rows: Sequence[int]) -> list[tuple[int, float]]:
-        """Return the row of the nearest training image, and the cosine similarity with it, of each generated image."""
+    def of(self, rows: Sequence[int]) -> list[tuple[int, float] | None]:
+        """Return the row of the nearest training image, and the cosine similarity with it, of each generated image.
+
+        It is None for a generated image that does not decode.
+        """
         with self._device:
             missing = [row for row in rows if row not in self._found]
             if missing:
-                features = self._encoder.embed([self._generated.encoded(row) for row in missing])
-                nearest = nearest_rows(features, self._features, 1)[:, 0]
-                similarity = np.sum(features * self._features[nearest], axis=1)
-                self._found |= dict(zip(missing, zip(nearest.tolist(), similarity.tolist(), strict=True), strict=True))
+                self._found |= self._computed(missing)
             return [self._found[row] for row in rows]
+
+    def _computed(self, rows: Sequence[int]) -> dict[int, tuple[int, float] | None]:
+        found: dict[int, tuple[int, float] | None] = dict.fromkeys(rows)
+        images = ((self._generated.names[row], self._generated.encoded(row)) for row in rows)
+        for numbers, features in self._encoder.stream(images, unreadable=lambda error: None):
+            nearest = nearest_rows(features, self._features, 1)[:, 0]
+            similarity = np.sum(features * self._features[nearest], axis=1)
+            for number, row, cosine in zip(numbers, nearest.tolist(), similarity.tolist(), strict=True):
+                found[rows[number]] = row, cosine
+        return found
 
 
 def open_nearest(
-    model: Path, features: Features, train: ImageTable, generated: ImageTable, device_name: str, device: Lock
+    model: Path,
+    features: Features,
+    train: ImageTable,
+    generated: ImageTable,
+    device_name: str,
+    device: Lock,
+    say: Callable[[str], None],
 ) -> NearestImages | None:
-    """Load the encoder that was clustered; None if the features are not its features of the training images.
+    """Load the encoder that was clustered.
+
+    The result is None, and `say` is told why, if the features are not the encoder's features of the training images, or
+    if the first training images, by which this is seen, do not decode.
 
     Raises
     ------
     InputError
-        There is no encoder at `model`, or an image cannot be read.
+        There is no encoder at `model`.
     """
     encoder = load_encoder(model, device_name, flip=False)
-    first = encoder.embed([train.encoded(row) for row in range(min(PROBED, len(train)))])
-    if features.shape[1] != encoder.dimension:
+    probed = [(train.names[row], train.encoded(row)) for row in range(min(PROBED, len(train)))]
+    try:
+        first = np.concatenate([block for _, block in encoder.stream(probed)])
+    except InputError as error:
+        say(f"{train.path}: {error}; nearest images are not shown")
         return None
-    if np.any(np.sum(first * unit_rows(features[:PROBED]), axis=1) < SAME):
+    same = features.shape[1] == encoder.dimension
+    if not same or np.any(np.sum(first * unit_rows(features[:PROBED]), axis=1) < SAME):
+        say(f"the features of the training images are not those of {model}; nearest images are not shown")
         return None
     return NearestImages(encoder, features, generated, device)
 
 
-def read_train_features(path: Path, train: ImageTable) -> Features | None:
-    """Read the encoder's features of the training images; None if they are those of another number of images.
+def read_train_features(path: Path, train: ImageTable, say: Callable[[str], None]) -> Features | None:
+    """Read the encoder's features of the training images.
+
+    The result is None, and `say` is told, if they are those of another number of images.
 
     Raises
     ------
@@ -80,7 +107,13 @@ def read_train_features(path: Path, train: ImageTable) -> Features | None:
         The file is damaged.
     """
     features: Features = read_npy(path)
-    return features if features.ndim == 2 and len(features) == len(train) else None
+    if features.ndim == 2 and len(features) == len(train):
+        return features
+    say(
+        f"{path}: not the features of the {len(train):,} images of {train.path} (its shape is {features.shape}); "
+        "nearest images are not shown, and images of a cluster are not sorted"
+    )
+    return None
 
 
 def distances_to_centroids(features: Features, clusters: Rows) -> Features:

@@ -17,7 +17,7 @@ from slsr.explore.activation import COARSE_ROWS
 from slsr.explore.exhibit import Exhibit, Query, Shelf, find_query
 from slsr.explore.image_table import ImageTable, find_rows
 from slsr.explore.run_results import alarms_by_cluster, quality_of
-from slsr.explore.saved import file_name, saved_ranking
+from slsr.explore.saved_ranking import file_name, saved_ranking
 from slsr.explore.uploads import MAXIMUM_BYTES, TOO_LARGE
 
 Answer = str | AnyResponse | tuple[str, int]

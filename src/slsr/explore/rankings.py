@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slsr.explore.image_table import Rows
-from slsr.retrieval.matching import JUNK, Labels
+from slsr.retrieval.matching import Labels
 from slsr.retrieval.measures import Evaluation
 from slsr.retrieval.one_query import Distances
 from slsr.retrieval.ranking import top_matches
@@ -78,16 +78,6 @@ def rank_gallery(
     junk = int((~labels.kept).sum())
     own = labels.gallery - int(ranked.sum()) - junk
     return RankedGallery(found.indices[0][ranked], found.distances[0][ranked], found.right[0][ranked], (junk, own))
-
-
-def can_be_judged(identity: int, query_identities: Rows | None) -> bool:
-    """Whether a gallery image of this identity can be a labeled query.
-
-    Junk cannot. Identity 0 cannot if no query has it: it then means distractors, which are many people.
-    """
-    if identity == JUNK:
-        return False
-    return identity != 0 or (query_identities is not None and bool((query_identities == 0).any()))
 
 
 def cosine_similarity(distances: NDArray[Any]) -> Distances:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class Accuracy:
 def read_accuracy(model: Path, headline: tuple[float, float] | None) -> Accuracy | None:
     """Read what `evaluate` measured of a trained model; without that, only `headline` is known.
 
-    The metrics of another gallery, or of an earlier model, are not shown: they must agree with the headline.
+    The metrics of another gallery, of an earlier model, or in another form are not shown: they must agree with the
+    headline.
 
     Parameters
     ----------
@@ -57,27 +58,29 @@ def read_accuracy(model: Path, headline: tuple[float, float] | None) -> Accuracy
     if headline is None:
         return None
     computed = Accuracy(Score(headline[0]), Score(headline[1]))
-    folder = model.resolve().parent
-    path = folder.parents[1] / "evaluate" / folder.name / "metrics.json"
+    folder = model.absolute().parent  # not of a file in DVC's cache that the checkpoint may be a link to
+    path = folder.parent.parent / "evaluate" / folder.name / "metrics.json"
     if folder.parent.name != "train" or not path.is_file():
         return computed
     metrics = read_json(path)
-    plain = _scores(metrics.get("single_query"))
+    plain = _scores(metrics, "single_query")
     if plain is None or any(abs(one.value - own) > AGREEMENT for one, own in zip(plain, headline, strict=True)):
         return computed
-    return Accuracy(*plain, *(_scores(metrics.get("single_query_rerank")) or ()))
+    return Accuracy(*plain, *(_scores(metrics, "single_query_rerank") or ()))
 
 
-def _scores(found: Mapping[str, Any] | None) -> tuple[Score, Score] | None:
-    if found is None or not {"rank1", "map_trapezoid"} <= set(found):
+def _scores(metrics: Any, ranking: str) -> tuple[Score, Score] | None:
+    """Return rank-1 and mAP of a ranking; None if they are missing or of another form."""
+    try:
+        found = metrics[ranking]
+        return _score(found, "rank1"), _score(found, "map_trapezoid")
+    except (LookupError, TypeError, ValueError, AttributeError):
         return None
-    first, second = (_score(found, name) for name in ("rank1", "map_trapezoid"))
-    return first, second
 
 
 def _score(found: Mapping[str, Any], name: str) -> Score:
     interval = found.get(f"{name}_ci95")
-    return Score(found[name], (interval[0], interval[1]) if interval else None)
+    return Score(float(found[name]), (float(interval[0]), float(interval[1])) if interval else None)
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,10 @@ class Quality:
     rows: Sequence[tuple[str, Sequence[str]]]
 
 
-def read_quality(images: Path) -> Mapping[str, Any] | None:
+def read_quality(images: Path, say: Callable[[str], None]) -> Mapping[str, Any] | None:
     """Read quality.json beside the table of generated images; None if there is none.
+
+    A file of another form, for example of another version, is not shown either; `say` is told.
 
     Raises
     ------
@@ -115,8 +120,24 @@ def read_quality(images: Path) -> Mapping[str, Any] | None:
         The file is damaged.
     """
     path = images.parent / "quality.json"
-    found = read_json(path) if path.is_file() else None
-    return found if isinstance(found, dict) and "overall" in found else None
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if _can_be_shown(found):
+        return found  # type: ignore[no-any-return]
+    say(f"{path}: not in the form that this version writes; the quality of the generated images is not shown")
+    return None
+
+
+def _can_be_shown(quality: Any) -> bool:
+    """Whether every cluster, and all together, can be prepared for reading."""
+    try:
+        for cluster in (None, *(one["cluster"] for one in quality.get("clusters", []))):
+            quality_of(quality, cluster)
+        alarms_by_cluster(quality)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def quality_of(quality: Mapping[str, Any], cluster: int | None) -> Quality | None:

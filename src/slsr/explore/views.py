@@ -271,7 +271,11 @@ def with_nearest(exhibit: Exhibit, leaf: Leaf) -> Leaf:
         return leaf
     train = exhibit.shelves["t"].table
     cards = []
-    for card, (row, similarity) in zip(leaf.cards, exhibit.nearest.of([card.row for card in leaf.cards]), strict=True):
+    for card, found in zip(leaf.cards, exhibit.nearest.of([card.row for card in leaf.cards]), strict=True):
+        if found is None:
+            cards.append(card)
+            continue
+        row, similarity = found
         nearest = NearestCard(f"t{row}", train.names[row], labels_at(train, row)[0], similarity)
         cards.append(replace(card, nearest=nearest))
     return replace(leaf, cards=cards)

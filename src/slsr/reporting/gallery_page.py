@@ -13,7 +13,7 @@ from slsr.errors import InputError
 Mark = Literal["right", "wrong"]
 SIGNS: dict[Mark, str] = {"right": "✓ right", "wrong": "✗ wrong"}
 KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
-# Frame colors after Okabe and Ito, text in darker or lighter kin of them, as in `slsr explore`.
+# Frames have the colors of Okabe and Ito, and text has darker or lighter shades of them, as in `slsr explore`.
 STYLE = """
 :root { color-scheme: light dark; --ground: #f7f6f3; --ink: #1f2328; --quiet: #5c636b; --line: #dcdad4; --hole: #eceae5;
   --right: #009e73; --right-ink: #006b4e; --wrong: #d55e00; --wrong-ink: #a34600; }

@@ -14,12 +14,13 @@ from slsr.embedding.files import NamedFeatures
 from slsr.embedding.pictures import ImageLike, open_picture
 from slsr.embedding.sources import ImageSources
 from slsr.errors import InputError
+from slsr.evaluation.judging import can_be_judged
 from slsr.images.decoding import encode_jpeg
 from slsr.reporting.gallery_page import GalleryImage, GalleryRow, Mark
 from slsr.search.ranked_lists import Match
 
 SHOWN_SIZE = (192, 256)  # largest width and height of a picture
-QUALITY = 88
+JPEG_QUALITY = 88
 
 
 def gallery_rows(
@@ -29,6 +30,8 @@ def gallery_rows(
     images: ImageSources | None,
 ) -> list[GalleryRow]:
     """Collect the pictures of queries and of their ranked lists, each at most 192x256 pixels.
+
+    Captions have the names of files without their folders, since the page may be sent to others.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def gallery_rows(
     rows = []
     for number, (name, matches) in enumerate(zip(queries.names, lists, strict=True)):
         identity, camera = _label(queries.identities, number), _label(queries.cameras, number)
-        query = GalleryImage(query_pictures[name], f"{name}{_described(identity, camera)}")
+        query = GalleryImage(query_pictures[name], f"{Path(name).name}{_described(identity, camera)}")
         results = [
             GalleryImage(found[match.name], _caption(rank, match), mark_of(match, identity, camera))
             for rank, match in enumerate(matches, start=1)
@@ -97,15 +100,18 @@ def _unique_file_names(names: set[str]) -> dict[str, str]:
 def _small(picture: ImageLike, name: str) -> bytes:
     image = open_picture(picture, name)
     image.thumbnail(SHOWN_SIZE)
-    return encode_jpeg(np.asarray(image), QUALITY)
+    return encode_jpeg(np.asarray(image), JPEG_QUALITY)
 
 
 def mark_of(match: Match, identity: int | None, camera: int | None) -> Mark | None:
     """Say whether a match shows the person of the query; None if that is unknown, or if evaluations ignore the match.
 
-    They ignore junk, and images of the same person by the same camera.
+    They ignore junk, and images of the same person by the same camera. A query that is junk or a distractor (identity
+    0) has no marks: any image may be a query here, so a query of identity 0 does not say that 0 is a person.
     """
     if identity is None or match.identity is None or match.identity == JUNK:
+        return None
+    if not can_be_judged(identity, None):
         return None
     if match.identity != identity:
         return "wrong"
@@ -119,9 +125,9 @@ def _label(labels: NDArray[np.int64] | None, number: int) -> int | None:
 def _caption(rank: int, match: Match) -> str:
     """Describe a match; a re-ranked list is sorted by the distance."""
     distance = "" if match.distance is None else f"\ndistance {match.distance:.4f}"
-    return f"{rank}: {match.score:.4f}{distance}\n{match.name}{_described(match.identity, match.camera)}"
+    return f"{rank}: {match.score:.4f}{distance}\n{Path(match.name).name}{_described(match.identity, match.camera)}"
 
 
 def _described(identity: int | None, camera: int | None) -> str:
-    known = [f"{title} {value}" for title, value in (("person", identity), ("camera", camera)) if value is not None]
+    known = [f"{title} {value}" for title, value in (("identity", identity), ("camera", camera)) if value is not None]
     return f"\n{', '.join(known)}" if known else ""

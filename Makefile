@@ -28,6 +28,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 repro: env ## fetch the sample data and run the whole pipeline; if that fails, say what the doctor finds
 	@python -m dvc pull --quiet data.dvc || { echo "if no remote has the archive: get your own copy, then slsr data add FILE (docs/data.md)" >&2; exit 2; }
 	python -m dvc repro || { code=$$?; python -m slsr doctor; exit $$code; }
+	@python -m slsr results
 
 test: env ## run unit, property and pipeline tests
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder

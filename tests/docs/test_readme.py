@@ -5,7 +5,8 @@ import json
 from tiny import ROOT
 
 from slsr.labels.regularizers import committed_names
-from slsr.reporting.run_report import HEADLINE, ranking_table
+from slsr.reporting.result import HEADLINE
+from slsr.reporting.run_report import ranking_table
 
 
 def committed(name):

@@ -245,22 +245,6 @@ def test_differences_of_single_gallery_shot(project):
         assert float(row[1].split(" ")[0]) == pytest.approx(100 * difference["difference"], abs=0.0501)
 
 
-def test_the_last_lines_are_the_result_and_what_to_do_next(project, caplog):
-    with caplog.at_level("INFO"):
-        run_with_blocks(report.run, project)
-    end = caplog.messages[-1]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in end.splitlines() if line.startswith("|")]
-    assert rows[0] == ["", "rank-1", "mAP (trapezoid)"]
-    single = read_json(METRICS / "lsro.json")["single_query"]
-    low, high = single["rank1_ci95"]
-    shown = next(row for row in rows if row[0] == title_of("lsro"))
-    assert shown[1] == f"{100 * single['rank1']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-    assert [row[0] for row in rows[2:]][-3:] == [title_of(name) for name in RUNS]
-    for command in ("metrics/report.md", "dvc plots show --open", "slsr explore", "git diff metrics"):
-        assert command in end
-    assert max(map(len, end.splitlines())) <= 110
-
-
 def test_what_git_keeps_is_what_the_stages_wrote(project):
     run_with_blocks(report.run, project)
     assert {path.name for path in METRICS.iterdir()} == {

@@ -97,6 +97,20 @@ def gate(
         raise CheckFailed(f"{verdict(result)}; docs/gate.md says how to accept a drop")
 
 
+@app.command(rich_help_panel=RESULTS, examples=["slsr results"])
+def results() -> None:
+    """Print the result of the last run: each method with intervals, and what to do next."""
+    from slsr.files import METRICS, read_json
+    from slsr.labels.regularizers import committed_names
+    from slsr.params.dataset import SAMPLE
+    from slsr.params.file import load_params
+    from slsr.reporting.result import render_result
+
+    floors, *runs = (read_json(METRICS / f"{name}.json") for name in ("floors", *committed_names()))
+    of_sample = load_params(Path("params.yaml")).dataset.archive == SAMPLE
+    typer.echo(render_result(floors, dict(zip(committed_names(), runs, strict=True)), of_sample), nl=False)
+
+
 @app.command(rich_help_panel=RESULTS, examples=["slsr card slsr --out slsr-card.md"])
 def card(
     model: Annotated[

@@ -29,15 +29,6 @@ SEEN = (
     "network. Therefore another network, EfficientNet-Lite1, measures the same images; the verdict is the worse of the "
     "two."
 )
-HEADLINE = ("rank1", "map_trapezoid")
-MOVES = (
-    "This is one run. Another seed, or another processor, moves these numbers: on the bundled sample by some points\n"
-    "(docs/results.md). `git diff metrics` shows how far they are from the committed ones."
-)
-NEXT = """Next, after `. .venv/bin/activate`:
-  metrics/report.md        read the report: all rankings, differences, clusters, generated images
-  dvc plots show --open    look at curves, clusters, generated images and ranked galleries
-  slsr explore             browse queries and their ranked galleries in a local web page"""
 SPLITS = ("train", "validation", "query", "gallery", "multi_query")
 
 
@@ -91,15 +82,6 @@ def render(report: Report) -> str:
         _pictures(list(report.runs)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def render_end(report: Report) -> str:
-    """Write what a run prints at its end: the result, how far it can be trusted, and what to do next."""
-    ranking = rankings_of(report.runs)[0]
-    return (
-        f"{RANKINGS[ranking]}, in percent, with the 95 % interval for other people:\n\n"
-        f"{ranking_table(report.floors | report.runs, ranking, HEADLINE)}\n\n{MOVES}\n\n{NEXT}\n"
-    )
 
 
 def ranking_table(methods: Mapping[str, Mapping[str, Any]], ranking: str, measures: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from slsr.params.evaluate import Bootstrap, Evaluate
 from slsr.params.generate import Generate
 from slsr.params.recipe import Image, Recipe
 from slsr.reporting.figures import draw_cmc, draw_curves
-from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render, render_end
+from slsr.reporting.run_report import Report, ReportParameters, rankings_of, render
 from slsr.reporting.titles import RANKINGS
 from slsr.retrieval import paired_differences
 from slsr.stages.paths import CLUSTERS, EVALUATED, FACTS, FLOORS, GENERATED, TRAINED
@@ -38,8 +38,7 @@ CURVES = {
 def run(dataset: Dataset, image: Image, encoder: Recipe, train: Recipe, generate: Generate, evaluate: Evaluate) -> None:
     """Read the metrics and curves of every stage and write metrics/.
 
-    The files are one JSON file per subject, cmc.png, curves.png, silhouettes.png and report.md. The last lines of the
-    log are the result and what to do next.
+    The files are one JSON file per subject, cmc.png, curves.png, silhouettes.png and report.md.
     """
     runs: dict[str, Any] = {name: read_json(EVALUATED / name / "metrics.json") for name in committed_names()}
     report = Report(
@@ -57,7 +56,7 @@ def run(dataset: Dataset, image: Image, encoder: Recipe, train: Recipe, generate
         write_json(METRICS / f"{name}.json", metrics)
     _draw(report)
     write_bytes(METRICS / "report.md", render(report).encode())
-    log.info("wrote %s\n\n%s", METRICS, render_end(report))
+    log.info("wrote %s; `slsr results` prints the result", METRICS)
 
 
 def _draw(report: Report) -> None:

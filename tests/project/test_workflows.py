@@ -196,5 +196,5 @@ def test_make_works_in_a_folder_of_any_name(tmp_path):
     noted = (tmp_path / "notes").read_text().splitlines()
     assert {line.rpartition(": ")[0] for line in noted} == {str(folder)}
     asked = [line.rpartition(": ")[2] for line in noted]
-    assert asked[-2:] == ["-m dvc pull --quiet data.dvc", "-m dvc repro"]
+    assert asked[-3:] == ["-m dvc pull --quiet data.dvc", "-m dvc repro", "-m slsr results"]
     assert any(line.startswith("-m uv pip sync") for line in asked)

@@ -206,4 +206,6 @@ def test_every_command_has_a_refusal_in_the_table():
                 for command in group.typer_instance.registered_commands}  # fmt: skip
     with_arguments = {"train", "evaluate"}
     stages = {path.stem.replace("_", "-") for path in Path(ROOT / "src/slsr/stages").glob("*.py")}
-    assert commands - (stages - with_arguments) - {"doctor", "results"} == {arguments[0] for arguments, _ in REFUSALS} - {"data"}
+    assert commands - (stages - with_arguments) - {"doctor", "results"} == {
+        arguments[0] for arguments, _ in REFUSALS
+    } - {"data"}

@@ -1,5 +1,6 @@
 """Clones that share through real servers, and one with stand-ins for the outs of every stage."""
 
+import json
 import os
 import random
 import shutil
@@ -52,6 +53,7 @@ def store(request, remotes) -> Remote:
     return remotes(request.param)
 
 
+METRICS = "summary.json"  # DVC takes only text
 FOLDERS = {"curves": ["metrics/train/loss.tsv", "metrics.json"], "gan": ["cluster_0.safetensors", "preview_0.png"]}
 
 
@@ -67,7 +69,8 @@ def committed_stand_in(tmp_path_factory) -> Project:
             path = project.folder / out / name if name else project.folder / out
             path.parent.mkdir(parents=True, exist_ok=True)
             size = 400_000 if path.suffix == ".safetensors" else 20_000
-            path.write_bytes(random.Random(str(path.relative_to(project.folder))).randbytes(size))
+            noise = random.Random(str(path.relative_to(project.folder))).randbytes(size)
+            path.write_bytes(noise if path.name != METRICS else json.dumps({"a": noise.hex()}).encode())
     project.run("dvc", "commit", "--force", "--quiet")
     commit(project, "stand-ins")
     return project

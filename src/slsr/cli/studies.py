@@ -160,10 +160,10 @@ def compare(
     compare_rows = compare_over_splits if over == "splits" else compare_networks
     found = compare_rows(networks, ranking, baseline, controls or None, seeds_of=seeds_of)
     text = render_markdown(found)
-    outputs = {csv_path: render_csv(found), markdown: text}
-    for path, content in outputs.items():
-        if path is not None:
-            write_bytes(path, content.encode())
+    if csv_path is not None:
+        write_bytes(csv_path, render_csv(found).encode())
+    if markdown is not None:
+        write_bytes(markdown, text.encode())
     if plot is not None:
         draw_comparison(plot, found)
     typer.echo(fitted(text))

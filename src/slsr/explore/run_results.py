@@ -110,7 +110,7 @@ class Quality:
 
 
 def read_quality(images: Path, say: Callable[[str], None]) -> Mapping[str, Any] | None:
-    """Read quality.json beside the table of generated images; None if there is none.
+    """Read quality.json beside the table of generated images; None if the file is absent.
 
     A file of another form, for example of another version, is not shown either; `say` is told.
 

@@ -219,7 +219,7 @@ def summary_of(ranking: RankedGallery, key: str) -> str:
 
 
 def ranks_of(ranking: RankedGallery) -> str:
-    """List the ranks of the right matches, at most `LISTED_RANKS` of them; an empty text if there are none."""
+    """List the ranks of the right matches, at most `LISTED_RANKS` of them; an empty text without any."""
     ranks = [f"{rank:,}" for rank in ranking.ranks.tolist()]
     if len(ranks) <= LISTED_RANKS:
         return ", ".join(ranks)
